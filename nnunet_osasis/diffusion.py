@@ -1,0 +1,123 @@
+"""DDIM as pure functions over a callable ``eps_model(x, t)``: one step, both directions, one grid.
+
+Symbols follow the paper: ``alpha_bar`` is the cumulative product (the paper writes alpha), levels run from
+0 (the clean image, ``alpha_bar = 1``) to ``T``. Level ``t >= 1`` is the noise that the network was trained
+on as timestep ``t``; the clean image is shown to it as timestep 0, as in DiffAE.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import pairwise
+
+import torch
+
+from nnunet_osasis.errors import OsasisError
+
+EpsModel = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+Inject = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+
+
+def linear_alpha_bar(timesteps: int = 1000, beta_start: float = 1e-4, beta_end: float = 0.02) -> torch.Tensor:
+    """``alpha_bar`` of every level for linear betas: ``(timesteps,)`` float32, entry 0 is exactly 1.
+
+    Entry ``t >= 1`` is the cumulative product of ``1 - beta`` up to and including timestep ``t``.
+    """
+    betas = torch.linspace(beta_start, beta_end, timesteps, dtype=torch.float64)
+    alpha_bar = torch.cumprod(1 - betas, dim=0)
+    alpha_bar[0] = 1.0
+    return alpha_bar.float()
+
+
+def time_grid(t0: int, steps: int, power: float = 2.0) -> list[int]:
+    """``steps + 1`` rising levels from 0 to ``t0``: ``t_i = t0 * (i / steps) ** power``, rounded, all distinct.
+
+    ``power=2`` (quadratic) spends the steps where the image is made; ``power=1`` is the reference code's grid.
+    Raises ``OsasisError`` if there are more steps than levels.
+    """
+    if steps < 1 or t0 < steps:
+        raise OsasisError(
+            "A time grid needs 1 <= steps <= t0", found=f"steps={steps}, t0={t0}", remedy="Take fewer steps."
+        )
+    levels = [round(t0 * (i / steps) ** power) for i in range(steps + 1)]
+    for i in range(1, steps + 1):
+        levels[i] = max(levels[i], levels[i - 1] + 1)
+    for i in range(steps, 0, -1):  # raising the early levels must not push the last ones past t0
+        levels[i] = min(levels[i], t0 - (steps - i))
+    return levels
+
+
+def predict_x0(x: torch.Tensor, eps: torch.Tensor, alpha_bar: torch.Tensor) -> torch.Tensor:
+    """The clean image that ``x`` at noise level ``alpha_bar`` stands for (paper eq. 3). Shapes ``(B, C, H, W)``."""
+    return (x - (1 - alpha_bar).sqrt() * eps) / alpha_bar.sqrt()
+
+
+def add_noise(x0: torch.Tensor, noise: torch.Tensor, alpha_bar: torch.Tensor) -> torch.Tensor:
+    """The forward process in one go: ``sqrt(alpha_bar) x0 + sqrt(1 - alpha_bar) noise``."""
+    return alpha_bar.sqrt() * x0 + (1 - alpha_bar).sqrt() * noise
+
+
+def ddim_step(
+    x: torch.Tensor,
+    eps: torch.Tensor,
+    alpha_bar_from: torch.Tensor,
+    alpha_bar_to: torch.Tensor,
+    *,
+    eta: float = 0.0,
+    noise: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """One DDIM step between two noise levels, in either direction (paper eqs. 1, 2, 5, 6).
+
+    Args:
+        x: image at the level of ``alpha_bar_from``, ``(B, C, H, W)``.
+        eps: noise predicted for ``x``, same shape.
+        alpha_bar_from, alpha_bar_to: scalars; larger is cleaner.
+        eta: 0 is deterministic DDIM, 1 ancestral sampling (only towards cleaner levels; needs ``noise``).
+
+    Nothing is clipped: a clipped prediction cannot be inverted.
+    """
+    x0 = predict_x0(x, eps, alpha_bar_from)
+    if eta == 0.0 or noise is None:
+        return alpha_bar_to.sqrt() * x0 + (1 - alpha_bar_to).sqrt() * eps
+    sigma = eta * ((1 - alpha_bar_to) / (1 - alpha_bar_from) * (1 - alpha_bar_from / alpha_bar_to)).clamp(min=0).sqrt()
+    direction = (1 - alpha_bar_to - sigma**2).clamp(min=0).sqrt()
+    return alpha_bar_to.sqrt() * x0 + direction * eps + sigma * noise
+
+
+def _level(x: torch.Tensor, t: int) -> torch.Tensor:
+    return torch.full((x.shape[0],), t, dtype=torch.long, device=x.device)
+
+
+def encode(eps_model: EpsModel, x0: torch.Tensor, alpha_bar: torch.Tensor, grid: list[int]) -> torch.Tensor:
+    """DDIM inversion: carry clean images ``(B, C, H, W)`` in [-1, 1] to the noise level ``grid[-1]`` (eq. 5)."""
+    x = x0
+    for t, t_next in pairwise(grid):
+        x = ddim_step(x, eps_model(x, _level(x, t)), alpha_bar[t], alpha_bar[t_next])
+    return x
+
+
+def decode(
+    eps_model: EpsModel,
+    x_t: torch.Tensor,
+    alpha_bar: torch.Tensor,
+    grid: list[int],
+    *,
+    inject: Inject | None = None,
+    eta: float = 0.0,
+    generator: torch.Generator | None = None,
+) -> torch.Tensor:
+    """Run ``grid`` backwards from level ``grid[-1]`` to the clean image (eq. 6; with ``inject`` eqs. 7-9).
+
+    ``inject(x_t, t)`` returns what is added to ``x_t`` before each call of the network: ``w * SPN(x_in, t)``.
+    ``eta=1`` with a ``generator`` samples (SDEdit); noise is drawn on the CPU, so that devices agree.
+    """
+    x = x_t
+    for t, t_next in pairwise(reversed(grid)):
+        level = _level(x, t)
+        if inject is not None:
+            x = x + inject(x, level)
+        noise = None
+        if eta > 0:
+            noise = torch.randn(x.shape, generator=generator).to(x)
+        x = ddim_step(x, eps_model(x, level), alpha_bar[t], alpha_bar[t_next], eta=eta, noise=noise)
+    return x

@@ -1,0 +1,70 @@
+"""Carry a low-resolution change to an image's own grid, edge by edge.
+
+Where a stylizer works at 64 px and an image has 1024, the change it makes is described at 64 px by one small
+affine colour map per neighbourhood (a guided filter with a colour guide, He et al. 2013), and the *maps* are
+upsampled, not the pixels: every edge of the result is an edge of the original.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch.nn import functional as F
+
+
+def resize(images: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    """Antialiased bilinear resize of ``(B, C, H, W)`` to ``(B, C, *size)``; the identity at equal size."""
+    if tuple(images.shape[-2:]) == tuple(size):
+        return images
+    return F.interpolate(images, size=size, mode="bilinear", antialias=True, align_corners=False)
+
+
+def _box(x: torch.Tensor, radius: int) -> torch.Tensor:
+    return F.avg_pool2d(x, 2 * radius + 1, stride=1, padding=radius, count_include_pad=False)
+
+
+def fit_local_affine(
+    guide: torch.Tensor, target: torch.Tensor, *, radius: int = 2, epsilon: float = 1e-3
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Per-pixel affine maps ``A, b`` with ``A guide + b ~ target`` in each ``(2 radius + 1)`` square window.
+
+    Args:
+        guide, target: ``(B, C, h, w)`` in [-1, 1].
+        epsilon: ridge on ``A - I``: where the guide is flat, its own detail is kept as it is.
+
+    Returns:
+        ``A`` ``(B, C, C, h, w)`` (output channel first) and ``b`` ``(B, C, h, w)``, averaged over the windows
+        that cover a pixel.
+    """
+    batch, channels, height, width = guide.shape
+    delta = target - guide  # fitting the difference makes the ridge pull A to the identity
+    mean_g, mean_d = _box(guide, radius), _box(delta, radius)
+
+    def covariance(a: torch.Tensor, b: torch.Tensor, mean_a: torch.Tensor, mean_b: torch.Tensor) -> torch.Tensor:
+        product = (a[:, :, None] * b[:, None]).flatten(1, 2)
+        centred = _box(product, radius) - (mean_a[:, :, None] * mean_b[:, None]).flatten(1, 2)
+        return centred.unflatten(1, (channels, channels)).permute(0, 3, 4, 1, 2)
+
+    var_g = covariance(guide, guide, mean_g, mean_g) + epsilon * torch.eye(channels).to(guide)
+    cov_gd = covariance(guide, delta, mean_g, mean_d)
+    slope = torch.linalg.solve(var_g, cov_gd).permute(0, 4, 3, 1, 2)  # (B, out, in, h, w)
+    offset = mean_d - torch.einsum("boihw,bihw->bohw", slope, mean_g)
+    slope = _box(slope.reshape(batch, -1, height, width), radius).view_as(slope)
+    identity = torch.eye(channels).to(guide)[None, :, :, None, None]
+    return slope + identity, _box(offset, radius)
+
+
+def apply_local_affine(slope: torch.Tensor, offset: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
+    """Apply maps fitted at ``(h, w)`` to images ``(B, C, H, W)`` of any size; the maps are interpolated."""
+    size = tuple(images.shape[-2:])
+    flat = slope.flatten(1, 2)
+    if tuple(slope.shape[-2:]) != size:
+        flat = F.interpolate(flat, size=size, mode="bilinear", align_corners=False)
+        offset = F.interpolate(offset, size=size, mode="bilinear", align_corners=False)
+    channels = images.shape[1]
+    return torch.einsum("boihw,bihw->bohw", flat.unflatten(1, (channels, channels)), images) + offset
+
+
+def carry_change(before: torch.Tensor, after: torch.Tensor, images: torch.Tensor, **fit: float) -> torch.Tensor:
+    """What turns ``before`` into ``after`` (both ``(B, C, h, w)``), applied to ``images`` ``(B, C, H, W)``."""
+    slope, offset = fit_local_affine(before, after, **fit)  # type: ignore[arg-type]
+    return apply_local_affine(slope, offset, images)

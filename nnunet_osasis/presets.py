@@ -1,0 +1,135 @@
+"""The three sizes, as data."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+from nnunet_osasis.errors import OsasisError
+
+
+@dataclass(frozen=True)
+class PretrainConfig:
+    """How the source diffusion autoencoder ``D_A`` is trained (eps-prediction MSE, uniform t, AdamW, EMA).
+
+    Attributes:
+        iterations: optimiser steps. ``learning_rate`` follows a cosine to zero over them.
+        ema_decay: of the weights that are kept; warmed up as ``(1 + i) / (10 + i)``.
+        flip: random left-right flips. ``precision``: ``auto``, ``fp32`` or ``bf16`` (autocast).
+        checkpoint_every, grid_every: iterations between checkpoints and sample grids.
+    """
+
+    iterations: int = 2400
+    batch_size: int = 16
+    learning_rate: float = 4e-4
+    weight_decay: float = 0.01
+    ema_decay: float = 0.999
+    grad_clip: float = 1.0
+    flip: bool = True
+    precision: str = "auto"
+    seed: int = 0
+    checkpoint_every: int = 200
+    grid_every: int = 400
+
+    def __post_init__(self) -> None:
+        for name in ("iterations", "batch_size", "checkpoint_every", "grid_every"):
+            if getattr(self, name) < 1:
+                raise OsasisError(f"{name} must be at least 1", found=getattr(self, name))
+        if self.precision not in ("auto", "fp32", "bf16"):
+            raise OsasisError("precision must be auto, fp32 or bf16", found=self.precision)
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A network size with the training that suits it. ``model`` and ``spn`` are constructor arguments."""
+
+    model: dict[str, Any]
+    spn: dict[str, Any]
+    pretrain: PretrainConfig = field(default_factory=PretrainConfig)
+
+
+PRESETS: dict[str, Preset] = {
+    # about 4.5 M parameters: half an hour on two CPU cores
+    "tiny": Preset(
+        model={
+            "sample_size": 64,
+            "block_out_channels": (32, 64, 64, 128),
+            "encoder_block_out_channels": (32, 32, 64, 64, 128),
+            "layers_per_block": 1,
+            "attention_sizes": (8,),
+            "time_dim": 128,
+            "z_dim": 128,
+            "norm_groups": 16,
+            "dropout": 0.0,
+            "fine_levels": (0, 1),
+        },
+        spn={"hidden_channels": (32, 64), "time_dim": 128},
+    ),
+    "small": Preset(
+        model={
+            "sample_size": 128,
+            "block_out_channels": (64, 64, 128, 192, 256),
+            "encoder_block_out_channels": (64, 64, 128, 192, 256, 256),
+            "layers_per_block": 2,
+            "attention_sizes": (16,),
+            "time_dim": 256,
+            "z_dim": 256,
+            "norm_groups": 32,
+            "dropout": 0.1,
+            "fine_levels": (0, 1, 2),
+        },
+        spn={"hidden_channels": (64, 128), "time_dim": 256},
+        pretrain=PretrainConfig(
+            iterations=40_000,
+            batch_size=32,
+            learning_rate=2e-4,
+            ema_decay=0.9995,
+            checkpoint_every=1000,
+            grid_every=2000,
+        ),
+    ),
+    # DiffAE's 256-px configuration (design of the official ffhq256_autoenc) and OSASIS's SPN
+    "base": Preset(
+        model={
+            "sample_size": 256,
+            "block_out_channels": (128, 128, 256, 256, 512, 512),
+            "encoder_block_out_channels": (128, 128, 256, 256, 512, 512, 512),
+            "layers_per_block": 2,
+            "attention_sizes": (16,),
+            "time_dim": 512,
+            "z_dim": 512,
+            "norm_groups": 32,
+            "dropout": 0.1,
+            "fine_levels": (0, 1, 2, 3),
+        },
+        spn={"hidden_channels": (128, 256), "time_dim": 512},
+        pretrain=PretrainConfig(
+            iterations=200_000,
+            batch_size=64,
+            learning_rate=1e-4,
+            weight_decay=0.0,
+            ema_decay=0.9999,
+            checkpoint_every=2000,
+            grid_every=5000,
+        ),
+    ),
+}
+
+
+def get_preset(name: str) -> Preset:
+    """Look a preset up. Raises ``OsasisError`` naming the presets there are."""
+    if name not in PRESETS:
+        raise OsasisError("The preset must be known", found=name, remedy=f"Use one of {', '.join(PRESETS)}.")
+    return PRESETS[name]
+
+
+def override(config: Any, **changes: Any) -> Any:
+    """A copy of a frozen config with the changes that are not None."""
+    return replace(config, **{key: value for key, value in changes.items() if value is not None})
+
+
+def as_json(config: Any) -> dict[str, Any]:
+    """A dataclass as plain JSON values (tuples become lists)."""
+    import json
+
+    return json.loads(json.dumps(asdict(config)))

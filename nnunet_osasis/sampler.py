@@ -1,0 +1,91 @@
+"""Encode with one model, decode with another: the two networks between which style is transferred."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from nnunet_osasis.adagn import ConditionalUNet
+from nnunet_osasis.diffusion import Inject, decode, encode, linear_alpha_bar, time_grid
+from nnunet_osasis.errors import OsasisError
+from nnunet_osasis.spn import StructurePreservingNetwork
+
+
+@dataclass(frozen=True)
+class SamplerConfig:
+    """Grids and mixing.
+
+    Attributes:
+        t0: level that encoding ends at and decoding starts from.
+        encode_steps, decode_steps, grid_power: ``time_grid`` of either direction (2: quadratic, 1: linear).
+        spn_weight: ``w`` in ``x_t + w * SPN(x_in, t)``.
+        mix: whether the fine levels take the style's code: ``content`` (all levels the content's own) or ``style``.
+        level_alignment: ``matched``, or ``official`` to start decoding one step below the encoded level without
+            moving the image there, as the reference code does.
+    """
+
+    t0: int = 300
+    encode_steps: int = 20
+    decode_steps: int = 20
+    grid_power: float = 2.0
+    spn_weight: float = 0.1
+    mix: str = "content"
+    level_alignment: str = "matched"
+
+    def __post_init__(self) -> None:
+        if not 0 < self.t0 < 1000:
+            raise OsasisError("t0 must lie between 1 and 999", found=self.t0)
+        if self.mix not in ("content", "style"):
+            raise OsasisError("mix must be content or style", found=self.mix)
+        if self.level_alignment not in ("matched", "official"):
+            raise OsasisError("level_alignment must be matched or official", found=self.level_alignment)
+        time_grid(self.t0, self.encode_steps, self.grid_power)
+        time_grid(self.t0, self.decode_steps, self.grid_power)
+
+    def encode_grid(self) -> list[int]:
+        """Levels of the inversion, rising."""
+        return time_grid(self.t0, self.encode_steps, self.grid_power)
+
+    def decode_grid(self) -> list[int]:
+        """Levels decoding runs down, rising; ``official`` drops the topmost, so the image is taken for cleaner."""
+        grid = time_grid(self.t0, self.decode_steps, self.grid_power)
+        return grid[:-1] if self.level_alignment == "official" and len(grid) > 2 else grid
+
+
+def encode_images(
+    unet: ConditionalUNet, images: torch.Tensor, code: torch.Tensor, config: SamplerConfig
+) -> torch.Tensor:
+    """DDIM inversion of ``(B, C, S, S)`` with ``unet`` and its code ``(B, z)`` to level t0 (eq. 5)."""
+    alpha_bar = linear_alpha_bar().to(images.device)
+    return encode(lambda x, t: unet(x, t, code).float(), images, alpha_bar, config.encode_grid())
+
+
+def spn_injection(
+    spn: StructurePreservingNetwork, x_in: torch.Tensor, config: SamplerConfig, weight: float | None = None
+) -> Inject:
+    """``(x_t, t) -> w * SPN(x_in, t)``; with an index-timed SPN ``t`` becomes the position in the grid (eq. 7)."""
+    grid = config.decode_grid()
+    strength = config.spn_weight if weight is None else weight
+
+    def inject(_: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        time = t
+        if spn.config.time == "index":
+            time = torch.full_like(t, grid.index(int(t[0])) - 1)
+        return strength * spn(x_in, time)
+
+    return inject
+
+
+def decode_images(
+    unet: ConditionalUNet,
+    x_t: torch.Tensor,
+    code: torch.Tensor,
+    config: SamplerConfig,
+    *,
+    fine_code: torch.Tensor | None = None,
+    inject: Inject | None = None,
+) -> torch.Tensor:
+    """Decode ``(B, C, S, S)`` from t0 with ``unet``; not clipped (eqs. 6, 8, 9)."""
+    alpha_bar = linear_alpha_bar().to(x_t.device)
+    return decode(lambda x, t: unet(x, t, code, fine_code).float(), x_t, alpha_bar, config.decode_grid(), inject=inject)

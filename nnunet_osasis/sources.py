@@ -1,0 +1,98 @@
+"""Training images for a stylizer: files or arrays in native units to one tensor at the networks' size."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from nnunet_osasis.errors import OsasisError
+from nnunet_osasis.image_io import check_array, list_images, read_image
+from nnunet_osasis.intensity import IntensityRange, infer_range, to_unit
+from nnunet_osasis.local_affine import resize
+
+NamedArrays = Callable[[], Iterable[tuple[str, np.ndarray]]]
+"""Opens a fresh pass over ``(name, array)``; arrays ``(C, H, W)`` or ``(C, D, H, W)`` in native units."""
+
+
+def folder_arrays(folder: str | Path) -> NamedArrays:
+    """The images of a folder, by name. Raises ``OsasisError`` when it is missing or empty."""
+    files = list_images(folder)
+    return lambda: ((path.name, read_image(path).array) for path in files)
+
+
+def _slices(array: np.ndarray) -> list[np.ndarray]:
+    return [array] if array.ndim == 3 else [array[:, i] for i in range(array.shape[1])]
+
+
+def _has_contrast(image: np.ndarray) -> bool:
+    return bool((image != image.flat[0]).any())
+
+
+def best_slice(array: np.ndarray) -> np.ndarray:
+    """``(C, H, W)`` of an image, or of a volume the slice with the largest standard deviation."""
+    return max(_slices(array), key=lambda s: float(s.std()))
+
+
+def load_sources(
+    arrays: NamedArrays,
+    size: int,
+    *,
+    intensity: IntensityRange | None = None,
+    schemes: Sequence[str] = (),
+    window: Sequence[float] = (),
+    max_images: int = 4000,
+) -> tuple[torch.Tensor, IntensityRange]:
+    """Read a training set.
+
+    Args:
+        size: side of the square the images are resized to (stretched, as in OSASIS).
+        intensity: the range to use; None infers one (``infer_range``, with nnU-Net's ``schemes`` and ``window``).
+        max_images: of more slices than this, evenly spaced ones are taken.
+
+    Returns:
+        ``(N, C, size, size)`` in [-1, 1] and the range. Empty slices of volumes are left out.
+
+    Raises:
+        OsasisError: an unreadable, constant or non-finite image, or images of different channel counts.
+    """
+    if intensity is None:
+        intensity = infer_range((array for _, array in arrays()), schemes, window)
+    channels, kept = None, []
+    for name, array in tqdm(arrays(), desc="read images", unit="image", dynamic_ncols=True):
+        check_array(array, name=name, channels=channels)
+        channels = array.shape[0]
+        if not _has_contrast(array):
+            raise OsasisError(f"{name} must have contrast", found="a constant image", remedy="Leave it out.")
+        bounds = intensity.bounds(array, name=name)
+        for image in _slices(array):
+            if _has_contrast(image):
+                unit = torch.from_numpy(to_unit(image, bounds))[None]
+                kept.append(resize(unit, (size, size)).clamp(-1, 1))
+    if len(kept) > max_images:
+        kept = [kept[i] for i in np.linspace(0, len(kept) - 1, max_images).round().astype(int)]
+    return torch.cat(kept), intensity
+
+
+def load_reference(array: np.ndarray, channels: int, intensity: IntensityRange, *, name: str) -> np.ndarray:
+    """The reference ``(C, H, W)`` in native units, checked against the source images.
+
+    Raises ``OsasisError`` for other channels, no contrast, or units that cannot be the source's.
+    """
+    check_array(array, name=name, channels=channels)
+    image = np.ascontiguousarray(best_slice(array))
+    if not _has_contrast(image):
+        raise OsasisError(f"{name} must have contrast", found="a constant image", remedy="Choose another reference.")
+    if intensity.kind == "fixed":
+        span = intensity.high - intensity.low
+        low, high = (float(v) for v in np.percentile(image, [1, 99]))
+        if high < intensity.low or low > intensity.high or high - low < 0.01 * span or high > intensity.high + span:
+            raise OsasisError(
+                f"{name} must be in the source images' units ({intensity.low:g} to {intensity.high:g})",
+                found=f"values from {image.min():g} to {image.max():g}",
+                remedy="Convert it to the same bit depth and units, or give --intensity-range.",
+            )
+    return image

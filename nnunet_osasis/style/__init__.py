@@ -1,0 +1,1 @@
+"""What "style" is measured by: frozen image embedders and the losses built on them."""

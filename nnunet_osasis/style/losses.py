@@ -1,0 +1,143 @@
+"""The losses of one-shot adaptation, and the two recipes that weight them.
+
+``osasis``: what the official code optimises. ``paper``: eqs. (10)-(13) as the segmentation paper writes them, in
+the reading of docs/method.md, since the text leaves symbols undefined.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch.nn import functional as F
+
+from nnunet_osasis.errors import OsasisError
+from nnunet_osasis.style.embedders import StyleEmbedder
+
+
+@dataclass(frozen=True)
+class LossWeights:
+    """Weights of the terms; a zero switches a term off and saves its cost.
+
+    Attributes:
+        cross_domain: directions style_A to style_B and content_A to content_B agree (CLIP-directional).
+        in_domain: directions style to content agree in A and in B.
+        embedding: the decoded style image has the reference's embedding.
+        l1, perceptual: and its pixels, and its feature maps.
+        statistics: channel means and deviations change for the content as they do for the style pair (ours).
+        adversarial: lambda_1 of eq. 13, on eq. 10. cycle: lambda_2, eq. 11. spn: lambda_3, eq. 12.
+    """
+
+    cross_domain: float = 0.0
+    in_domain: float = 0.0
+    embedding: float = 0.0
+    l1: float = 0.0
+    perceptual: float = 0.0
+    statistics: float = 0.0
+    adversarial: float = 0.0
+    cycle: float = 0.0
+    spn: float = 0.0
+
+
+LOSSES: dict[str, LossWeights] = {
+    "osasis": LossWeights(cross_domain=1.0, in_domain=0.5, embedding=30.0, l1=10.0, perceptual=10.0),
+    "paper": LossWeights(adversarial=1.0, cycle=10.0, spn=1.0),
+}
+
+
+def get_losses(name: str) -> LossWeights:
+    """Look a recipe up. Raises ``OsasisError`` naming those there are."""
+    if name not in LOSSES:
+        raise OsasisError("The loss recipe must be known", found=name, remedy=f"Use one of {', '.join(LOSSES)}.")
+    return LOSSES[name]
+
+
+def direction_loss(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    """``1 - cos(a, b)`` averaged over the batch; embeddings ``(B, E)``."""
+    return (1 - F.cosine_similarity(a, b, dim=1)).mean()
+
+
+def perceptual_loss(a: list[torch.Tensor], b: list[torch.Tensor]) -> torch.Tensor:
+    """Mean squared distance of channel-normalised feature maps, summed over channels, averaged over levels."""
+    return torch.stack([(x - y).square().sum(1).mean() for x, y in zip(a, b, strict=True)]).mean()
+
+
+def channel_statistics(images: torch.Tensor) -> torch.Tensor:
+    """Means and deviations per channel: ``(B, C, H, W)`` to ``(B, 2 C)``."""
+    return torch.cat([images.mean(dim=(2, 3)), images.flatten(2).std(dim=2)], dim=1)
+
+
+@dataclass(frozen=True)
+class Anchors:
+    """What stays constant over an adaptation, embedded once.
+
+    Attributes:
+        style_a, style_b: the style pair ``(1, C, S, S)``: the reference seen in the source domain, and itself.
+    """
+
+    style_a: torch.Tensor
+    style_b: torch.Tensor
+    embedded_a: torch.Tensor
+    embedded_b: torch.Tensor
+    features_b: list[torch.Tensor]
+
+    @classmethod
+    def of(cls, style_a: torch.Tensor, style_b: torch.Tensor, embed: StyleEmbedder) -> Anchors:
+        """Embed the pair, without gradients."""
+        with torch.no_grad():
+            return cls(style_a, style_b, embed(style_a), embed(style_b), embed.features(style_b))
+
+
+def style_terms(
+    weights: LossWeights,
+    embed: StyleEmbedder,
+    anchors: Anchors,
+    decoded_style: torch.Tensor,
+    content: torch.Tensor,
+    content_embedded: torch.Tensor,
+    decoded_content: torch.Tensor,
+) -> dict[str, torch.Tensor]:
+    """The terms on the predicted x0 of one reverse step, unweighted, by name.
+
+    Args:
+        decoded_style: ``D_B``'s prediction for the style branch ``(1, C, S, S)``.
+        content, content_embedded: source images ``(B, C, S, S)`` and their embeddings.
+        decoded_content: ``D_B``'s predictions for them.
+    """
+    terms: dict[str, torch.Tensor] = {}
+    wants_content = weights.cross_domain or weights.in_domain or weights.adversarial
+    embedded_b = embed(decoded_content) if wants_content else content_embedded
+    if weights.cross_domain:
+        terms["cross_domain"] = direction_loss(anchors.embedded_b - anchors.embedded_a, embedded_b - content_embedded)
+    if weights.in_domain:
+        terms["in_domain"] = direction_loss(content_embedded - anchors.embedded_a, embedded_b - anchors.embedded_b)
+    if weights.adversarial:
+        terms["adversarial"] = direction_loss(embedded_b, anchors.embedded_b)
+    if weights.embedding:
+        terms["embedding"] = direction_loss(embed(decoded_style), anchors.embedded_b)
+    if weights.l1:
+        terms["l1"] = (decoded_style - anchors.style_b).abs().mean()
+    if weights.perceptual:
+        terms["perceptual"] = perceptual_loss(embed.features(decoded_style), anchors.features_b)
+    if weights.statistics:
+        wanted = channel_statistics(anchors.style_b) - channel_statistics(anchors.style_a)
+        found = channel_statistics(decoded_content) - channel_statistics(content)
+        terms["statistics"] = (found - wanted).abs().mean()
+    return terms
+
+
+def cycle_loss(
+    forward: Callable[[torch.Tensor], torch.Tensor],
+    backward: Callable[[torch.Tensor], torch.Tensor],
+    x: torch.Tensor,
+    y: torch.Tensor,
+) -> torch.Tensor:
+    """Eq. 11 as printed: ``|G(F(G(x))) - G(x)|_1 + |F... |``, with ``G`` and ``F`` as one-step predictions.
+
+    ``forward`` is G (source to target, ``D_B``), ``backward`` F (target to source, ``D_A``). The second term of the
+    paper, ``|G(F(y)) ...|``, is read as ``|F(G(F(y))) - F(y)|_1``, the mirror image of the first.
+    """
+    styled, plain = forward(x), backward(y)
+    first = (forward(backward(styled)) - styled).abs().mean()
+    return first + (backward(forward(plain)) - plain).abs().mean()

@@ -1,0 +1,237 @@
+"""``OSASISStylizer``: the one door to stylization, for the command line, MONAI and nnU-Net alike."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from nnunet_osasis.adagn import ConditionalUNet
+from nnunet_osasis.autoencoder import DiffusionAutoencoder
+from nnunet_osasis.border import field_of_view
+from nnunet_osasis.errors import OsasisError
+from nnunet_osasis.image_io import check_array
+from nnunet_osasis.intensity import IntensityRange, from_unit, to_unit
+from nnunet_osasis.local_affine import carry_change, resize
+from nnunet_osasis.readout import READOUTS, ColorMap
+from nnunet_osasis.sampler import SamplerConfig, decode_images, encode_images, spn_injection
+from nnunet_osasis.spn import StructurePreservingNetwork
+
+DIRECTIONS = ("source_to_target", "target_to_source")
+
+
+@dataclass(frozen=True)
+class StylizerConfig:
+    """How a trained stylizer is used.
+
+    Attributes:
+        readout: see ``nnunet_osasis.readout.READOUTS``. ``strength``: default of ``stylize``, in [0, 1].
+        sampler: grids, SPN weight and mixing of the two networks (read-outs ``raw`` and ``local_affine``).
+        intensity: how native units map onto [-1, 1].
+    """
+
+    readout: str = "combined"
+    strength: float = 1.0
+    sampler: SamplerConfig = field(default_factory=SamplerConfig)
+    intensity: IntensityRange = field(default_factory=IntensityRange)
+
+    def __post_init__(self) -> None:
+        if self.readout not in READOUTS:
+            raise OsasisError("The read-out must be known", found=self.readout, remedy=f"Use one of {READOUTS}.")
+        check_strength(self.strength)
+
+
+def check_strength(strength: float) -> float:
+    """Raise ``OsasisError`` unless ``strength`` lies in [0, 1]."""
+    if not 0 <= strength <= 1:
+        raise OsasisError("strength must lie in [0, 1]", found=strength, remedy="0 keeps the image, 1 is full style.")
+    return strength
+
+
+class OSASISStylizer:
+    """Restyles images to look like one reference image, their structure kept in place.
+
+    Args:
+        autoencoder: ``D_A``. decoder: ``D_B``'s UNet. spn: the structure-preserving network.
+        reference: ``y``, native units, ``(C, H, W)``.
+        maps: colour maps by name: ``decoder``, ``pair`` and, for the way back, ``decoder_inverse``, ``pair_inverse``.
+        card: what the folder's card says about its origin.
+    """
+
+    def __init__(
+        self,
+        autoencoder: DiffusionAutoencoder,
+        decoder: ConditionalUNet,
+        spn: StructurePreservingNetwork,
+        *,
+        reference: np.ndarray,
+        maps: dict[str, ColorMap],
+        config: StylizerConfig,
+        card: dict | None = None,
+    ) -> None:
+        self.autoencoder, self.decoder, self.spn = autoencoder.eval(), decoder.eval(), spn.eval()
+        for module in (self.autoencoder, self.decoder, self.spn):
+            module.requires_grad_(False)
+        self.reference, self.maps, self.config, self.card = reference, maps, config, card or {}
+
+    # --- where it lives -------------------------------------------------------------------------------------------
+
+    @classmethod
+    def from_pretrained(cls, folder: str | Path, *, device: str = "cpu") -> OSASISStylizer:
+        """Load a stylizer folder; every file is checked against the folder's SHA-256 list first.
+
+        Raises ``OsasisError`` for a missing, incomplete, damaged or foreign folder.
+        """
+        from nnunet_osasis.stylizer_folder import load_stylizer
+
+        return load_stylizer(Path(folder), device)
+
+    def save_pretrained(self, folder: str | Path) -> Path:
+        """Write the folder whole or not at all; an older stylizer there is replaced."""
+        from nnunet_osasis.stylizer_folder import save_stylizer
+
+        return save_stylizer(self, Path(folder))
+
+    def to(self, device: str | torch.device) -> OSASISStylizer:
+        """Move the networks to a device; returns self."""
+        for module in (self.autoencoder, self.decoder, self.spn):
+            module.to(device)
+        return self
+
+    def configured(self, **changes: object) -> OSASISStylizer:
+        """The same weights under another configuration, for instance ``configured(readout="raw", strength=0.5)``."""
+        other = copy.copy(self)
+        other.config = replace(self.config, **changes)  # type: ignore[arg-type]
+        other.__dict__.pop("fingerprint", None)
+        return other
+
+    @property
+    def device(self) -> torch.device:
+        """Where the networks are."""
+        return self.autoencoder.device
+
+    @property
+    def in_channels(self) -> int:
+        """Channels of the images it was made for."""
+        return int(self.autoencoder.config.in_channels)
+
+    @property
+    def size(self) -> int:
+        """Side in pixels the networks work at."""
+        return int(self.autoencoder.config.sample_size)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 (hex) of weights, reference and configuration: all that determines the output."""
+        from nnunet_osasis.stylizer_folder import stylizer_fingerprint
+
+        return stylizer_fingerprint(self)
+
+    # --- what it does ---------------------------------------------------------------------------------------------
+
+    def __call__(self, images: torch.Tensor, **options: object) -> torch.Tensor:
+        """``stylize``."""
+        return self.stylize(images, **options)  # type: ignore[arg-type]
+
+    @torch.inference_mode()
+    def stylize(
+        self,
+        images: torch.Tensor,
+        *,
+        strength: float | None = None,
+        direction: str = "source_to_target",
+        readout: str | None = None,
+    ) -> torch.Tensor:
+        """Restyle a batch.
+
+        Args:
+            images: ``(B, C, H, W)`` in [-1, 1], any size; read-outs that run the networks see it at their own size.
+            strength: 0 returns an equal copy, bit for bit; 1 is the full change; None the configured one.
+            direction: ``target_to_source`` runs the other way: encode with ``D_B``, decode with ``D_A``.
+            readout: overrides the configured one.
+
+        Returns:
+            ``(B, C, H, W)`` in [-1, 1] on the images' device. Frames around the field of view stay as they are.
+
+        Raises:
+            OsasisError: wrong rank or channels, values that are not finite, unknown option values.
+        """
+        strength = check_strength(self.config.strength if strength is None else strength)
+        config = self.config if readout is None else replace(self.config, readout=readout)
+        if direction not in DIRECTIONS:
+            raise OsasisError("direction must be known", found=direction, remedy=f"Use one of {DIRECTIONS}.")
+        if images.ndim != 4 or images.shape[1] != self.in_channels:
+            raise OsasisError(
+                f"This stylizer takes images (B, {self.in_channels}, H, W)",
+                found=tuple(images.shape),
+                remedy="Add the batch axis, convert the channels, or use a stylizer made for such images.",
+            )
+        if not torch.isfinite(images).all():
+            raise OsasisError("Images must be finite", found="NaN or infinity", remedy="Repair or leave them out.")
+        if strength == 0:
+            return images.clone()
+        images = images.float()
+        changed = self._apply(images, config.readout, direction == "target_to_source")
+        changed = torch.where(field_of_view(images), changed, images)
+        return (images + strength * (changed - images)).clamp(-1, 1)
+
+    def _apply(self, images: torch.Tensor, readout: str, backwards: bool) -> torch.Tensor:
+        if readout in ("raw", "local_affine"):
+            small = resize(images, (self.size, self.size)).clamp(-1, 1)
+            plain = self.decode_style(small, backwards=backwards).to(images)
+            if readout == "raw" and small.shape == images.shape:
+                return plain
+            return carry_change(small, plain, images)
+        return self.color_map(readout, backwards=backwards)(images)
+
+    def color_map(self, readout: str, *, backwards: bool = False) -> ColorMap:
+        """The affine map behind a parametric read-out."""
+        names = {"combined": ("decoder", "pair")}.get(readout, (readout,))
+        return ColorMap.mean([self.maps[name + ("_inverse" if backwards else "")] for name in names])
+
+    @torch.inference_mode()
+    def decode_style(self, images: torch.Tensor, *, backwards: bool = False) -> torch.Tensor:
+        """The networks' own picture: ``(B, C, S, S)`` in [-1, 1] encoded by one decoder, decoded by the other.
+
+        Forwards: ``D_A`` to ``D_B`` with the SPN (eqs. 5-9); backwards: ``D_B`` to ``D_A``.
+        """
+        sampler, unit = self.config.sampler, images.to(self.device, torch.float32)
+        code = self.autoencoder.semantic_encoder(unit)
+        first, second = self.autoencoder.unet, self.decoder
+        if backwards:
+            first, second = second, first
+        x_t = encode_images(first, unit, code, sampler)
+        fine = None
+        if sampler.mix == "style" and not backwards:
+            fine = self.autoencoder.semantic_encoder(self.reference_unit().to(self.device)).expand(len(unit), -1)
+        inject = None if backwards else spn_injection(self.spn, unit, sampler)
+        return decode_images(second, x_t, code, sampler, fine_code=fine, inject=inject).clamp(-1, 1)
+
+    def reference_unit(self) -> torch.Tensor:
+        """The reference at the networks' size: ``(1, C, S, S)`` in [-1, 1]."""
+        bounds = self.config.intensity.bounds(self.reference, name="the reference")
+        return resize(torch.from_numpy(to_unit(self.reference, bounds))[None], (self.size, self.size)).clamp(-1, 1)
+
+    def stylize_array(
+        self, array: np.ndarray, *, strength: float | None = None, direction: str = "source_to_target"
+    ) -> np.ndarray:
+        """Restyle one image ``(C, H, W)`` or volume ``(C, D, H, W)`` (slices along ``D``) in native units.
+
+        Returns float32 of the same shape, native units; what lay outside the intensity range keeps its excess.
+        One intensity range serves a whole volume, so neighbouring slices agree.
+        Raises ``OsasisError`` for wrong rank or channels, NaN, infinity, or a constant image.
+        """
+        check_array(array, channels=self.in_channels)
+        strength = check_strength(self.config.strength if strength is None else strength)
+        if strength == 0:
+            return array.astype(np.float32)
+        bounds = self.config.intensity.bounds(array)
+        unit = torch.from_numpy(to_unit(array, bounds))
+        slices = unit.movedim(1, 0) if array.ndim == 4 else unit[None]
+        done = torch.cat([self.stylize(s, strength=strength, direction=direction) for s in slices.split(8)]).cpu()
+        restored = done.movedim(0, 1) if array.ndim == 4 else done[0]
+        return from_unit(restored.numpy(), bounds, original=array)
