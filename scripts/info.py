@@ -1,0 +1,61 @@
+"""``osasis-info``: what a stylizer is, or what is installed here."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+from importlib import metadata
+
+from nnunet_osasis.cli import run_command
+
+PACKAGES = (
+    "nnunet-osasis",
+    "nnunetv2",
+    "monai",
+    "torch",
+    "diffusers",
+    "open_clip_torch",
+    "batchgenerators",
+    "SimpleITK",
+    "numpy",
+)
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Print a stylizer's card as JSON, or versions and the trainer folder."""
+    parser = argparse.ArgumentParser(
+        prog="osasis-info",
+        description=__doc__.split(": ", 1)[1],
+        epilog="examples:\n  osasis-info\n  osasis-info stylizer",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("stylizer", nargs="?", help="a stylizer folder; its files are checked against their checksums")
+    args = parser.parse_args(argv)
+    if args.stylizer:
+        from nnunet_osasis.presets import as_json
+        from nnunet_osasis.stylizer import OSASISStylizer
+
+        stylizer = OSASISStylizer.from_pretrained(args.stylizer)
+        facts = {
+            "fingerprint": stylizer.fingerprint,
+            "channels": stylizer.in_channels,
+            "size": stylizer.size,
+            "config": as_json(stylizer.config),
+            "card": stylizer.card,
+        }
+    else:
+        facts = {name: metadata.version(name) for name in PACKAGES}
+        facts["python"] = platform.python_version()
+        facts["nnUNet_extTrainer"] = os.environ.get("nnUNet_extTrainer", "not set: nnU-Net will not find our trainers")
+    print(json.dumps(facts, indent=2))
+
+
+def entry() -> None:
+    """Console entry point."""
+    run_command(main)
+
+
+if __name__ == "__main__":
+    entry()

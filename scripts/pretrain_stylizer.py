@@ -1,0 +1,220 @@
+"""``osasis-pretrain-stylizer``: make a stylizer from source images and one image of the new site."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from nnunet_osasis.cli import add_device, positive_int, resolve_device, run_command
+from nnunet_osasis.errors import OsasisError
+
+if TYPE_CHECKING:
+    import torch
+
+    from nnunet_osasis.adapt import AdaptConfig
+    from nnunet_osasis.intensity import IntensityRange
+    from nnunet_osasis.presets import Preset
+
+EXAMPLES = """examples:
+  osasis-pretrain-stylizer --images site_a/images --style site_b/one.png --output stylizer
+  osasis-pretrain-stylizer -d 501 -c 2d --style site_b/one.png        (for nnUNetTrainerOSASIS)
+  osasis-pretrain-stylizer --images a --style b.png --output stylizer --resume      (after an interruption)
+  osasis-pretrain-stylizer --images a --style c.png --output stylizer_c --from-stylizer stylizer
+                                             (another reference, the same source images: skips pretraining)
+
+The reference image is all that is used of the new site: no masks, no other image. Nothing is downloaded."""
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """All options of the command."""
+    parser = argparse.ArgumentParser(
+        prog="osasis-pretrain-stylizer",
+        description=__doc__.split(": ", 1)[1],
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    where = parser.add_argument_group("data")
+    where.add_argument("--images", metavar="DIR", help="folder of source images: PNG, JPEG, TIFF, NIfTI, MHA")
+    where.add_argument("--style", metavar="IMAGE", required=True, help="the one reference image of the target domain")
+    where.add_argument("--output", metavar="DIR", help="stylizer folder to write (nnU-Net: where its trainer looks)")
+    where.add_argument("-d", metavar="DATASET", help="nnU-Net dataset id or name, instead of --images")
+    where.add_argument("-c", metavar="CONFIGURATION", default="2d", help="nnU-Net configuration (default: 2d)")
+    where.add_argument("-p", metavar="PLANS", default="nnUNetPlans", help="nnU-Net plans (default: nnUNetPlans)")
+    where.add_argument("-f", metavar="FOLD", default="all", help="use this fold's training cases only (default: all)")
+    where.add_argument("--max-images", type=positive_int, default=4000, help="of more slices, take evenly spaced ones")
+    where.add_argument(
+        "--intensity-range", type=float, nargs=2, metavar=("LOW", "HIGH"),
+        help="native values that become black and white (default: from the images)",
+    )  # fmt: skip
+    how = parser.add_argument_group("training")
+    how.add_argument("--preset", default="tiny", help="tiny (64 px, CPU), small (128 px), base (256 px, DiffAE's size)")
+    how.add_argument("--recipe", default="default", help="default, or osasis: the published adaptation as it runs")
+    how.add_argument("--losses", help="osasis or paper (eqs. 10-13); default: the recipe's")
+    how.add_argument("--iterations", type=positive_int, help="pretraining steps (default: the preset's)")
+    how.add_argument("--minutes", type=float, help="pretraining steps that fit this time, measured once at the start")
+    how.add_argument("--batch-size", type=positive_int)
+    how.add_argument("--learning-rate", type=float)
+    how.add_argument("--adapt-iterations", type=positive_int)
+    how.add_argument("--adapt-learning-rate", type=float)
+    how.add_argument("--pair", help="how the style pair is made: prealigned_sdedit, sdedit, nearest or file")
+    how.add_argument(
+        "--style-source-image", metavar="IMAGE", help="with --pair file: the reference as the source shows it"
+    )
+    how.add_argument("--readout", default="combined", help="raw, local_affine, decoder, pair or combined (default)")
+    how.add_argument("--clip", metavar="DIR|MODEL:TAG", help="open_clip weights on this machine as the style embedder")
+    how.add_argument("--from-stylizer", metavar="DIR", help="take the pretrained autoencoder of another stylizer")
+    how.add_argument("--precision", help="auto (bf16 where the hardware has it), fp32 or bf16")
+    how.add_argument("--seed", type=int, default=0)
+    add_device(how)
+    running = parser.add_argument_group("running")
+    running.add_argument("--resume", action="store_true", help="go on with an interrupted run")
+    running.add_argument("--overwrite", action="store_true", help="replace a stylizer or an unfinished run")
+    running.add_argument("--tensorboard", action="store_true", help="also write TensorBoard events")
+    running.add_argument("--checkpoint-every", type=positive_int, help="pretraining steps between checkpoints")
+    running.add_argument("--grid-every", type=positive_int, help="pretraining steps between sample grids")
+    return parser
+
+
+def _data(args: argparse.Namespace) -> tuple:
+    """``(arrays, reference array, normalization schemes, window, output)`` of folder or nnU-Net mode."""
+    from nnunet_osasis.image_io import read_image
+    from nnunet_osasis.sources import folder_arrays
+
+    if args.d is None:
+        if args.images is None or args.output is None:
+            raise OsasisError("Give --images and --output, or an nnU-Net dataset with -d", remedy="See --help.")
+        return folder_arrays(args.images), read_image(args.style).array, (), (), Path(args.output)
+    from nnunet_osasis.nnunet import cases
+
+    hints = cases.intensity_hints(args.d, args.c, args.p)
+    keys = cases.training_keys(args.d, args.f)
+    window = (min(h.percentile_00_5 for h in hints), max(h.percentile_99_5 for h in hints))
+    reference = cases.read_reference(args.style, args.d, args.c, args.p)
+    output = Path(args.output) if args.output else cases.default_stylizer_folder(args.d, args.c)
+
+    def arrays():
+        for key, array in cases.unnormalized_cases(args.d, args.c, args.p, keys):
+            yield key, (array[:, 0] if array.shape[1] == 1 else array)
+
+    return arrays, reference, tuple(h.scheme for h in hints), window, output
+
+
+def _preset(args: argparse.Namespace, output: Path, device: str, images: int, channels: int) -> Preset:
+    """The preset with the command's changes; ``--minutes`` becomes a number of steps, remembered for ``--resume``."""
+    from nnunet_osasis.build import WORK
+    from nnunet_osasis.presets import get_preset, override
+    from nnunet_osasis.speed import steps_for
+    from nnunet_osasis.storage import atomic_write_json, read_json
+
+    preset = get_preset(args.preset)
+    iterations, remembered = args.iterations, output / WORK / "minutes.json"
+    config = override(
+        preset.pretrain, iterations=iterations, batch_size=args.batch_size, learning_rate=args.learning_rate,
+        precision=args.precision, seed=args.seed, checkpoint_every=args.checkpoint_every, grid_every=args.grid_every,
+    )  # fmt: skip
+    preset = replace(preset, pretrain=config)
+    if args.minutes is not None and args.iterations is None:
+        if args.resume and remembered.is_file():
+            iterations = int(read_json(remembered, what="The remembered number of steps")["iterations"])
+        else:
+            iterations = steps_for(preset, args.minutes, channels=channels, device=device)
+            atomic_write_json(remembered, {"iterations": iterations})
+        preset = replace(preset, pretrain=override(config, iterations=iterations))
+    print(f"Pretraining: {preset.pretrain.iterations} steps of {preset.pretrain.batch_size} of {images} images.")
+    return preset
+
+
+def _adaptation(args: argparse.Namespace) -> AdaptConfig:
+    from nnunet_osasis.adapt import get_recipe
+    from nnunet_osasis.presets import override
+
+    config = get_recipe(args.recipe)
+    pair = override(config.pair, maker=args.pair)
+    return override(
+        config, losses=args.losses, iterations=args.adapt_iterations, learning_rate=args.adapt_learning_rate,
+        precision=args.precision, seed=args.seed, pair=pair,
+    )  # fmt: skip
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Parse, build, print where the stylizer is."""
+    parser = make_parser()
+    args = parser.parse_args(argv)
+    if args.minutes is not None and args.minutes <= 0:
+        parser.error("--minutes must be positive")
+    if args.images is not None and args.d is not None:
+        parser.error("give --images or -d, not both")
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    from nnunet_osasis.build import WORK, BuildConfig, StylizerBuild
+    from nnunet_osasis.intensity import IntensityRange
+    from nnunet_osasis.presets import get_preset
+    from nnunet_osasis.sources import load_reference, load_sources
+    from nnunet_osasis.stylizer import OSASISStylizer, StylizerConfig
+    from nnunet_osasis.stylizer_folder import is_stylizer_folder
+
+    size = get_preset(args.preset).model["sample_size"]
+    adaptation = _adaptation(args)  # unknown names are refused before any image is read
+    StylizerConfig(readout=args.readout)
+    device = resolve_device(args.device)
+    arrays, style, schemes, window, output = _data(args)
+    wanted = IntensityRange("fixed", *args.intensity_range) if args.intensity_range else None
+    given = OSASISStylizer.from_pretrained(args.from_stylizer) if args.from_stylizer else None
+    if given is not None:
+        size, wanted = given.size, wanted or given.config.intensity
+    sources, intensity = load_sources(
+        arrays, size, intensity=wanted, schemes=schemes, window=window, max_images=args.max_images
+    )
+    channels = sources.shape[1]
+    if given is not None and given.in_channels != channels:
+        raise OsasisError("--from-stylizer must have the images' channels", found=f"{given.in_channels} for {channels}")
+    reference = load_reference(style, channels, intensity, name=f"the reference {args.style}")
+    counterpart = _counterpart(args, channels, intensity, size)
+    if args.overwrite:
+        if (output / WORK).is_dir():
+            shutil.rmtree(output / WORK)
+        (output / "stylizer.json").unlink(missing_ok=True)
+    elif is_stylizer_folder(output) and not args.resume:
+        raise OsasisError(
+            "The output folder must not hold another stylizer",
+            found=f"a finished stylizer in {output}",
+            remedy="Choose another --output, or add --overwrite to replace it.",
+        )
+    preset = _preset(args, output, device, len(sources), channels)
+    config = BuildConfig(args.preset, preset, adaptation, args.readout, args.clip, device)
+    build = StylizerBuild(
+        config, sources, reference, intensity, output,
+        autoencoder=given.autoencoder if given else None,
+        counterpart=counterpart,
+        tensorboard=output / WORK / "tensorboard" if args.tensorboard else None,
+    )  # fmt: skip
+    build.run(resume=args.resume)
+    print(f"Stylizer: {output}\nPictures: {output / WORK / 'grid_stylized.png'}")
+
+
+def _counterpart(args: argparse.Namespace, channels: int, intensity: IntensityRange, size: int) -> torch.Tensor | None:
+    """``y_A`` from a file, at the networks' size, for ``--pair file``."""
+    if args.style_source_image is None:
+        return None
+    import torch
+
+    from nnunet_osasis.image_io import read_image
+    from nnunet_osasis.intensity import to_unit
+    from nnunet_osasis.local_affine import resize
+    from nnunet_osasis.sources import load_reference
+
+    array = load_reference(read_image(args.style_source_image).array, channels, intensity, name="--style-source-image")
+    unit = to_unit(array, intensity.bounds(array))
+    return resize(torch.from_numpy(unit)[None], (size, size)).clamp(-1, 1)
+
+
+def entry() -> None:
+    """Console entry point."""
+    run_command(main)
+
+
+if __name__ == "__main__":
+    entry()
