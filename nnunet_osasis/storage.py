@@ -16,7 +16,8 @@ import numpy as np
 from nnunet_osasis.errors import OsasisError
 
 
-def _write_error(path: Path, error: OSError) -> OsasisError:
+def write_error(path: Path, error: OSError) -> OsasisError:
+    """The ``OsasisError`` that says what kept ``path`` from being written."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         rule, remedy = "There must be room on the disk", "Free some space and run the same command again."
     else:
@@ -45,11 +46,23 @@ def atomic_write(path: str | Path, write: Callable[[Path], object]) -> Path:
         temporary.chmod(0o666 & ~umask)  # mkstemp makes private files; results should be as shared as others
         os.replace(temporary, path)
     except OSError as error:
-        raise _write_error(path, error) from error
+        raise write_error(path, error) from error
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
     return path
+
+
+def ensure_writable(folder: str | Path) -> Path:
+    """Make ``folder`` and write a byte there, so that a long run does not fail at its end. Raises ``OsasisError``."""
+    folder = Path(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as stream:
+            stream.write(b"0")
+    except OSError as error:
+        raise write_error(folder, error) from error
+    return folder
 
 
 def atomic_write_bytes(path: str | Path, data: bytes) -> Path:

@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from nnunet_osasis.errors import OsasisError
 from nnunet_osasis.image_io import image_stem, image_suffix, list_images, read_image, write_like
-from nnunet_osasis.storage import atomic_write, atomic_write_json, read_json, sha256_of_file
+from nnunet_osasis.storage import atomic_write, atomic_write_json, ensure_writable, read_json, sha256_of_file
 from nnunet_osasis.stylizer import OSASISStylizer
 
 MANIFEST = "osasis_manifest.json"
@@ -58,6 +58,7 @@ def stylize_folder(
                 found=f"a manifest of other settings in {output}",
                 remedy="Choose another output folder.",
             )
+    ensure_writable(output)
     pairs = _masks_of(files, masks) if masks is not None else {}
     made = 0
     for path, name in zip(tqdm(files, desc="stylize", unit="image", dynamic_ncols=True), names, strict=True):

@@ -19,7 +19,6 @@ from nnunet_osasis.readout import ColorMap
 from nnunet_osasis.sampler import SamplerConfig
 from nnunet_osasis.spn import StructurePreservingNetwork
 from nnunet_osasis.storage import (
-    _write_error,
     atomic_write_json,
     load_tensors,
     read_json,
@@ -27,6 +26,7 @@ from nnunet_osasis.storage import (
     sha256_of_array,
     sha256_of_file,
     sha256_of_json,
+    write_error,
 )
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ def save_stylizer(stylizer: OSASISStylizer, folder: Path) -> Path:
         folder.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     except OSError as error:
-        raise _write_error(folder, error) from error
+        raise write_error(folder, error) from error
     try:
         temporary.chmod(0o755)
         stylizer.autoencoder.save_pretrained(temporary / "autoencoder")
@@ -112,7 +112,7 @@ def save_stylizer(stylizer: OSASISStylizer, folder: Path) -> Path:
             os.replace(part, target)
         os.replace(temporary / INDEX, folder / INDEX)
     except OSError as error:
-        raise _write_error(folder, error) from error
+        raise write_error(folder, error) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return folder

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from nnunet_osasis.errors import OsasisError
-from nnunet_osasis.storage import atomic_write, atomic_write_bytes
+from nnunet_osasis.storage import atomic_write, atomic_write_bytes, ensure_writable, write_error
 
 
 def autocast(precision: str, device: str) -> torch.autocast:
@@ -162,7 +162,7 @@ class RunLog:
 
     def __init__(self, path: Path, *, start: int, tensorboard: Path | None = None) -> None:
         self.path, self.began = path, time.monotonic()
-        path.parent.mkdir(parents=True, exist_ok=True)
+        ensure_writable(path.parent)
         kept = [line for line in self._lines() if start > 0 and json.loads(line)["iteration"] <= start]
         atomic_write_bytes(path, "".join(f"{line}\n" for line in kept).encode())
         self.writer: Any = None
@@ -184,8 +184,11 @@ class RunLog:
         """Append one line and flush it."""
         row = {"iteration": iteration, "seconds": round(time.monotonic() - self.began, 3)}
         row |= {key: float(f"{value:.6g}") for key, value in values.items()}
-        with open(self.path, "a", encoding="utf-8") as stream:
-            stream.write(json.dumps(row) + "\n")
+        try:
+            with open(self.path, "a", encoding="utf-8") as stream:
+                stream.write(json.dumps(row) + "\n")
+        except OSError as error:
+            raise write_error(self.path, error) from error
         if self.writer is not None:
             for key, value in values.items():
                 self.writer.add_scalar(key, value, iteration)

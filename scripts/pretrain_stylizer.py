@@ -153,6 +153,7 @@ def main(argv: list[str] | None = None) -> None:
     from nnunet_osasis.intensity import IntensityRange
     from nnunet_osasis.presets import get_preset
     from nnunet_osasis.sources import load_reference, load_sources
+    from nnunet_osasis.storage import ensure_writable
     from nnunet_osasis.stylizer import OSASISStylizer, StylizerConfig
     from nnunet_osasis.stylizer_folder import is_stylizer_folder
 
@@ -183,6 +184,7 @@ def main(argv: list[str] | None = None) -> None:
             found=f"a finished stylizer in {output}",
             remedy="Choose another --output, or add --overwrite to replace it.",
         )
+    ensure_writable(output)
     preset = _preset(args, output, device, len(sources), channels)
     config = BuildConfig(args.preset, preset, adaptation, args.readout, args.clip, device)
     build = StylizerBuild(

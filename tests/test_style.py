@@ -1,0 +1,145 @@
+"""Style pairs, embedders and losses."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from specimens import unit_images
+
+from nnunet_osasis import OsasisError, OSASISStylizer
+from nnunet_osasis.style.embedders import SemanticEmbedder, load_clip, make_embedder
+from nnunet_osasis.style.losses import (
+    LOSSES,
+    Anchors,
+    LossWeights,
+    channel_statistics,
+    cycle_loss,
+    direction_loss,
+    perceptual_loss,
+    style_terms,
+)
+from nnunet_osasis.style_pair import PAIR_MAKERS, StylePairConfig, make_style_pair
+
+IMAGES = unit_images(4)
+
+
+@pytest.fixture
+def embed(stylizer: OSASISStylizer) -> SemanticEmbedder:
+    return SemanticEmbedder(stylizer.autoencoder.semantic_encoder, unit_images(8))
+
+
+@pytest.mark.parametrize("maker", PAIR_MAKERS)
+def test_every_pair_maker_gives_images_in_range_and_repeats(stylizer: OSASISStylizer, maker: str) -> None:
+    config = StylePairConfig(maker=maker, samples=3, steps=4)
+    options = {"seed": 1, "counterpart": IMAGES[1:2]}
+    first, again = (make_style_pair(stylizer.autoencoder, IMAGES[:1], IMAGES, config, **options) for _ in range(2))
+    assert torch.equal(first, again)
+    assert first.shape == ((3 if "sdedit" in maker else 1), 3, 32, 32)
+    assert first.abs().max() <= 1
+    if maker == "nearest":
+        assert torch.equal(first, IMAGES[:1])  # the reference is among the sources here
+    if maker == "file":
+        assert torch.equal(first, IMAGES[1:2])
+    if "sdedit" in maker:
+        other = make_style_pair(stylizer.autoencoder, IMAGES[:1], IMAGES, config, seed=2)
+        assert not torch.equal(first, other)
+
+
+def test_a_pair_from_file_needs_the_file(stylizer: OSASISStylizer) -> None:
+    with pytest.raises(OsasisError, match="--style-source-image"):
+        make_style_pair(stylizer.autoencoder, IMAGES[:1], IMAGES, StylePairConfig(maker="file"))
+
+
+def test_embedder_is_frozen_but_lets_gradients_through(embed: SemanticEmbedder) -> None:
+    images = IMAGES.clone().requires_grad_()
+    embed(images).sum().backward()
+    assert images.grad is not None
+    assert images.grad.abs().sum() > 0
+    assert not any(p.requires_grad for p in embed.parameters())
+
+
+def test_perceptual_features_have_unit_norm_per_pixel(embed: SemanticEmbedder) -> None:
+    for feature in embed.features(IMAGES):
+        torch.testing.assert_close(feature.norm(dim=1), torch.ones_like(feature[:, 0]), atol=1e-4, rtol=1e-4)
+    assert perceptual_loss(embed.features(IMAGES), embed.features(IMAGES)) == 0
+
+
+def test_direction_loss_is_one_minus_cosine() -> None:
+    a = torch.tensor([[1.0, 0.0], [0.0, 2.0]])
+    assert direction_loss(a, 3 * a) == pytest.approx(0)
+    assert direction_loss(a, -a) == pytest.approx(2)
+    assert direction_loss(a, a.flip(1)) == pytest.approx(1)
+
+
+def test_recipes_hold_the_published_weights() -> None:
+    osasis = LOSSES["osasis"]
+    assert (osasis.cross_domain, osasis.in_domain, osasis.embedding, osasis.l1, osasis.perceptual) == (
+        1,
+        0.5,
+        30,
+        10,
+        10,
+    )
+    assert osasis.statistics == 0
+    assert {n for n, w in vars(LOSSES["paper"]).items() if w} == {"adversarial", "cycle", "spn"}
+
+
+def test_terms_vanish_where_the_decoder_is_perfect(embed: SemanticEmbedder) -> None:
+    """Were content and style the same image, the decoded pair would satisfy every term."""
+    style_a, style_b = IMAGES[:1], IMAGES[:1] * 0.5 + 0.2
+    anchors = Anchors.of(style_a, style_b, embed)
+    every = LossWeights(*[1.0] * 6, adversarial=1.0)
+    terms = style_terms(every, embed, anchors, style_b, style_a, embed(style_a), style_b)
+    for name in ("cross_domain", "embedding", "l1", "perceptual", "statistics", "adversarial"):
+        assert terms[name] == pytest.approx(0, abs=1e-5), name
+
+
+def test_terms_without_weight_are_not_computed(embed: SemanticEmbedder) -> None:
+    anchors = Anchors.of(IMAGES[:1], IMAGES[1:2], embed)
+    found = style_terms(LossWeights(l1=1.0), embed, anchors, IMAGES[:1], IMAGES, embed(IMAGES), IMAGES)
+    assert set(found) == {"l1"}
+
+
+def test_channel_statistics_are_means_and_deviations() -> None:
+    found = channel_statistics(IMAGES)
+    torch.testing.assert_close(found[:, 0], IMAGES[:, 0].mean(dim=(1, 2)))
+    torch.testing.assert_close(found[:, 3], IMAGES[:, 0].flatten(1).std(dim=1))
+
+
+def test_cycle_loss_is_zero_for_inverse_transports_and_not_otherwise() -> None:
+    forward, backward = lambda x: 2 * x, lambda y: y / 2
+    assert cycle_loss(forward, backward, IMAGES, IMAGES[:1]) == 0
+    assert cycle_loss(forward, lambda y: y, IMAGES, IMAGES[:1]) > 0
+
+
+def test_clip_loads_from_a_local_folder_and_embeds(stylizer: OSASISStylizer, tmp_path: Path) -> None:
+    """A tiny open_clip model saved the way open_clip saves to a hub: nothing is downloaded."""
+    import json
+
+    import open_clip
+    from safetensors.torch import save_file
+
+    vision = {"image_size": 32, "layers": 1, "width": 32, "head_width": 16, "patch_size": 16}
+    text = {"context_length": 8, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 1}
+    config = {"embed_dim": 16, "vision_cfg": vision, "text_cfg": text}
+    model = open_clip.CLIP(**config)
+    save_file(model.state_dict(), tmp_path / "open_clip_model.safetensors")
+    normalisation = {"mean": [0.48, 0.46, 0.41], "std": [0.27, 0.26, 0.28]}
+    whole = {"model_cfg": config, "preprocess_cfg": normalisation}
+    (tmp_path / "open_clip_config.json").write_text(json.dumps(whole))
+    clip = make_embedder(str(tmp_path), stylizer.autoencoder.semantic_encoder, IMAGES)
+    assert clip.name == "clip"
+    found = clip(IMAGES)
+    assert found.shape == (4, 16)
+    torch.testing.assert_close(found.norm(dim=1), torch.ones(4))
+    grey = load_clip(tmp_path, stylizer.autoencoder.semantic_encoder)(IMAGES[:, :1])
+    assert grey.shape == (4, 16)
+    with pytest.raises(OsasisError, match="1 or 3 channels"):
+        make_embedder(str(tmp_path), stylizer.autoencoder.semantic_encoder, unit_images(1, channels=2))
+
+
+def test_unknown_clip_names_are_refused(stylizer: OSASISStylizer) -> None:
+    with pytest.raises(OsasisError, match="open_clip knows"):
+        load_clip("ViT-Nothing:never", stylizer.autoencoder.semantic_encoder)
