@@ -1,0 +1,77 @@
+"""What a plans file may say about stylization: ``"osasis": {...}`` in a configuration."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from nnunet_osasis.errors import OsasisError
+
+
+@dataclass(frozen=True, kw_only=True)
+class OsasisOptions:
+    """Options of the trainers, all optional.
+
+    Attributes:
+        stylizer: folder of the stylizer; without it the dataset's own folder is searched.
+        reference: image file whose style the controls (histogram matching, Reinhard) imitate; without it they take
+            the reference stored in the stylizer folder.
+        probability: chance in [0, 1] that a training case is drawn stylized.
+        strength: how far to stylize, in [0, 1]; None takes the transfer's own default.
+        seed: a non-negative integer for the draws.
+    """
+
+    stylizer: Path | None = None
+    reference: Path | None = None
+    probability: float = 0.5
+    strength: float | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        _require_unit_interval("probability", self.probability)
+        if self.strength is not None:
+            _require_unit_interval("strength", self.strength)
+        if isinstance(self.seed, bool) or not isinstance(self.seed, int) or self.seed < 0:
+            raise _error("seed must be a non-negative integer", self.seed)
+
+    @classmethod
+    def from_configuration(cls, configuration: Mapping[str, Any], *, relative_to: Path) -> OsasisOptions:
+        """Read the key ``"osasis"`` of a plans configuration; a configuration without it gives the defaults.
+
+        Relative paths count from ``relative_to``, the dataset's preprocessed folder. Raises ``OsasisError`` for
+        unknown keys, wrong types and values out of range.
+        """
+        section = configuration.get("osasis")
+        if section is None:
+            return cls()
+        if not isinstance(section, Mapping):
+            raise _error("the value must be an object", section)
+        known = [field.name for field in fields(cls)]
+        if unknown := sorted(set(section) - set(known)):
+            raise _error(f"the keys must be among {', '.join(known)}", ", ".join(map(repr, unknown)))
+        values = dict(section)
+        for name in ("stylizer", "reference"):
+            if values.get(name) is None:
+                values.pop(name, None)
+            elif isinstance(values[name], str):
+                values[name] = relative_to / Path(values[name]).expanduser()
+            else:
+                raise _error(f"{name} must be a path", values[name])
+        return cls(**values)
+
+
+def _require_unit_interval(name: str, value: object) -> None:
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not number or not math.isfinite(value) or not 0 <= value <= 1:  # type: ignore[arg-type, operator]
+        raise _error(f"{name} must be a number in [0, 1]", value)
+
+
+def _error(rule: str, found: object) -> OsasisError:
+    return OsasisError(
+        f'In the plans\' configuration, "osasis": {rule}',
+        found=repr(found) if not isinstance(found, str) or not found.startswith("'") else found,
+        remedy='Example: "osasis": {"stylizer": "/data/stylizer", "probability": 0.5, "strength": null, "seed": 0}.',
+    )

@@ -1,0 +1,91 @@
+"""What a stylized trainer does differently from the stock one, as a mixin that goes before it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from nnunet_osasis.nnunet.cache import StylizedCache
+from nnunet_osasis.nnunet.cases import open_cases, read_like_dataset
+from nnunet_osasis.nnunet.configuration import NnunetConfiguration
+from nnunet_osasis.nnunet.dataset import StylizedDataset
+from nnunet_osasis.nnunet.lookup import find_stylizer
+from nnunet_osasis.nnunet.options import OsasisOptions
+from nnunet_osasis.transfer import StyleTransfer
+
+
+class StylizedTraining:
+    """Mixin for nnU-Net trainers: training cases are drawn stylized with probability p, validation cases never.
+
+    Everything happens in :meth:`get_tr_and_val_datasets`, before augmentation workers start and before training.
+    A trainer with another style transfer overrides :meth:`style_transfer` and nothing else.
+    """
+
+    # Set by nnU-Net's trainer, which follows this class in the order of inheritance.
+    plans_manager: Any
+    configuration_name: str
+    dataset_json: dict
+    device: Any
+    local_rank: int
+    current_epoch: int
+
+    def style_transfer(self, training_keys: list[str]) -> StyleTransfer:
+        """The transfer to train with; here the OSASIS stylizer the plans name, or the dataset's own."""
+        from nnunet_osasis.stylizer import OSASISStylizer
+
+        return OSASISStylizer.from_pretrained(find_stylizer(self.setup, self.options), device=str(self.device))
+
+    def get_tr_and_val_datasets(self) -> tuple[Any, Any]:
+        """nnU-Net's hook: the stock datasets, the first one wrapped."""
+        training, validation = super().get_tr_and_val_datasets()  # type: ignore[misc]
+        options, keys = self.options, list(training.identifiers)
+        cache = StylizedCache(self.setup, self.style_transfer(keys), options.strength)
+        made = cache.build(keys)
+        self.print_to_log_file(  # type: ignore[attr-defined]
+            f"Stylized {len(made)} training cases, reused {len(keys) - len(made)}, in {cache.folder}; "
+            f"each training case is drawn stylized with probability {options.probability}."
+        )
+        stylized = StylizedDataset(
+            training,
+            cache.image_path,
+            probability=options.probability,
+            seed=options.seed,
+            stream=(self.local_rank, self.current_epoch),  # a resumed run goes on with other draws
+        )
+        return stylized, validation
+
+    @property
+    def setup(self) -> NnunetConfiguration:
+        """The configuration this trainer runs."""
+        return NnunetConfiguration(self.configuration_name, self.plans_manager, self.dataset_json)
+
+    @property
+    def options(self) -> OsasisOptions:
+        """What the plans say about stylization."""
+        setup = self.setup
+        return OsasisOptions.from_configuration(setup.manager.configuration, relative_to=setup.preprocessed_folder)
+
+
+class ReferenceTraining(StylizedTraining):
+    """For controls that need no training of their own: one reference image, perhaps some source images."""
+
+    _MOST_SOURCES = 64  # enough for pooled statistics, and small enough for memory
+
+    def reference(self) -> np.ndarray:
+        """The target-style image, native units: ``"osasis": {"reference": path}`` of the plans, read as the
+        dataset is, ``(C, Z, Y, X)``; without it the reference of the stylizer, ``(C, H, W)``.
+        """
+        setup, options = self.setup, self.options
+        if options.reference is not None:
+            return read_like_dataset(options.reference, setup)
+        from nnunet_osasis.stylizer import OSASISStylizer
+
+        return OSASISStylizer.from_pretrained(find_stylizer(setup, options), device="cpu").reference
+
+    def sources(self, training_keys: list[str]) -> list[np.ndarray]:
+        """Up to 64 training cases, evenly spaced, ``(C, Z, Y, X)``, native units."""
+        cases = open_cases(self.setup)
+        count = min(len(training_keys), self._MOST_SOURCES)
+        chosen = np.linspace(0, len(training_keys) - 1, count).round().astype(int)
+        return [cases.unnormalized(training_keys[i]) for i in chosen]

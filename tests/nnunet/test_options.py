@@ -1,0 +1,49 @@
+from pathlib import Path
+
+import pytest
+
+from nnunet_osasis.errors import OsasisError
+from nnunet_osasis.nnunet.options import OsasisOptions
+
+HERE = Path("/data/Dataset901_TinyRGB")
+
+
+def read(section):
+    return OsasisOptions.from_configuration({"osasis": section}, relative_to=HERE)
+
+
+def test_a_configuration_without_the_key_gets_the_defaults():
+    assert OsasisOptions.from_configuration({"batch_size": 2}, relative_to=HERE) == OsasisOptions()
+    assert OsasisOptions().probability == 0.5
+
+
+def test_every_documented_key_is_read():
+    options = read({"stylizer": "/s", "reference": "ref.png", "probability": 1, "strength": None, "seed": 7})
+    assert options == OsasisOptions(
+        stylizer=Path("/s"), reference=HERE / "ref.png", probability=1, strength=None, seed=7
+    )
+
+
+def test_relative_stylizers_count_from_the_dataset_folder():
+    assert read({"stylizer": "mine"}).stylizer == HERE / "mine"
+
+
+@pytest.mark.parametrize(
+    ("section", "named"),
+    [
+        ({"propability": 0.5}, "propability"),
+        ({"probability": 1.5}, "1.5"),
+        ({"probability": "0.5"}, "'0.5'"),
+        ({"probability": True}, "True"),
+        ({"probability": float("nan")}, "nan"),
+        ({"strength": -0.1}, "-0.1"),
+        ({"seed": -1}, "-1"),
+        ({"seed": 1.0}, "1.0"),
+        ({"stylizer": 3}, "3"),
+        ("stylizer", "stylizer"),
+    ],
+)
+def test_a_wrong_option_is_refused_by_name_before_any_work(section, named):
+    with pytest.raises(OsasisError, match='"osasis"') as caught:
+        read(section)
+    assert named in str(caught.value)

@@ -1,0 +1,25 @@
+"""A control that sees the same single image as the stylizer does: one Reinhard transfer, fitted over training cases."""
+
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+from nnunetv2.training.nnUNetTrainer.variants.training_length.nnUNetTrainer_Xepochs import (
+    nnUNetTrainer_5epochs,
+    nnUNetTrainer_20epochs,
+)
+
+from nnunet_osasis.nnunet.training import ReferenceTraining
+from nnunet_osasis.transfer import StyleTransfer
+
+
+class nnUNetTrainerReinhard(ReferenceTraining, nnUNetTrainer):
+    def style_transfer(self, training_keys: list[str]) -> StyleTransfer:
+        from nnunet_osasis.controls import PooledReinhard
+
+        return PooledReinhard.fit(self.sources(training_keys), self.reference())
+
+
+class nnUNetTrainerReinhard_5epochs(nnUNetTrainerReinhard, nnUNetTrainer_5epochs):
+    pass
+
+
+class nnUNetTrainerReinhard_20epochs(nnUNetTrainerReinhard, nnUNetTrainer_20epochs):
+    pass
