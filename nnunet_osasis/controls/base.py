@@ -1,0 +1,80 @@
+"""What the controls share: input checks, slices of volumes, strength, clipping to the native range."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+
+import numpy as np
+
+from nnunet_osasis.errors import OsasisError
+from nnunet_osasis.image_io import check_array
+
+EIGHT_BIT = (0.0, 255.0)
+ROUNDING = 1e-3  # of 8-bit values that went through float32 and a division by 255
+
+
+class Control(ABC):
+    """A style transfer that treats every slice ``(C, H, W)`` by itself and needs no training.
+
+    Args:
+        in_channels: number of image channels.
+        value_range: results are clipped to this interval of native units; None leaves them as they are.
+    """
+
+    def __init__(self, in_channels: int, value_range: tuple[float, float] | None) -> None:
+        self._in_channels = in_channels
+        self.value_range = value_range
+
+    @property
+    def in_channels(self) -> int:
+        """Number of image channels it accepts."""
+        return self._in_channels
+
+    @property
+    @abstractmethod
+    def fingerprint(self) -> str:
+        """SHA-256 (hex) of everything that determines the output."""
+
+    @abstractmethod
+    def _stylize_slice(self, image: np.ndarray) -> np.ndarray:
+        """Full-strength result of one slice ``(C, H, W)`` float64, native units, unclipped."""
+
+    def stylize_array(self, array: np.ndarray, *, strength: float | None = None) -> np.ndarray:
+        """Stylize one image ``(C, H, W)`` or volume ``(C, D, H, W)`` (slices along ``D``) in native units.
+
+        ``strength`` in [0, 1] blends linearly (None is 1): 0 returns an equal copy. Same shape out, float32.
+        Raises ``OsasisError`` for wrong rank or channels, NaN or infinity, or a strength outside [0, 1].
+        """
+        check_array(array, channels=self._in_channels)
+        weight = 1.0 if strength is None else float(strength)
+        if not 0 <= weight <= 1:
+            raise OsasisError("The strength must lie in [0, 1]", found=strength)
+        if weight == 0:
+            return array.astype(np.float32)
+        source = array.astype(np.float64)
+        if array.ndim == 4:
+            styled = np.stack([self._stylize_slice(source[:, depth]) for depth in range(source.shape[1])], axis=1)
+        else:
+            styled = self._stylize_slice(source)
+        if self.value_range is not None:
+            styled = np.clip(styled, *self.value_range)
+        return (source + weight * (styled - source) if weight < 1 else styled).astype(np.float32)
+
+
+def native_range(images: Iterable[np.ndarray]) -> tuple[float, float]:
+    """The interval of native units that ``images`` live in.
+
+    Integer images have their type's interval. nnU-Net's readers return 8-bit pictures as float32, so whole numbers
+    within 0 to 255 count as 8 bit; other float images have the interval that they span.
+    """
+    low, high, whole = np.inf, -np.inf, True
+    for image in images:
+        if image.dtype.kind in "ui":
+            limits = np.iinfo(image.dtype)
+            return float(limits.min), float(limits.max)
+        low, high = min(low, float(image.min())), max(high, float(image.max()))
+        whole = whole and bool((np.abs(image - np.rint(image)) < ROUNDING).all())
+    if whole and low >= EIGHT_BIT[0] - ROUNDING and EIGHT_BIT[1] + ROUNDING >= high > 2:
+        return EIGHT_BIT
+    return low, high

@@ -1,0 +1,154 @@
+"""Pooled Reinhard colour transfer: one affine map for the whole source set."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from skimage.color import lab2rgb, rgb2lab
+
+from nnunet_osasis.controls.base import EIGHT_BIT, Control, native_range
+from nnunet_osasis.errors import OsasisError
+from nnunet_osasis.image_io import check_array
+from nnunet_osasis.storage import atomic_write_json, read_json, sha256_of_json
+
+FLAT = 1e-6
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReinhardStatistics:
+    """What defines one pooled Reinhard transfer: ``space`` (``lab`` or ``native``), and one value per channel each."""
+
+    space: str
+    value_range: tuple[float, float]
+    source_mean: tuple[float, ...]
+    source_std: tuple[float, ...]
+    reference_mean: tuple[float, ...]
+    reference_std: tuple[float, ...]
+
+
+class PooledReinhard(Control):
+    """Moves mean and deviation of every channel from those of the whole source set to those of the reference.
+
+    8-bit images of three channels are treated in CIELAB (Reinhard et al. 2001 with a modern opponent space), all others
+    channel by channel in native units. Pooling over the set keeps what differs between patients, and
+    the map cannot invent structure: the strongest free control (it beats the per-image one).
+
+    >>> rng = np.random.default_rng(0)
+    >>> source, reference = rng.normal(0, 1, (1, 8, 8)), rng.normal(5, 2, (1, 8, 8))
+    >>> moved = PooledReinhard.fit([source], reference, value_range=(-99, 99)).stylize_array(source)
+    >>> bool(abs(moved.mean() - reference.mean()) < 1e-5)
+    True
+    """
+
+    def __init__(self, statistics: ReinhardStatistics) -> None:
+        super().__init__(len(statistics.source_mean), statistics.value_range)
+        self.statistics = statistics
+        columns = [np.array(getattr(statistics, name))[:, None, None] for name in _MOMENTS]
+        self._source_mean, source_std, self._reference_mean, reference_std = columns
+        # A channel without any contrast in the source has no scale to transfer: it is only shifted.
+        self._scale = np.where(source_std > FLAT, reference_std / np.maximum(source_std, FLAT), 1.0)
+
+    @classmethod
+    def fit(
+        cls,
+        source_images: Iterable[np.ndarray],
+        reference: np.ndarray,
+        *,
+        value_range: tuple[float, float] | None = None,
+    ) -> PooledReinhard:
+        """Measure ``source_images`` and ``reference``, each ``(C, H, W)`` or ``(C, D, H, W)`` in native units.
+
+        The images are read once and not kept, unless ``value_range`` is None and has to be found from them.
+
+        Raises:
+            OsasisError: no source image, or ranks or channels that do not fit.
+        """
+        check_array(reference, name="the reference")
+        channels = reference.shape[0]
+        if value_range is None:
+            source_images = list(source_images)
+            value_range = native_range([*source_images, reference])
+        lab = channels == 3 and tuple(value_range) == EIGHT_BIT
+        source_mean, source_std = _moments(source_images, channels, lab=lab)
+        reference_mean, reference_std = _moments([reference], channels, lab=lab)
+        return cls(
+            ReinhardStatistics(
+                space="lab" if lab else "native",
+                value_range=(float(value_range[0]), float(value_range[1])),
+                source_mean=source_mean,
+                source_std=source_std,
+                reference_mean=reference_mean,
+                reference_std=reference_std,
+            )
+        )
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 (hex) of the statistics."""
+        return sha256_of_json({"control": "pooled_reinhard", **self.to_dict()})
+
+    def to_dict(self) -> dict[str, Any]:
+        """The statistics as JSON-ready values."""
+        return asdict(self.statistics)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> PooledReinhard:
+        """Back from :meth:`to_dict`. Raises ``OsasisError`` when a statistic is missing or unknown."""
+        try:
+            tuples: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+            return cls(ReinhardStatistics(**tuples))
+        except TypeError as error:
+            raise OsasisError("Reinhard statistics must be complete", found=error, remedy="Fit them anew.") from error
+
+    def save(self, path: str | Path) -> Path:
+        """Write the statistics as JSON, atomically."""
+        return atomic_write_json(path, self.to_dict())
+
+    @classmethod
+    def load(cls, path: str | Path) -> PooledReinhard:
+        """Read what :meth:`save` wrote; gives the same pixels and fingerprint."""
+        return cls.from_dict(read_json(path, what="The file of Reinhard statistics"))
+
+    def _stylize_slice(self, image: np.ndarray) -> np.ndarray:
+        lab = self.statistics.space == "lab"
+        values = _to_lab(image) if lab else image
+        moved = (values - self._source_mean) * self._scale + self._reference_mean
+        return _from_lab(moved) if lab else moved
+
+
+_MOMENTS = ("source_mean", "source_std", "reference_mean", "reference_std")
+
+
+def _moments(images: Iterable[np.ndarray], channels: int, *, lab: bool) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation per channel over all pixels of all images."""
+    count, mean, squares = 0, np.zeros(channels), np.zeros(channels)
+    for image in images:
+        check_array(image, name="every source image", channels=channels)
+        columns = image.reshape(channels, -1, 1).astype(np.float64)
+        values = (_to_lab(columns) if lab else columns).reshape(channels, -1)
+        # Chan's update: sums of squares of large values would lose the small deviations of e.g. CT.
+        added, own_mean = values.shape[1], values.mean(axis=1)
+        delta = own_mean - mean
+        total = count + added
+        squares += ((values - own_mean[:, None]) ** 2).sum(axis=1) + delta**2 * count * added / total
+        mean += delta * added / total
+        count = total
+    if count == 0:
+        raise OsasisError("Pooled Reinhard needs at least one source image", found="none")
+    return tuple(mean.tolist()), tuple(np.sqrt(squares / count).tolist())
+
+
+def _to_lab(image: np.ndarray) -> np.ndarray:
+    return np.asarray(rgb2lab(np.clip(image / EIGHT_BIT[1], 0, 1), channel_axis=0))
+
+
+def _from_lab(image: np.ndarray) -> np.ndarray:
+    with warnings.catch_warnings():
+        # Colours outside the gamut are expected here, and clipped like every other result.
+        warnings.filterwarnings("ignore", message=".*negative Z values.*")
+        return np.asarray(lab2rgb(image, channel_axis=0)) * EIGHT_BIT[1]
