@@ -42,7 +42,7 @@ class BuildConfig:
     preset_name: str
     preset: Preset
     adapt: AdaptConfig = field(default_factory=AdaptConfig)
-    readout: str = "combined"
+    readout: str = "pair"
     clip: str | None = None
     device: str = "cpu"
 

@@ -34,7 +34,7 @@ class StylizerConfig:
         intensity: how native units map onto [-1, 1].
     """
 
-    readout: str = "combined"
+    readout: str = "pair"
     strength: float = 1.0
     sampler: SamplerConfig = field(default_factory=SamplerConfig)
     intensity: IntensityRange = field(default_factory=IntensityRange)
