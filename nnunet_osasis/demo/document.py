@@ -1,0 +1,115 @@
+"""A small document model: the report's content is written once and rendered as one HTML page or as Markdown."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+
+
+@dataclass(frozen=True)
+class Heading:
+    """A section title."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Text:
+    """A paragraph; ``strong`` for the verdict."""
+
+    text: str
+    strong: bool = False
+
+
+@dataclass(frozen=True)
+class Table:
+    """Column titles and rows; the first column is text, the others are figures."""
+
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A PNG: embedded in HTML, linked by ``name`` in Markdown."""
+
+    name: str
+    png: bytes
+    caption: str
+
+
+@dataclass(frozen=True)
+class Code:
+    """Lines to type."""
+
+    lines: tuple[str, ...]
+
+
+Block = Heading | Text | Table | Picture | Code
+
+STYLE = """
+body { font: 16px/1.5 system-ui, sans-serif; color: #222; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; }
+h1 { font-size: 1.7rem; } h2 { font-size: 1.2rem; margin-top: 2.2rem; }
+p.strong { font-size: 1.15rem; font-weight: 600; border-left: 4px solid #0072b2; padding-left: .8rem; }
+.scroll { overflow-x: auto; }
+table { border-collapse: collapse; font-size: .92rem; }
+th, td { padding: .35rem .8rem; border-bottom: 1px solid #ddd; text-align: right; white-space: nowrap; }
+th:first-child, td:first-child { text-align: left; }
+img { max-width: 100%; height: auto; } figure { margin: 1rem 0; } figcaption { font-size: .88rem; color: #555; }
+pre { background: #f5f5f5; padding: .8rem; overflow-x: auto; font-size: .82rem; }
+"""
+
+
+def to_html(title: str, blocks: Sequence[Block]) -> str:
+    """One page that needs no other file."""
+    body = "\n".join(_html(block) for block in blocks)
+    return (
+        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>{escape(title)}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n"
+        f"<h1>{escape(title)}</h1>\n{body}\n</body>\n</html>\n"
+    )
+
+
+def to_markdown(title: str, blocks: Sequence[Block]) -> str:
+    """The same as Markdown, its pictures beside it."""
+    return "\n\n".join([f"# {title}", *(_markdown(block) for block in blocks)]) + "\n"
+
+
+def _html(block: Block) -> str:
+    match block:
+        case Heading(text):
+            return f"<h2>{escape(text)}</h2>"
+        case Text(text, strong):
+            return f'<p class="strong">{escape(text)}</p>' if strong else f"<p>{escape(text)}</p>"
+        case Table(columns, rows):
+            head = "".join(f"<th>{escape(cell)}</th>" for cell in columns)
+            lines = "\n".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
+            return f'<div class="scroll"><table>\n<tr>{head}</tr>\n{lines}\n</table></div>'
+        case Picture(_, png, caption):
+            data = base64.b64encode(png).decode()
+            text = escape(caption)
+            return (
+                f'<figure><img src="data:image/png;base64,{data}" alt="{text}"><figcaption>{text}</figcaption></figure>'
+            )
+        case Code(lines):
+            return "<pre>" + escape("\n".join(lines)) + "</pre>"
+
+
+def _markdown(block: Block) -> str:
+    match block:
+        case Heading(text):
+            return f"## {text}"
+        case Text(text, strong):
+            return f"**{text}**" if strong else text
+        case Table(columns, rows):
+            rule = ["---", *["---:"] * (len(columns) - 1)]
+            return "\n".join(
+                "| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in (columns, rule, *rows)
+            )
+        case Picture(name, _, caption):
+            return f"![{caption}]({name})\n\n{caption}"
+        case Code(lines):
+            return "\n".join(["```", *lines, "```"])

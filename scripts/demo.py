@@ -1,0 +1,82 @@
+"""``osasis-demo``: from nothing, or from your own two folders of images, to a report in about ten minutes."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from nnunet_osasis.cli import add_device, resolve_device, run_command
+
+EXAMPLES = """examples:
+  osasis-demo                                             rendered images of two scanners, report in osasis_demo/
+  osasis-demo --quick                                     the same line in two minutes; its figures mean nothing
+  osasis-demo --source site_a --target site_b --output look      your own images
+
+--source and --target are folders with images/ and masks/ (same file names). One target image becomes the reference;
+the others, with their masks, are only used to test. A run that was interrupted goes on where it was."""
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """All options of the command."""
+    parser = argparse.ArgumentParser(
+        prog="osasis-demo",
+        description=__doc__.split(": ", 1)[1],
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--output", metavar="DIR", type=Path, default=Path("osasis_demo"), help="default: osasis_demo")
+    parser.add_argument("--source", metavar="DIR", type=Path, help="your source images: DIR/images and DIR/masks")
+    parser.add_argument("--target", metavar="DIR", type=Path, help="your target images: DIR/images and DIR/masks")
+    parser.add_argument(
+        "--source-test", metavar="DIR", type=Path,
+        help="own source images for the in-domain test, instead of a random quarter of --source (videos, patients)",
+    )  # fmt: skip
+    parser.add_argument("--from-stylizer", metavar="DIR", type=Path, help="take this stylizer's pretrained autoencoder")
+    parser.add_argument("--minutes-pretrain", type=float, metavar="MIN", help="for pretraining the stylizer")
+    parser.add_argument(
+        "--epochs-trainer-suffix",
+        metavar="SUFFIX",
+        default="5epochs",
+        help="trainers' length: 5epochs (default) or 20epochs",
+    )
+    parser.add_argument("--quick", action="store_true", help="tiny sizes, to see that everything runs")
+    parser.add_argument("--seed", type=int, default=0, help="of scenes, splits and stylizer (default: 0)")
+    add_device(parser)
+    return parser
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Parse, run, print where the report is."""
+    parser = make_parser()
+    args = parser.parse_args(argv)
+    if args.seed < 0:
+        parser.error("--seed must not be negative")
+    if args.minutes_pretrain is not None and args.minutes_pretrain <= 0:
+        parser.error("--minutes-pretrain must be positive")
+    from nnunet_osasis.demo.pipeline import run_demo
+    from nnunet_osasis.demo.settings import DemoSettings, quick
+
+    options = {
+        "output": args.output,
+        "source": args.source,
+        "target": args.target,
+        "source_test": args.source_test,
+        "from_stylizer": args.from_stylizer,
+        "seed": args.seed,
+        "device": resolve_device(args.device),
+        "trainer_length": args.epochs_trainer_suffix,
+    }
+    options = quick(options) if args.quick else options
+    if args.minutes_pretrain is not None:
+        options["minutes_pretrain"] = args.minutes_pretrain
+    report = run_demo(DemoSettings(**options), say=lambda line: print(line, flush=True))
+    print(f"Report: {report}")
+
+
+def entry() -> None:
+    """Console entry point."""
+    run_command(main)
+
+
+if __name__ == "__main__":
+    entry()

@@ -1,0 +1,70 @@
+"""Image distances and edge shifts react to what they should, and to nothing else."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy.ndimage import shift
+
+from nnunet_osasis.demo.fidelity import boundary_shifts, colour_difference, fidelity_row, psnr
+from nnunet_osasis.phantoms import render_pair
+
+ROWS, COLUMNS = np.mgrid[:64, :64]
+MASK = ((ROWS - 32) ** 2 + (COLUMNS - 30) ** 2 < 14**2).astype(np.uint8)
+
+
+def _disc(offset: float = 0.0) -> np.ndarray:
+    """A soft bright disc, RGB uint8, moved right by ``offset`` pixels."""
+    distance = np.hypot(ROWS - 32, COLUMNS - 30 - offset)
+    return np.repeat((60 + 120 / (1 + np.exp(distance - 14)))[..., None], 3, axis=2).astype(np.uint8)
+
+
+def test_equal_pictures_have_no_distance():
+    image, _, _ = render_pair(0, 48)
+    assert psnr(image, image) == 99 and colour_difference(image, image) == 0
+
+
+def test_distances_grow_with_the_change():
+    image, truth, _ = render_pair(0, 48)
+    half = ((image.astype(int) + truth) // 2).astype(np.uint8)
+    assert psnr(image, truth) < psnr(half, truth)
+    assert colour_difference(image, truth) > colour_difference(half, truth)
+
+
+def test_colour_change_moves_no_edge():
+    recoloured = np.clip(_disc() * np.array([0.7, 1.0, 1.2]) + 10, 0, 255).astype(np.uint8)
+    shifts = boundary_shifts(_disc(), recoloured, MASK)
+    assert len(shifts) > 50 and np.median(shifts) <= 0.25
+
+
+@pytest.mark.parametrize("offset", [1.0, 2.0])
+def test_a_moved_edge_is_measured_in_pixels(offset):
+    """Moved sideways by d, the edge moves along its normal by d |cos|, whose median over a circle is 0.71 d."""
+    assert np.median(boundary_shifts(_disc(), _disc(offset), MASK)) == pytest.approx(0.71 * offset, abs=0.3)
+
+
+def test_inverted_contrast_keeps_the_edge():
+    assert np.median(boundary_shifts(_disc(), 255 - _disc(), MASK)) == 0
+
+
+def test_flat_or_empty_pictures_give_no_points():
+    flat = np.full((64, 64, 3), 90, dtype=np.uint8)
+    assert len(boundary_shifts(flat, flat, MASK)) == 0
+    assert len(boundary_shifts(_disc(), _disc(), np.zeros_like(MASK))) == 0
+    row = fidelity_row({"a": flat}, {"a": flat}, {"a": MASK}, None)
+    assert row["boundary_median"] is None and row["psnr"] is None
+
+
+def test_two_cameras_show_the_polyp_in_one_place():
+    """The phantom's own claim, and the floor of the measure: both scanners' pictures fit one mask."""
+    shifts = []
+    for seed in range(6):
+        image_a, image_b, mask = render_pair(seed, 96, noise=False)
+        shifts.append(boundary_shifts(image_a, image_b, mask))
+    assert np.median(np.concatenate(shifts)) <= 0.5
+
+
+def test_moving_a_whole_phantom_is_noticed():
+    image, _, mask = render_pair(3, 96, noise=False)
+    moved = shift(image.astype(float), (0, 2, 0), order=1, mode="nearest").astype(np.uint8)
+    assert np.median(boundary_shifts(image, moved, mask)) > 0.5
