@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from nnunet_osasis.cli import add_device, resolve_device, run_command
+from nnunet_osasis.cli import add_device, positive_int, resolve_device, run_command
 
 EXAMPLES = """examples:
   osasis-demo                                             rendered images of two scanners, report in osasis_demo/
@@ -39,6 +39,7 @@ def make_parser() -> argparse.ArgumentParser:
         default="5epochs",
         help="trainers' length: 5epochs (default) or 20epochs",
     )
+    parser.add_argument("--repeats", type=positive_int, metavar="N", help="trainings per method (default: 2)")
     parser.add_argument("--quick", action="store_true", help="tiny sizes, to see that everything runs")
     parser.add_argument("--seed", type=int, default=0, help="of scenes, splits and stylizer (default: 0)")
     add_device(parser)
@@ -69,6 +70,8 @@ def main(argv: list[str] | None = None) -> None:
     options = quick(options) if args.quick else options
     if args.minutes_pretrain is not None:
         options["minutes_pretrain"] = args.minutes_pretrain
+    if args.repeats is not None:
+        options["repeats"] = args.repeats
     report = run_demo(DemoSettings(**options), say=lambda line: print(line, flush=True))
     print(f"Report: {report}")
 

@@ -44,6 +44,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--length", default="20epochs", help="suffix of the trainers")
+    parser.add_argument("--repeats", default="1", help="trainings per method")
     parser.add_argument("--seed", default="0")
     parser.add_argument("--reference", default="295", help="stem of the ColonDB reference; the demo's rule chooses 295")
     args = parser.parse_args()
@@ -61,7 +62,7 @@ def main() -> None:
     run(
         "osasis-demo", "--source", str(work / "source"), "--source-test", str(work / "source_test"),
         "--target", str(work / "target"), "--from-stylizer", str(stylizer), "--output", str(work / "demo"),
-        "--epochs-trainer-suffix", args.length, "--seed", args.seed, "-device", "cpu",
+        "--epochs-trainer-suffix", args.length, "--repeats", args.repeats, "--seed", args.seed, "-device", "cpu",
     )  # fmt: skip
     args.output.mkdir(parents=True, exist_ok=True)
     text = (work / "demo/results.json").read_text(encoding="utf-8").replace(str(work), "WORK")
