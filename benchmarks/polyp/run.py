@@ -4,7 +4,7 @@
 
 Needs `polyp/clinicdb` and `polyp/colondb` (`images/`, `masks/`) below OSASIS_DATA. Trains on ClinicDB 1-178 (whole
 sequences), tests in-domain on ClinicDB 504-612 (other sequences) and on all of ColonDB but the reference, chosen
-without masks. Runs public commands only, prints them, and copies figures, never pictures, to the output:
+without masks. Runs public commands, prints them, and copies figures, never pictures, to the output:
 `results.json` (settings, versions, per-case rows, seconds), `report.md`, `stylizer_log.jsonl` (losses and seconds).
 """
 
@@ -18,6 +18,9 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+
+from nnunet_osasis.demo.pipeline import run_demo
+from nnunet_osasis.demo.settings import DemoSettings
 
 SPLITS = {"source": range(1, 179), "source_test": range(504, 613)}
 
@@ -43,8 +46,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--output", type=Path, required=True)
-    parser.add_argument("--length", default="20epochs", help="suffix of the trainers")
-    parser.add_argument("--repeats", default="1", help="trainings per method")
+    parser.add_argument("--length", default="5epochs", help="suffix of the trainers")
+    parser.add_argument("--repeats", type=int, default=1, help="trainings per method")
     parser.add_argument("--seed", default="0")
     parser.add_argument("--reference", default="295", help="stem of the ColonDB reference; the demo's rule chooses 295")
     args = parser.parse_args()
@@ -59,11 +62,14 @@ def main() -> None:
         "osasis-pretrain-stylizer", "--images", str(work / "source/images"), "--style", str(reference),
         "--output", str(stylizer), "--preset", "tiny", "--seed", args.seed, "-device", "cpu", "--resume",
     )  # fmt: skip
-    run(
-        "osasis-demo", "--source", str(work / "source"), "--source-test", str(work / "source_test"),
-        "--target", str(work / "target"), "--from-stylizer", str(stylizer), "--output", str(work / "demo"),
-        "--epochs-trainer-suffix", args.length, "--repeats", args.repeats, "--seed", args.seed, "-device", "cpu",
+    # osasis-demo --source ... --source-test ... --target ... --from-stylizer ..., with images small enough that a patch
+    # of the small U-Net shows a whole one
+    settings = DemoSettings(
+        output=work / "demo", source=work / "source", target=work / "target", source_test=work / "source_test",
+        from_stylizer=stylizer, own_side=96, patch=96, batch=8, features=(16, 32, 64, 128),
+        trainer_length=args.length, repeats=args.repeats, seed=int(args.seed),
     )  # fmt: skip
+    run_demo(settings)
     args.output.mkdir(parents=True, exist_ok=True)
     text = (work / "demo/results.json").read_text(encoding="utf-8").replace(str(work), "WORK")
     (args.output / "results.json").write_text(json.dumps(json.loads(text), indent=1) + "\n", encoding="utf-8")

@@ -85,7 +85,8 @@ def test_a_half_removed_package_leaves_the_interpreter_alone(python):
     else:
         pth = site / PTH
         pth.write_text(pth.read_text().replace("ext_trainers", "gone"))
-    assert run(executable, SHOW) == "None"
+    # the libraries this interpreter borrows may hold an installed copy of their own, which it may then find
+    assert str(folder) not in run(executable, SHOW)
 
 
 @pytest.mark.parametrize("kind", ["wheel", "editable"])
