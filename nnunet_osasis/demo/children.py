@@ -81,7 +81,7 @@ class Child:
             stdout=self.stream,
             stderr=subprocess.STDOUT,
             env=self.environment,
-            # A session of its own: stopping it then stops its augmentation workers too.
+            # A process group of its own: stopping it then stops its augmentation workers too.
             start_new_session=os.name == "posix",
         )
 

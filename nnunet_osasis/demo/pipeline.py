@@ -177,4 +177,4 @@ def _machine() -> dict[str, Any]:
             return "not installed"
 
     packages = {package: installed(package) for package in PACKAGES}
-    return {"system": platform.platform(), "python": platform.python_version(), "cores": os.cpu_count(), **packages}
+    return {"system": f"{platform.system()} {platform.machine()}", "python": platform.python_version(), "cores": os.cpu_count(), **packages}
