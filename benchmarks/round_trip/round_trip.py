@@ -62,7 +62,11 @@ def main() -> None:
         "images": len(images),
         "images_sha256": sha256_of_array(images.numpy()),
         "stylizer": {k: card[k] for k in ("preset", "pretraining", "source_images", "sources_sha256", "torch")},
-        "machine": {"threads": torch.get_num_threads(), "system": f"{platform.system()} {platform.machine()}", "device": "cpu"},
+        "machine": {
+            "threads": torch.get_num_threads(),
+            "system": f"{platform.system()} {platform.machine()}",
+            "device": "cpu",
+        },
         "rows": rows,
     }
     atomic_write_json(args.output, result)

@@ -177,4 +177,9 @@ def _machine() -> dict[str, Any]:
             return "not installed"
 
     packages = {package: installed(package) for package in PACKAGES}
-    return {"system": f"{platform.system()} {platform.machine()}", "python": platform.python_version(), "cores": os.cpu_count(), **packages}
+    return {
+        "system": f"{platform.system()} {platform.machine()}",
+        "python": platform.python_version(),
+        "cores": os.cpu_count(),
+        **packages,
+    }
