@@ -32,7 +32,7 @@ class DemoSettings:
         patch, batch, features: of the small U-Net (``2d_demo``).
         trainer_length: suffix of the trainers of every method alike, such as ``5epochs``.
         minutes_pretrain: time for pretraining the stylizer.
-        adapt_iterations: of the one-shot adaptation; None takes the command's default.
+        adapt_iterations: of the one-shot adaptation (the default read-out does not use it, so the demo keeps it short).
         fidelity_cases: training images on which styles are compared.
     """
 
@@ -54,7 +54,7 @@ class DemoSettings:
     features: tuple[int, ...] = (12, 24, 48, 96)
     trainer_length: str = "5epochs"
     minutes_pretrain: float = 2.0
-    adapt_iterations: int | None = None
+    adapt_iterations: int | None = 10
     fidelity_cases: int = 24
 
     def __post_init__(self) -> None:
