@@ -46,6 +46,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("--stylizer", type=Path, help="one made from these images before, instead of half an hour")
     parser.add_argument("--length", default="5epochs", help="suffix of the trainers")
     parser.add_argument("--repeats", type=int, default=1, help="trainings per method")
     parser.add_argument("--seed", default="0")
@@ -57,11 +58,12 @@ def main() -> None:
         link_pairs(data / "clinicdb", [str(n) for n in numbers], work / split)
     link_pairs(data / "colondb", sorted(p.stem for p in (data / "colondb/images").iterdir()), work / "target")
     reference = next((work / "target/images").glob(f"{args.reference}.*"))
-    stylizer = work / "stylizer"
-    run(
-        "osasis-pretrain-stylizer", "--images", str(work / "source/images"), "--style", str(reference),
-        "--output", str(stylizer), "--preset", "tiny", "--seed", args.seed, "-device", "cpu", "--resume",
-    )  # fmt: skip
+    stylizer = (args.stylizer or work / "stylizer").resolve()
+    if args.stylizer is None:
+        run(
+            "osasis-pretrain-stylizer", "--images", str(work / "source/images"), "--style", str(reference),
+            "--output", str(stylizer), "--preset", "tiny", "--seed", args.seed, "-device", "cpu", "--resume",
+        )  # fmt: skip
     # osasis-demo --source ... --source-test ... --target ... --from-stylizer ..., with images small enough that a patch
     # of the small U-Net shows a whole one
     settings = DemoSettings(
