@@ -74,7 +74,7 @@ def pair_pixels(reference: torch.Tensor, counterparts: torch.Tensor) -> tuple[to
     """Matching pixels ``(N, C)`` of ``y_A`` and ``y``, inside the reference's field of view.
 
     The samples of ``y_A`` are averaged first: a map regressed on single, noisy samples has its contrast attenuated
-    (errors in the regressor), on phantoms with known truth to a third of what it should be.
+    (errors in the regressor).
     """
     view = field_of_view(reference.cpu())
     mean = counterparts.cpu().mean(dim=0, keepdim=True)
