@@ -1,8 +1,8 @@
 """Run a console command as if the machine had one core: ``python -m nnunet_osasis.demo.one_core nnUNetv2_train ...``.
 
 On a CPU nnU-Net gives PyTorch as many threads as there are cores, whatever OMP_NUM_THREADS says. For the demo's small
-networks that is slower than one thread, and two trainings side by side use the cores better. From Python 3.13 on PYTHON_CPU_COUNT=1 says the
-same; this module says it to older versions. Nothing else of the command changes.
+networks that is slower than one thread, and two trainings side by side use the cores better. From Python 3.13
+on PYTHON_CPU_COUNT=1 says the same; this module says it to older versions. Nothing else of the command changes.
 """
 
 from __future__ import annotations
