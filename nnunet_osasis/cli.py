@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from collections.abc import Callable
 from typing import NoReturn
@@ -41,11 +42,11 @@ def resolve_device(name: str) -> str:
     kind = name.split(":")[0]
     there = {
         "cpu": lambda: name == "cpu",
-        "cuda": torch.cuda.is_available,
+        "cuda": lambda: torch.cuda.is_available() and int(name[5:] or 0) < torch.cuda.device_count(),
         "mps": lambda: name == "mps" and torch.backends.mps.is_available(),
     }
-    if kind not in there or not there[kind]():
-        raise OsasisError("-device must name a device of this machine", found=name, remedy="Use -device cpu.")
+    if kind not in there or not re.fullmatch(r"\w+(:\d+)?", name) or not there[kind]():
+        raise OsasisError("The device (-device, device=) must be one of this machine", found=name, remedy="Use cpu.")
     return name
 
 

@@ -31,6 +31,14 @@ class LoadedImage:
     path: Path
     geometry: Any = field(default=None, compare=False, repr=False)
 
+    @property
+    def spacing(self) -> tuple[float, float, float] | None:
+        """Spacing of ``array``'s spatial axes ``(D, H, W)``; None where the file has none or is no volume."""
+        if self.geometry is None or self.array.ndim != 4:
+            return None
+        x, y, z = self.geometry.GetSpacing()[:3]
+        return z, y, x
+
 
 def image_suffix(path: str | Path) -> str:
     """The suffix that decides the format, lower case (``.nii.gz`` counts as one), or ``""`` if it is none of ours."""

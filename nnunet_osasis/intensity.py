@@ -9,7 +9,9 @@ import numpy as np
 
 from nnunet_osasis.errors import OsasisError
 
-KINDS = ("fixed", "percentile")
+KINDS = ("fixed", "percentile", "channel_percentile")
+Bounds = tuple[float, float] | tuple[np.ndarray, np.ndarray]
+"""Native values that become -1 and 1: two numbers, or two arrays ``(C,)``."""
 
 
 @dataclass(frozen=True)
@@ -18,8 +20,9 @@ class IntensityRange:
 
     Attributes:
         kind: ``fixed``: ``low`` and ``high`` are native units, the same for every image (8-bit colour: 0 and 255;
-            CT: a window in HU). ``percentile``: ``low`` and ``high`` are percentiles taken from each image, for
-            units that differ between scans (MR).
+            CT: a window in HU). ``percentile``: ``low`` and ``high`` are percentiles taken from each image or volume
+            over all channels, for units that differ between scans (16-bit colour). ``channel_percentile``: the same,
+            channel by channel, for channels with units of their own (MR sequences).
         low, high: become -1 and 1.
     """
 
@@ -33,37 +36,46 @@ class IntensityRange:
         if not (np.isfinite([self.low, self.high]).all() and self.low < self.high):
             raise OsasisError("An intensity range needs low < high", found=f"low={self.low}, high={self.high}")
 
-    def bounds(self, array: np.ndarray, *, name: str = "the image") -> tuple[float, float]:
+    def bounds(self, array: np.ndarray, *, name: str = "the image") -> Bounds:
         """The native values that become -1 and 1 for ``array`` ``(C, ...)``. Raises ``OsasisError`` when a
-        per-image range is empty (a constant image)."""
+        per-image range is empty (a constant image or channel)."""
         if self.kind == "fixed":
             return self.low, self.high
-        low, high = (float(v) for v in np.percentile(array, [self.low, self.high]))
-        if not high > low:
+        joint = self.kind == "percentile"
+        values = array.reshape(1 if joint else len(array), -1)
+        low, high = np.percentile(values, [self.low, self.high], axis=1).astype(np.float64)
+        if not (high > low).all():
+            flat = int(np.argmin(high > low))
             raise OsasisError(
-                f"{name} must have contrast",
-                found=f"percentiles {self.low:g} and {self.high:g} both at {low:g}",
+                f"{name} must have contrast" + ("" if joint else " in every channel"),
+                found=f"percentiles {self.low:g} and {self.high:g} both at {low[flat]:g}"
+                + ("" if joint else f" in channel {flat}"),
                 remedy="Leave constant images out.",
             )
-        return low, high
+        return (float(low[0]), float(high[0])) if joint else (low, high)
 
     def to_json(self) -> dict[str, str | float]:
         """JSON form; ``IntensityRange(**value)`` reads it."""
         return asdict(self)
 
 
-def to_unit(array: np.ndarray, bounds: tuple[float, float]) -> np.ndarray:
-    """Native units to [-1, 1], float32; values outside ``bounds`` are clipped."""
-    low, high = bounds
+def _columns(bounds: Bounds, ndim: int) -> tuple[np.ndarray, np.ndarray]:
+    low, high = (np.asarray(value, dtype=np.float64).reshape(-1, *(1,) * (ndim - 1)) for value in bounds)
+    return low, high
+
+
+def to_unit(array: np.ndarray, bounds: Bounds) -> np.ndarray:
+    """Native units ``(C, ...)`` to [-1, 1], float32; values outside ``bounds`` are clipped."""
+    low, high = _columns(bounds, array.ndim)
     return np.clip((np.asarray(array, dtype=np.float64) - low) * (2 / (high - low)) - 1, -1, 1).astype(np.float32)
 
 
-def from_unit(unit: np.ndarray, bounds: tuple[float, float], original: np.ndarray | None = None) -> np.ndarray:
-    """[-1, 1] to native units, float32.
+def from_unit(unit: np.ndarray, bounds: Bounds, original: np.ndarray | None = None) -> np.ndarray:
+    """[-1, 1] to native units ``(C, ...)``, float32.
 
     With ``original`` (native), what lay outside ``bounds`` there keeps its excess: metal in a CT stays metal.
     """
-    low, high = bounds
+    low, high = _columns(bounds, unit.ndim)
     native = (np.asarray(unit, dtype=np.float64) + 1) * ((high - low) / 2) + low
     if original is not None:
         native += original - np.clip(original, low, high)
@@ -76,24 +88,29 @@ def infer_range(
     """Choose the range for a training set.
 
     8-bit values (unsigned bytes, or whole numbers in [0, 255] that reach above 1): fixed 0..255. nnU-Net's CT
-    scheme: the plans' foreground percentiles ``window`` (low, high). Images in [0, 1] throughout: fixed 0..1.
-    All else: per-image percentiles 0.5 and 99.5.
+    scheme in all channels: the plans' foreground percentiles ``window`` (low, high). Images in [0, 1]: fixed 0..1.
+    All else: per-image percentiles 0.5 and 99.5; jointly for one and for three channels (colour), channel by channel
+    for other counts, and for three when nnU-Net's ``schemes`` say that they are no colours.
 
     Args:
         arrays: some training images, native units.
         schemes: nnU-Net's normalization scheme names, if there is a plan.
     """
-    if window and any("CT" in scheme for scheme in schemes):
+    if window and schemes and all("CT" in scheme for scheme in schemes):
         return IntensityRange("fixed", float(window[0]), float(window[1]))
-    byte_like, unit_like, seen = True, True, False
+    byte_like, unit_like, channels = True, True, 0
     for array in arrays:
-        seen = True
+        channels = len(array)
         low, high = float(array.min()), float(array.max())
         whole = array.dtype.kind in "ui" or bool(np.equal(np.mod(array, 1), 0).all())
         byte_like &= array.dtype == np.uint8 or (whole and low >= 0 and 1 < high <= 255)
         unit_like &= array.dtype.kind == "f" and low >= 0 and high <= 1
-    if not seen:
+    if not channels:
         raise OsasisError("An intensity range needs at least one image", found="none")
     if byte_like:
         return IntensityRange("fixed", 0.0, 255.0)
-    return IntensityRange("fixed", 0.0, 1.0) if unit_like else IntensityRange("percentile", 0.5, 99.5)
+    if unit_like:
+        return IntensityRange("fixed", 0.0, 1.0)
+    colour = channels == 3 and not any("ZScore" in scheme for scheme in schemes)
+    kind = "percentile" if channels == 1 or colour else "channel_percentile"
+    return IntensityRange(kind, 0.5, 99.5)

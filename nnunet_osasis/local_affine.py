@@ -18,18 +18,26 @@ def resize(images: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
     return F.interpolate(images, size=size, mode="bilinear", antialias=True, align_corners=False)
 
 
-def _box(x: torch.Tensor, radius: int) -> torch.Tensor:
-    return F.avg_pool2d(x, 2 * radius + 1, stride=1, padding=radius, count_include_pad=False)
+def _box(x: torch.Tensor, radius: int, slices: int = 0) -> torch.Tensor:
+    """Mean over ``(2 radius + 1)`` squares, and over ``2 slices + 1`` neighbours along the batch."""
+    mean = F.avg_pool2d(x, 2 * radius + 1, stride=1, padding=radius, count_include_pad=False)
+    if slices:
+        rows = mean.flatten(1).T[:, None]
+        rows = F.avg_pool1d(rows, 2 * slices + 1, stride=1, padding=slices, count_include_pad=False)
+        mean = rows[:, 0].T.reshape(mean.shape)
+    return mean
 
 
 def fit_local_affine(
-    guide: torch.Tensor, target: torch.Tensor, *, radius: int = 2, epsilon: float = 1e-3
+    guide: torch.Tensor, target: torch.Tensor, *, radius: int = 2, epsilon: float = 1e-3, slices: int = 0
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Per-pixel affine maps ``A, b`` with ``A guide + b ~ target`` in each ``(2 radius + 1)`` square window.
 
     Args:
         guide, target: ``(B, C, h, w)`` in [-1, 1].
         epsilon: ridge on ``A - I``: where the guide is flat, its own detail is kept as it is.
+        slices: the batch is a volume's slices and a window reaches this many to either side, so that neighbouring
+            slices are changed alike.
 
     Returns:
         ``A`` ``(B, C, C, h, w)`` (output channel first) and ``b`` ``(B, C, h, w)``, averaged over the windows
@@ -37,20 +45,20 @@ def fit_local_affine(
     """
     batch, channels, height, width = guide.shape
     delta = target - guide  # fitting the difference makes the ridge pull A to the identity
-    mean_g, mean_d = _box(guide, radius), _box(delta, radius)
+    mean_g, mean_d = _box(guide, radius, slices), _box(delta, radius, slices)
 
     def covariance(a: torch.Tensor, b: torch.Tensor, mean_a: torch.Tensor, mean_b: torch.Tensor) -> torch.Tensor:
         product = (a[:, :, None] * b[:, None]).flatten(1, 2)
-        centred = _box(product, radius) - (mean_a[:, :, None] * mean_b[:, None]).flatten(1, 2)
+        centred = _box(product, radius, slices) - (mean_a[:, :, None] * mean_b[:, None]).flatten(1, 2)
         return centred.unflatten(1, (channels, channels)).permute(0, 3, 4, 1, 2)
 
     var_g = covariance(guide, guide, mean_g, mean_g) + epsilon * torch.eye(channels).to(guide)
     cov_gd = covariance(guide, delta, mean_g, mean_d)
     slope = torch.linalg.solve(var_g, cov_gd).permute(0, 4, 3, 1, 2)  # (B, out, in, h, w)
     offset = mean_d - torch.einsum("boihw,bihw->bohw", slope, mean_g)
-    slope = _box(slope.reshape(batch, -1, height, width), radius).view_as(slope)
+    slope = _box(slope.reshape(batch, -1, height, width), radius, slices).view_as(slope)
     identity = torch.eye(channels).to(guide)[None, :, :, None, None]
-    return slope + identity, _box(offset, radius)
+    return slope + identity, _box(offset, radius, slices)
 
 
 def apply_local_affine(slope: torch.Tensor, offset: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
@@ -64,7 +72,10 @@ def apply_local_affine(slope: torch.Tensor, offset: torch.Tensor, images: torch.
     return torch.einsum("boihw,bihw->bohw", flat.unflatten(1, (channels, channels)), images) + offset
 
 
-def carry_change(before: torch.Tensor, after: torch.Tensor, images: torch.Tensor, **fit: float) -> torch.Tensor:
+def carry_change(
+    before: torch.Tensor, after: torch.Tensor, images: torch.Tensor, *, epsilon: float = 1e-3, slices: int = 0
+) -> torch.Tensor:
     """What turns ``before`` into ``after`` (both ``(B, C, h, w)``), applied to ``images`` ``(B, C, H, W)``."""
-    slope, offset = fit_local_affine(before, after, **fit)  # type: ignore[arg-type]
-    return apply_local_affine(slope, offset, images)
+    slope, offset = fit_local_affine(before, after, epsilon=epsilon, slices=slices)
+    parts = zip(slope.split(8), offset.split(8), images.split(8), strict=True)  # the maps at full size are large
+    return torch.cat([apply_local_affine(*part) for part in parts])

@@ -13,15 +13,25 @@ from nnunet_osasis.errors import OsasisError
 from nnunet_osasis.image_io import check_array, list_images, read_image
 from nnunet_osasis.intensity import IntensityRange, infer_range, to_unit
 from nnunet_osasis.local_affine import resize
+from nnunet_osasis.volume import slice_axis, slices_first
 
 NamedArrays = Callable[[], Iterable[tuple[str, np.ndarray]]]
 """Opens a fresh pass over ``(name, array)``; arrays ``(C, H, W)`` or ``(C, D, H, W)`` in native units."""
 
 
 def folder_arrays(folder: str | Path) -> NamedArrays:
-    """The images of a folder, by name. Raises ``OsasisError`` when it is missing or empty."""
+    """The images of a folder, by name, volumes with the axis to cut along in front (``volume.slice_axis``).
+
+    Raises ``OsasisError`` when the folder is missing or empty.
+    """
     files = list_images(folder)
-    return lambda: ((path.name, read_image(path).array) for path in files)
+    return lambda: ((path.name, read_in_slices(path)) for path in files)
+
+
+def read_in_slices(path: str | Path) -> np.ndarray:
+    """``(C, H, W)``, or ``(C, D, H, W)`` with the axis to cut along in front."""
+    loaded = read_image(path)
+    return slices_first(loaded.array, slice_axis(loaded.spacing))
 
 
 def _slices(array: np.ndarray) -> list[np.ndarray]:

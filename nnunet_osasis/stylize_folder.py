@@ -13,6 +13,7 @@ from nnunet_osasis.errors import OsasisError
 from nnunet_osasis.image_io import image_stem, image_suffix, list_images, read_image, write_like
 from nnunet_osasis.storage import atomic_write, atomic_write_json, ensure_writable, read_json, sha256_of_file
 from nnunet_osasis.stylizer import OSASISStylizer
+from nnunet_osasis.volume import slice_axis, slices_back, slices_first
 
 MANIFEST = "osasis_manifest.json"
 
@@ -68,7 +69,10 @@ def stylize_folder(
             continue
         loaded = read_image(path)
         try:
-            stylized = stylizer.stylize_array(loaded.array, strength=strength, direction=direction)
+            axis = slice_axis(loaded.spacing)
+            sliced = slices_first(loaded.array, axis)
+            stylized = stylizer.stylize_array(sliced, strength=strength, direction=direction)
+            stylized = slices_back(stylized, axis)
         except OsasisError as error:
             raise OsasisError(
                 f"{path} cannot be stylized: {error.rule}", found=error.found, remedy=error.remedy

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import copy
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
@@ -12,44 +12,22 @@ import torch
 
 from nnunet_osasis.adagn import ConditionalUNet
 from nnunet_osasis.autoencoder import DiffusionAutoencoder
-from nnunet_osasis.border import field_of_view
+from nnunet_osasis.border import DARK, field_of_view
 from nnunet_osasis.errors import OsasisError
-from nnunet_osasis.image_io import check_array
-from nnunet_osasis.intensity import IntensityRange, from_unit, to_unit
+from nnunet_osasis.intensity import to_unit
 from nnunet_osasis.local_affine import carry_change, resize
-from nnunet_osasis.readout import READOUTS, ColorMap
-from nnunet_osasis.sampler import SamplerConfig, decode_images, encode_images, spn_injection
+from nnunet_osasis.native import stylize_arrays
+from nnunet_osasis.readout import ColorMap
+from nnunet_osasis.sampler import decode_images, encode_images, spn_injection
 from nnunet_osasis.spn import StructurePreservingNetwork
+from nnunet_osasis.stylizer_config import DIRECTIONS, StylizerConfig, check_strength
 
-DIRECTIONS = ("source_to_target", "target_to_source")
+__all__ = ["DIRECTIONS", "OSASISStylizer", "StylizerConfig", "check_strength"]
 
-
-@dataclass(frozen=True)
-class StylizerConfig:
-    """How a trained stylizer is used.
-
-    Attributes:
-        readout: see ``nnunet_osasis.readout.READOUTS``. ``strength``: default of ``stylize``, in [0, 1].
-        sampler: grids, SPN weight and mixing of the two networks (read-outs ``raw`` and ``local_affine``).
-        intensity: how native units map onto [-1, 1].
-    """
-
-    readout: str = "pair"
-    strength: float = 1.0
-    sampler: SamplerConfig = field(default_factory=SamplerConfig)
-    intensity: IntensityRange = field(default_factory=IntensityRange)
-
-    def __post_init__(self) -> None:
-        if self.readout not in READOUTS:
-            raise OsasisError("The read-out must be known", found=self.readout, remedy=f"Use one of {READOUTS}.")
-        check_strength(self.strength)
-
-
-def check_strength(strength: float) -> float:
-    """Raise ``OsasisError`` unless ``strength`` lies in [0, 1]."""
-    if not 0 <= strength <= 1:
-        raise OsasisError("strength must lie in [0, 1]", found=strength, remedy="0 keeps the image, 1 is full style.")
-    return strength
+BATCH = 8
+"""Images the networks see at once."""
+NEIGHBOURS = 2
+"""Slices to either side that a local map of a volume is fitted over."""
 
 
 class OSASISStylizer:
@@ -96,6 +74,12 @@ class OSASISStylizer:
 
         return save_stylizer(self, Path(folder))
 
+    def __reduce__(self) -> tuple:
+        """Pickled by content: equal stylizers give equal bytes."""
+        from nnunet_osasis.stylizer_pickle import pack, unpack
+
+        return unpack, pack(self)
+
     def to(self, device: str | torch.device) -> OSASISStylizer:
         """Move the networks to a device; returns self."""
         for module in (self.autoencoder, self.decoder, self.spn):
@@ -104,7 +88,8 @@ class OSASISStylizer:
 
     def configured(self, **changes: object) -> OSASISStylizer:
         """The same weights under another configuration, for instance ``configured(readout="raw", strength=0.5)``."""
-        other = copy.copy(self)
+        other = object.__new__(type(self))
+        other.__dict__.update(self.__dict__)
         other.config = replace(self.config, **changes)  # type: ignore[arg-type]
         other.__dict__.pop("fingerprint", None)
         return other
@@ -142,17 +127,21 @@ class OSASISStylizer:
         self,
         images: torch.Tensor,
         *,
-        strength: float | None = None,
+        strength: float | Sequence[float] | None = None,
         direction: str = "source_to_target",
         readout: str | None = None,
+        joint: bool = False,
     ) -> torch.Tensor:
         """Restyle a batch.
 
         Args:
             images: ``(B, C, H, W)`` in [-1, 1], any size; read-outs that run the networks see it at their own size.
-            strength: 0 returns an equal copy, bit for bit; 1 is the full change; None the configured one.
+            strength: 0 returns an equal copy, bit for bit; 1 is the full change; None the configured one. One number,
+                or one per image.
             direction: ``target_to_source`` runs the other way: encode with ``D_B``, decode with ``D_A``.
             readout: overrides the configured one.
+            joint: the batch is the slices of one volume, in order: they share one semantic code, one field of view
+                and, in read-outs that fit local maps, windows that reach over neighbouring slices.
 
         Returns:
             ``(B, C, H, W)`` in [-1, 1] on the images' device. Frames around the field of view stay as they are.
@@ -160,7 +149,7 @@ class OSASISStylizer:
         Raises:
             OsasisError: wrong rank or channels, values that are not finite, unknown option values.
         """
-        strength = check_strength(self.config.strength if strength is None else strength)
+        given = self.config.strength if strength is None else strength
         config = self.config if readout is None else replace(self.config, readout=readout)
         if direction not in DIRECTIONS:
             raise OsasisError("direction must be known", found=direction, remedy=f"Use one of {DIRECTIONS}.")
@@ -172,20 +161,22 @@ class OSASISStylizer:
             )
         if not torch.isfinite(images).all():
             raise OsasisError("Images must be finite", found="NaN or infinity", remedy="Repair or leave them out.")
-        if strength == 0:
+        strengths = list(given) if isinstance(given, Sequence) else [given] * len(images)
+        weight = torch.tensor([check_strength(s) for s in strengths]).view(-1, 1, 1, 1)
+        if not weight.any():
             return images.clone()
-        images = images.float()
-        changed = self._apply(images, config.readout, direction == "target_to_source")
-        changed = torch.where(field_of_view(images), changed, images)
-        return (images + strength * (changed - images)).clamp(-1, 1)
+        images, weight = images.float(), weight.to(images.device, torch.float32)
+        changed = self._apply(images, config.readout, direction == "target_to_source", joint)
+        changed = torch.where(field_of_view(images, joint=joint), changed, images)
+        return torch.where(weight == 0, images, (images + weight * (changed - images)).clamp(-1, 1))
 
-    def _apply(self, images: torch.Tensor, readout: str, backwards: bool) -> torch.Tensor:
+    def _apply(self, images: torch.Tensor, readout: str, backwards: bool, joint: bool) -> torch.Tensor:
         if readout in ("raw", "local_affine"):
             small = resize(images, (self.size, self.size)).clamp(-1, 1)
-            plain = self.decode_style(small, backwards=backwards).to(images)
+            plain = self.decode_style(small, backwards=backwards, joint=joint).to(images)
             if readout == "raw" and small.shape == images.shape:
                 return plain
-            return carry_change(small, plain, images)
+            return carry_change(small, plain, images, slices=NEIGHBOURS if joint else 0)
         return self.color_map(readout, backwards=backwards)(images)
 
     def color_map(self, readout: str, *, backwards: bool = False) -> ColorMap:
@@ -194,13 +185,22 @@ class OSASISStylizer:
         return ColorMap.mean([self.maps[name + ("_inverse" if backwards else "")] for name in names])
 
     @torch.inference_mode()
-    def decode_style(self, images: torch.Tensor, *, backwards: bool = False) -> torch.Tensor:
+    def decode_style(self, images: torch.Tensor, *, backwards: bool = False, joint: bool = False) -> torch.Tensor:
         """The networks' own picture: ``(B, C, S, S)`` in [-1, 1] encoded by one decoder, decoded by the other.
 
-        Forwards: ``D_A`` to ``D_B`` with the SPN (eqs. 5-9); backwards: ``D_B`` to ``D_A``.
+        Forwards: ``D_A`` to ``D_B`` with the SPN (eqs. 5-9); backwards: ``D_B`` to ``D_A``. ``joint`` as in
+        ``stylize``: the one code of a volume is the mean of its slices' codes.
         """
-        sampler, unit = self.config.sampler, images.to(self.device, torch.float32)
-        code = self.autoencoder.semantic_encoder(unit)
+        unit = images.to(self.device, torch.float32)
+        codes = torch.cat([self.autoencoder.semantic_encoder(part) for part in unit.split(BATCH)])
+        if joint:
+            shown = (unit > DARK).flatten(1).any(dim=1)  # slices of nothing but air say nothing about the volume
+            codes = codes[shown if shown.any() else slice(None)].mean(dim=0, keepdim=True).expand_as(codes)
+        parts = zip(unit.split(BATCH), codes.split(BATCH), strict=True)
+        return torch.cat([self._transfer(part, code, backwards) for part, code in parts])
+
+    def _transfer(self, unit: torch.Tensor, code: torch.Tensor, backwards: bool) -> torch.Tensor:
+        sampler = self.config.sampler
         first, second = self.autoencoder.unet, self.decoder
         if backwards:
             first, second = second, first
@@ -217,21 +217,18 @@ class OSASISStylizer:
         return resize(torch.from_numpy(to_unit(self.reference, bounds))[None], (self.size, self.size)).clamp(-1, 1)
 
     def stylize_array(
-        self, array: np.ndarray, *, strength: float | None = None, direction: str = "source_to_target"
+        self,
+        array: np.ndarray,
+        *,
+        strength: float | None = None,
+        direction: str = "source_to_target",
+        readout: str | None = None,
     ) -> np.ndarray:
         """Restyle one image ``(C, H, W)`` or volume ``(C, D, H, W)`` (slices along ``D``) in native units.
 
         Returns float32 of the same shape, native units; what lay outside the intensity range keeps its excess.
-        One intensity range serves a whole volume, so neighbouring slices agree.
-        Raises ``OsasisError`` for wrong rank or channels, NaN, infinity, or a constant image.
+        A volume's slices share one intensity range, one semantic code and one field of view, so that neighbouring
+        slices agree. Raises ``OsasisError`` for wrong rank or channels, NaN, infinity, or a constant image.
         """
-        check_array(array, channels=self.in_channels)
         strength = check_strength(self.config.strength if strength is None else strength)
-        if strength == 0:
-            return array.astype(np.float32)
-        bounds = self.config.intensity.bounds(array)
-        unit = torch.from_numpy(to_unit(array, bounds))
-        slices = unit.movedim(1, 0) if array.ndim == 4 else unit[None]
-        done = torch.cat([self.stylize(s, strength=strength, direction=direction) for s in slices.split(8)]).cpu()
-        restored = done.movedim(0, 1) if array.ndim == 4 else done[0]
-        return from_unit(restored.numpy(), bounds, original=array)
+        return stylize_arrays(self, [array], [strength], direction=direction, readout=readout)[0]

@@ -31,6 +31,7 @@ from nnunet_osasis.storage import (
 
 if TYPE_CHECKING:
     from nnunet_osasis.stylizer import OSASISStylizer
+    from nnunet_osasis.stylizer_config import StylizerConfig
 
 FORMAT = 1
 INDEX = "stylizer.json"
@@ -118,7 +119,16 @@ def save_stylizer(stylizer: OSASISStylizer, folder: Path) -> Path:
     return folder
 
 
-def _read_index(folder: Path) -> dict[str, Any]:
+def stylizer_digest(folder: str | Path) -> str:
+    """SHA-256 (hex) of a folder's index, which holds the configuration and the checksum of every file.
+
+    Cheap: no weights are read. Raises ``OsasisError`` for a folder without a stylizer.
+    """
+    _require_index(Path(folder))
+    return sha256_of_file(Path(folder) / INDEX)
+
+
+def _require_index(folder: Path) -> None:
     if not is_stylizer_folder(folder):
         raise OsasisError(
             "A stylizer folder must hold stylizer.json",
@@ -126,6 +136,10 @@ def _read_index(folder: Path) -> dict[str, Any]:
             remedy="Make a stylizer with osasis-pretrain-stylizer --images DIR --style IMAGE --output "
             f"{folder}; an interrupted one continues with --resume.",
         )
+
+
+def _read_index(folder: Path) -> dict[str, Any]:
+    _require_index(folder)
     index = read_json(folder / INDEX, what="The stylizer's index")
     if index.get("format") != FORMAT:
         raise OsasisError(
@@ -148,17 +162,21 @@ def _read_index(folder: Path) -> dict[str, Any]:
     return index
 
 
+def read_config(values: dict[str, Any]) -> StylizerConfig:
+    """A ``StylizerConfig`` from its JSON form."""
+    from nnunet_osasis.stylizer_config import StylizerConfig
+
+    sampler, intensity = SamplerConfig(**values["sampler"]), IntensityRange(**values["intensity"])
+    return StylizerConfig(**values | {"sampler": sampler, "intensity": intensity})
+
+
 def load_stylizer(folder: Path, device: str = "cpu") -> OSASISStylizer:
     """Read a stylizer folder; see ``OSASISStylizer.from_pretrained``."""
-    from nnunet_osasis.stylizer import OSASISStylizer, StylizerConfig
+    from nnunet_osasis.stylizer import OSASISStylizer
 
     index = _read_index(folder)
     try:
-        values = dict(index["config"])
-        config = StylizerConfig(
-            **values
-            | {"sampler": SamplerConfig(**values["sampler"]), "intensity": IntensityRange(**values["intensity"])}
-        )
+        config = read_config(index["config"])
         maps = {
             name: ColorMap(tuple(tuple(row) for row in m["matrix"]), tuple(m["offset"]))
             for name, m in index["maps"].items()

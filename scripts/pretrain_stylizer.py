@@ -81,13 +81,12 @@ def make_parser() -> argparse.ArgumentParser:
 
 def _data(args: argparse.Namespace) -> tuple:
     """``(arrays, reference array, normalization schemes, window, output)`` of folder or nnU-Net mode."""
-    from nnunet_osasis.image_io import read_image
-    from nnunet_osasis.sources import folder_arrays
+    from nnunet_osasis.sources import folder_arrays, read_in_slices
 
     if args.d is None:
         if args.images is None or args.output is None:
             raise OsasisError("Give --images and --output, or an nnU-Net dataset with -d", remedy="See --help.")
-        return folder_arrays(args.images), read_image(args.style).array, (), (), Path(args.output)
+        return folder_arrays(args.images), read_in_slices(args.style), (), (), Path(args.output)
     from nnunet_osasis.nnunet import cases
 
     hints = cases.intensity_hints(args.d, args.c, args.p)
@@ -203,12 +202,11 @@ def _counterpart(args: argparse.Namespace, channels: int, intensity: IntensityRa
         return None
     import torch
 
-    from nnunet_osasis.image_io import read_image
     from nnunet_osasis.intensity import to_unit
     from nnunet_osasis.local_affine import resize
-    from nnunet_osasis.sources import load_reference
+    from nnunet_osasis.sources import load_reference, read_in_slices
 
-    array = load_reference(read_image(args.style_source_image).array, channels, intensity, name="--style-source-image")
+    array = load_reference(read_in_slices(args.style_source_image), channels, intensity, name="--style-source-image")
     unit = to_unit(array, intensity.bounds(array))
     return resize(torch.from_numpy(unit)[None], (size, size)).clamp(-1, 1)
 

@@ -1,0 +1,63 @@
+"""Stylization in an image's own units: intensity range, one batch where shapes allow, volumes as stacks of slices."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from nnunet_osasis.image_io import check_array
+from nnunet_osasis.intensity import Bounds, from_unit, to_unit
+
+if TYPE_CHECKING:
+    from nnunet_osasis.stylizer import OSASISStylizer
+
+
+def stylize_arrays(
+    stylizer: OSASISStylizer,
+    arrays: Sequence[np.ndarray],
+    strengths: Sequence[float],
+    *,
+    direction: str = "source_to_target",
+    readout: str | None = None,
+) -> list[np.ndarray]:
+    """Restyle images ``(C, H, W)`` of one shape together, or volumes ``(C, D, H, W)`` (slices along ``D``) in turn.
+
+    Args:
+        arrays: native units. strengths: one per array, in [0, 1]; 0 returns an equal copy.
+        direction, readout: as in ``OSASISStylizer.stylize``.
+
+    Returns:
+        float32 arrays, native units; what lay outside an image's intensity range keeps its excess.
+
+    Raises ``OsasisError`` for wrong rank or channels, NaN, infinity, or a constant image where ranges are per image.
+    """
+    for array in arrays:
+        check_array(array, channels=stylizer.in_channels)
+    results = [array.astype(np.float32) for array in arrays]
+    wanted = [i for i, strength in enumerate(strengths) if strength != 0]
+    bounds = {i: stylizer.config.intensity.bounds(arrays[i]) for i in wanted}
+
+    def restyle(images: torch.Tensor, strength: float | list[float], *, joint: bool = False) -> torch.Tensor:
+        return stylizer.stylize(images, strength=strength, direction=direction, readout=readout, joint=joint).cpu()
+
+    if wanted and all(array.shape == arrays[0].shape and array.ndim == 3 for array in arrays):
+        batch = torch.stack([_unit(arrays[i], bounds[i]) for i in wanted])
+        done = list(restyle(batch, [strengths[i] for i in wanted]))
+    else:
+        done = []
+        for i in wanted:
+            unit = _unit(arrays[i], bounds[i])
+            if arrays[i].ndim == 4:
+                done.append(restyle(unit.movedim(1, 0), strengths[i], joint=True).movedim(0, 1))
+            else:
+                done.append(restyle(unit[None], strengths[i])[0])
+    for i, image in zip(wanted, done, strict=True):
+        results[i] = from_unit(image.numpy(), bounds[i], original=arrays[i])
+    return results
+
+
+def _unit(array: np.ndarray, bounds: Bounds) -> torch.Tensor:
+    return torch.from_numpy(to_unit(array, bounds))

@@ -1,0 +1,60 @@
+"""Volumes as stacks of slices: which axis is cut along, and how axes are named.
+
+Arrays are ``(C, Z, Y, X)`` as SimpleITK and nnU-Net read them; a stylizer cuts along the first spatial axis.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from nnunet_osasis.errors import OsasisError
+
+ANISOTROPIC = 1.05
+"""An axis counts as the coarsest when its spacing is this much larger than every other: rounding in headers is not
+anisotropy."""
+
+
+def slice_axis(spacing: Sequence[float] | None) -> int:
+    """The spatial axis (0, 1 or 2 of ``(Z, Y, X)``) that slices are stacked along.
+
+    It is the axis of the largest spacing, so that slices are as sharp as the scan allows; the first one where spacing
+    is missing or isotropic. nnU-Net's planner moves the same axis to the front.
+
+    >>> slice_axis((1.0, 1.0, 5.0)), slice_axis((1.0, 1.0, 1.0)), slice_axis(None)
+    (2, 0, 0)
+
+    Raises ``OsasisError`` unless spacings are three positive numbers.
+    """
+    if spacing is None:
+        return 0
+    values = np.asarray(spacing, dtype=np.float64)
+    if values.shape != (3,) or not np.isfinite(values).all() or (values <= 0).any():
+        raise OsasisError(
+            "A volume's spacing must be three positive numbers", found=tuple(spacing), remedy="Repair the header."
+        )
+    coarsest = int(values.argmax())
+    return coarsest if values[coarsest] > ANISOTROPIC * np.delete(values, coarsest).max() else 0
+
+
+def check_axis(axis: int | str) -> int | str:
+    """Raise ``OsasisError`` unless ``axis`` is ``"auto"`` or a spatial axis of a volume (-3 to 2)."""
+    if axis != "auto" and not (isinstance(axis, int) and not isinstance(axis, bool) and -3 <= axis <= 2):
+        raise OsasisError(
+            "A slice axis is auto, 0, 1 or 2", found=axis, remedy="auto takes the axis of coarsest spacing."
+        )
+    return axis
+
+
+def slices_first(array: np.ndarray, axis: int) -> np.ndarray:
+    """``(C, Z, Y, X)`` with the spatial ``axis`` moved to the front, the other two in their order (a view).
+
+    An image ``(C, H, W)`` is returned as it is.
+    """
+    return np.moveaxis(array, axis + 1, 1) if array.ndim == 4 else array
+
+
+def slices_back(array: np.ndarray, axis: int) -> np.ndarray:
+    """Undo :func:`slices_first` (a view)."""
+    return np.moveaxis(array, 1, axis + 1) if array.ndim == 4 else array
