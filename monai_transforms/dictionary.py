@@ -1,4 +1,4 @@
-"""The dictionary transform: maps keys onto the array one, nothing else."""
+"""The dictionary transforms: they map keys onto the array ones, and name the key in errors."""
 
 from __future__ import annotations
 
@@ -6,11 +6,20 @@ from collections.abc import Hashable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from monai.config.type_definitions import KeysCollection
-from monai.transforms.transform import MapTransform
+from monai.transforms.transform import MapTransform, Randomizable
 
-from monai_transforms.array import OSASISStylize
+from monai_transforms.array import OSASISStylize, RandOSASISStylize
+from nnunet_osasis.errors import OsasisError
 from nnunet_osasis.stylizer import OSASISStylizer
+
+
+def _apply(transform: Any, data: dict[Hashable, Any], key: Hashable, **options: Any) -> None:
+    try:
+        data[key] = transform(data[key], **options)
+    except OsasisError as error:
+        raise OsasisError(f"key {key!r}: {error.rule}", found=error.found, remedy=error.remedy) from error
 
 
 class OSASISStylized(MapTransform):
@@ -18,6 +27,7 @@ class OSASISStylized(MapTransform):
 
     Args:
         keys: the image entries; leave the labels out.
+        stylizer, strength, direction, readout, slice_axis, device, batched: as there.
         allow_missing_keys: do not raise if a key is missing.
     """
 
@@ -29,19 +39,70 @@ class OSASISStylized(MapTransform):
         stylizer: str | Path | OSASISStylizer,
         strength: float | None = None,
         direction: str = "source_to_target",
-        slice_axis: int = -1,
-        device: str = "cpu",
+        readout: str | None = None,
+        slice_axis: int | str = "auto",
+        device: str | None = None,
+        batched: bool = False,
         allow_missing_keys: bool = False,
     ) -> None:
         super().__init__(keys, allow_missing_keys)
-        self.stylize = OSASISStylize(stylizer, strength, direction, slice_axis, device)
+        self.stylize = OSASISStylize(stylizer, strength, direction, readout, slice_axis, device, batched)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """``data`` with the images of ``keys`` restyled."""
+        """``data`` with the images of ``keys`` restyled; raises ``OsasisError`` naming the key."""
         result = dict(data)
         for key in self.key_iterator(result):
-            result[key] = self.stylize(result[key])
+            _apply(self.stylize, result, key)
+        return result
+
+
+class RandOSASISStylized(Randomizable, MapTransform):
+    """Dictionary-based version of :py:class:`monai_transforms.RandOSASISStylize`; all keys share one draw.
+
+    Args:
+        keys: the image entries; leave the labels out.
+        stylizer, prob, strength, direction, readout, slice_axis, device, batched: as there.
+        allow_missing_keys: do not raise if a key is missing.
+    """
+
+    backend = RandOSASISStylize.backend
+
+    def __init__(
+        self,
+        keys: KeysCollection,
+        stylizer: str | Path | OSASISStylizer,
+        prob: float = 0.5,
+        strength: float | tuple[float, float] = (0.5, 1.0),
+        direction: str = "source_to_target",
+        readout: str | None = None,
+        slice_axis: int | str = "auto",
+        device: str | None = None,
+        batched: bool = False,
+        allow_missing_keys: bool = False,
+    ) -> None:
+        MapTransform.__init__(self, keys, allow_missing_keys)
+        self.stylize = RandOSASISStylize(stylizer, prob, strength, direction, readout, slice_axis, device, batched)
+
+    def set_random_state(self, seed: int | None = None, state: np.random.RandomState | None = None) -> Any:
+        """Seed the draws; returns self."""
+        super().set_random_state(seed, state)
+        self.stylize.set_random_state(seed, state)
+        return self
+
+    def randomize(self, data: Any | None = None) -> None:
+        """One draw for all keys (for a batch: one per sample)."""
+        self.stylize.randomize(data)
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """``data`` with the images of ``keys`` restyled, or as it is; raises ``OsasisError`` naming the key."""
+        result = dict(data)
+        present = list(self.key_iterator(result))
+        if present:
+            self.randomize(result[present[0]])
+        for key in present:
+            _apply(self.stylize, result, key, randomize=False)
         return result
 
 
 OSASISStylizeD = OSASISStylizeDict = OSASISStylized
+RandOSASISStylizeD = RandOSASISStylizeDict = RandOSASISStylized

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from multiprocessing.queues import SimpleQueue
 from pathlib import Path
 from typing import TypeVar
 
@@ -83,3 +84,15 @@ def randomise(module: M) -> M:
         for parameter in module.parameters():
             parameter.normal_(0, 0.1)
     return module
+
+
+def stylize_on(device: str, folder: Path, queue: SimpleQueue) -> None:
+    """For a process of its own: stylize with MONAI's transform on ``device`` and report how it went."""
+    from monai_transforms import OSASISStylize
+    from nnunet_osasis import OsasisError
+
+    try:
+        OSASISStylize(folder, device=device)(draw(0))
+        queue.put("ran")
+    except OsasisError as error:
+        queue.put(str(error))

@@ -1,0 +1,77 @@
+"""Where a transform's stylizer comes from: loaded once per process, the same everywhere, never CUDA after a fork."""
+
+from __future__ import annotations
+
+import multiprocessing
+from functools import lru_cache
+from multiprocessing import context
+from pathlib import Path
+from threading import Lock
+
+import torch
+
+from nnunet_osasis.cli import resolve_device
+from nnunet_osasis.errors import OsasisError
+from nnunet_osasis.stylizer import OSASISStylizer
+from nnunet_osasis.stylizer_folder import stylizer_digest
+
+_LOADING = Lock()
+
+
+@lru_cache(maxsize=4)
+def _load(folder: str, digest: str, device: str) -> OSASISStylizer:
+    stylizer = OSASISStylizer.from_pretrained(folder, device=device)
+    if stylizer_digest(folder) != digest:
+        raise OsasisError(
+            "A stylizer folder must not change while transforms use it",
+            found=f"another stylizer in {folder} than when the transform was made",
+            remedy="Make the transform anew, or keep stylizers in folders of their own.",
+        )
+    return stylizer
+
+
+class StylizerHandle:
+    """A stylizer by folder or by object, small to pickle if by folder.
+
+    Its pickle holds the digest of the folder's content: with ``hash_transform=pickle_hashing`` a MONAI cache made
+    with another stylizer is another cache.
+
+    Args:
+        stylizer: a folder made by ``osasis-pretrain-stylizer``, or an ``OSASISStylizer`` (which stays on its device).
+        device: for a folder: ``cpu``, ``cuda``, ``cuda:1``, ``mps`` or ``auto``; None is ``cpu``.
+
+    Raises:
+        OsasisError: no stylizer there, or a device for an object.
+    """
+
+    def __init__(self, stylizer: str | Path | OSASISStylizer, device: str | None = None) -> None:
+        self.stylizer = stylizer if isinstance(stylizer, OSASISStylizer) else None
+        if self.stylizer is not None:
+            if device is not None:
+                raise OsasisError(
+                    "device= goes with a stylizer folder",
+                    found=f"{device} for an OSASISStylizer",
+                    remedy="Use its .to().",
+                )
+            self.folder, self.digest, self.device = "", self.stylizer.fingerprint, ""
+        else:
+            self.folder = str(Path(stylizer).resolve())  # type: ignore[arg-type]
+            self.digest, self.device = stylizer_digest(self.folder), device or "cpu"
+
+    def get(self) -> OSASISStylizer:
+        """The stylizer; a folder is read on first use, once per process, also when threads ask at the same time.
+
+        Raises ``OsasisError`` for a damaged or changed folder, a device that is not there, or CUDA in a forked process.
+        """
+        device = str(self.stylizer.device) if self.stylizer is not None else self.device
+        forked = isinstance(multiprocessing.current_process(), context.ForkProcess)
+        if forked and (device.startswith("cuda") or (device == "auto" and torch.cuda.is_available())):
+            raise OsasisError(
+                "CUDA cannot be used in a forked worker",
+                found=f"a stylizer on {device} in a DataLoader worker",
+                remedy='Use device="cpu", num_workers=0 or multiprocessing_context="spawn", or CacheDataset.',
+            )
+        if self.stylizer is not None:
+            return self.stylizer
+        with _LOADING:
+            return _load(self.folder, self.digest, resolve_device(self.device))

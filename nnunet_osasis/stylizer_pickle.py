@@ -1,0 +1,70 @@
+"""A stylizer as a pair of byte strings: what is pickled into workers and hashed by caches.
+
+Pickling the modules themselves works, but gives other bytes each time; equal stylizers must give equal bytes,
+because MONAI names cache entries by the hash of a transform's pickle.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import safetensors.torch
+import torch
+
+from nnunet_osasis.autoencoder import DiffusionAutoencoder
+from nnunet_osasis.presets import as_json
+from nnunet_osasis.readout import ColorMap
+from nnunet_osasis.spn import StructurePreservingNetwork
+
+if TYPE_CHECKING:
+    from nnunet_osasis.stylizer import OSASISStylizer
+
+
+def pack(stylizer: OSASISStylizer) -> tuple[str, bytes]:
+    """``(JSON, safetensors)`` of configuration, maps, card and device, and of weights and reference."""
+    text = json.dumps(
+        {
+            "autoencoder": _plain(stylizer.autoencoder.config),
+            "spn": _plain(stylizer.spn.config),
+            "config": as_json(stylizer.config),
+            "maps": {name: [m.matrix, m.offset] for name, m in stylizer.maps.items()},
+            "card": stylizer.card,
+            "device": str(stylizer.device),
+        },
+        sort_keys=True,
+    )
+    parts = {"autoencoder": stylizer.autoencoder, "decoder": stylizer.decoder, "spn": stylizer.spn}
+    tensors = {f"{part}.{k}": v.cpu().contiguous() for part, m in parts.items() for k, v in m.state_dict().items()}
+    tensors["reference"] = torch.from_numpy(stylizer.reference).contiguous()
+    return text, safetensors.torch.save(tensors)
+
+
+def unpack(text: str, data: bytes) -> OSASISStylizer:
+    """Back from :func:`pack`, on the same device."""
+    from nnunet_osasis.stylizer import OSASISStylizer
+    from nnunet_osasis.stylizer_folder import read_config
+
+    values, tensors = json.loads(text), safetensors.torch.load(data)
+
+    def weights(part: str) -> dict[str, torch.Tensor]:
+        return {k.removeprefix(f"{part}."): v for k, v in tensors.items() if k.startswith(f"{part}.")}
+
+    autoencoder = DiffusionAutoencoder.from_config(values["autoencoder"])
+    spn = StructurePreservingNetwork.from_config(values["spn"])
+    decoder = autoencoder.make_unet()
+    for part, module in (("autoencoder", autoencoder), ("decoder", decoder), ("spn", spn)):
+        module.load_state_dict(weights(part))
+    maps = {
+        name: ColorMap(tuple(map(tuple, matrix)), tuple(offset)) for name, (matrix, offset) in values["maps"].items()
+    }
+    stylizer = OSASISStylizer(
+        autoencoder, decoder, spn,
+        reference=tensors["reference"].numpy(), maps=maps, config=read_config(values["config"]), card=values["card"],
+    )  # fmt: skip
+    return stylizer.to(values["device"])
+
+
+def _plain(config: dict) -> dict:
+    """A diffusers configuration without its own bookkeeping (versions, paths)."""
+    return {key: value for key, value in dict(config).items() if not key.startswith("_")}

@@ -1,0 +1,276 @@
+"""The transforms themselves: the same pixels as everywhere, the same kind out as in, one draw, clear errors."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from monai.data import MetaTensor
+from monai.transforms import Randomizable, RandomizableTransform, Transform
+from specimens import SIZE, draw
+
+import monai_transforms
+from monai_transforms import OSASISStylize, OSASISStylized, RandOSASISStylize, RandOSASISStylized
+from nnunet_osasis import OsasisError, OSASISStylizer
+from nnunet_osasis.volume import slices_first
+
+KINDS = {
+    "numpy": np.asarray,
+    "torch": torch.as_tensor,
+    "meta": lambda array: MetaTensor(torch.as_tensor(array), meta={"patient": "p1"}),
+}
+SHAPES = [(3, SIZE, SIZE), (3, 45, 61), (3, 24, 20, 5), (3, 1, 33, 20), (3, 40, 30, 1)]
+
+
+def scan(shape: tuple[int, ...], seed: int = 0) -> np.ndarray:
+    """Smooth positive values, float32."""
+    axes = np.meshgrid(*(np.linspace(0, 3, n) for n in shape[1:]), indexing="ij")
+    return np.stack([120 + 80 * np.sin(sum(axes) + seed + c) for c in range(shape[0])]).astype(np.float32)
+
+
+@pytest.mark.parametrize("readout", ["pair", "local_affine"])
+def test_same_pixels_as_the_stylizer_bit_for_bit(stylizer_folder: Path, readout: str) -> None:
+    stylizer = OSASISStylizer.from_pretrained(stylizer_folder)
+    image, volume = draw(1).astype(np.float32), scan((3, 20, 24, 6))
+    for source in (stylizer_folder, str(stylizer_folder), stylizer):
+        transform = OSASISStylize(source, readout=readout)
+        assert np.array_equal(transform(image), stylizer.stylize_array(image, readout=readout))
+        as_itk = np.ascontiguousarray(volume.transpose(0, 3, 2, 1))  # MONAI keeps (X, Y, Z), SimpleITK (Z, Y, X)
+        expected = stylizer.stylize_array(as_itk, readout=readout).transpose(0, 3, 2, 1)
+        assert np.array_equal(transform(volume), expected)
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("kind", KINDS)
+def test_shapes_and_kinds(stylizer_folder: Path, shape: tuple[int, ...], kind: str) -> None:
+    image = KINDS[kind](scan(shape))
+    for transform in (OSASISStylize(stylizer_folder), RandOSASISStylize(stylizer_folder, prob=1.0)):
+        found = transform(image)
+        assert type(found) is type(image)
+        assert found.shape == image.shape
+        assert found.dtype == image.dtype
+        assert not np.array_equal(np.asarray(found), np.asarray(image))
+        if kind == "meta":
+            assert found.meta["patient"] == "p1"
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int16", "float16", "float32", "float64"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_dtypes_are_kept(stylizer_folder: Path, dtype: str, kind: str) -> None:
+    plain = draw(1)
+    found = OSASISStylize(stylizer_folder)(KINDS[kind](plain.astype(dtype)))
+    expected = OSASISStylize(stylizer_folder)(plain.astype(np.float32))
+    assert str(found.dtype).removeprefix("torch.") == dtype
+    np.testing.assert_allclose(np.asarray(found, dtype=np.float64), expected, atol=0.51 if "int" in dtype else 0.15)
+
+
+def test_brain_float_is_kept(stylizer_folder: Path) -> None:
+    image = torch.as_tensor(draw(1)).bfloat16()
+    assert OSASISStylize(stylizer_folder)(image).dtype == torch.bfloat16
+
+
+def test_the_input_is_left_alone(stylizer_folder: Path) -> None:
+    for kind in KINDS.values():
+        image = kind(draw(1).astype(np.float32))
+        data = {"image": image, "label": image}
+        before = np.array(image)
+        found = OSASISStylized("image", stylizer_folder)(data)
+        assert np.array_equal(np.asarray(image), before)
+        assert data["image"] is image
+        assert found["label"] is image
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2, -1, -3])
+def test_volumes_are_cut_along_the_chosen_axis(stylizer: OSASISStylizer, axis: int) -> None:
+    volume = scan((3, 12, 10, 8))
+    found = OSASISStylize(stylizer, slice_axis=axis, readout="local_affine")(volume)
+    as_itk = slices_first(volume.transpose(0, 3, 2, 1), 2 - axis % 3)
+    expected = stylizer.stylize_array(np.ascontiguousarray(as_itk), readout="local_affine")
+    back = np.moveaxis(expected, 1, 3 - axis % 3).transpose(0, 3, 2, 1)
+    assert np.array_equal(found, back)
+
+
+@pytest.mark.parametrize(("spacing", "axis"), [((5, 1, 1), 0), ((1, 5, 1), 1), ((1, 1, 5), 2), ((1, 1, 1), 2)])
+def test_by_default_volumes_are_cut_along_the_coarsest_axis(
+    stylizer: OSASISStylizer, spacing: tuple[int, ...], axis: int
+) -> None:
+    volume = MetaTensor(scan((3, 12, 10, 8)), affine=torch.diag(torch.tensor([*map(float, spacing), 1.0])))
+    auto, chosen = (OSASISStylize(stylizer, slice_axis=a, readout="local_affine") for a in ("auto", axis))
+    assert torch.equal(auto(volume), chosen(volume))
+    assert torch.equal(auto(volume).affine, volume.affine)
+
+
+def test_strength_zero_is_the_identity(stylizer_folder: Path) -> None:
+    image = draw(1)
+    assert np.array_equal(OSASISStylize(stylizer_folder, strength=0)(image), image)
+    assert np.array_equal(RandOSASISStylize(stylizer_folder, prob=1, strength=0.0)(image), image)
+
+
+@pytest.mark.parametrize("shape", [(3, SIZE, SIZE), (3, 20, 16, 4)], ids=["images", "volumes"])
+def test_a_batch_is_its_samples(stylizer_folder: Path, shape: tuple[int, ...]) -> None:
+    images = np.stack([scan(shape, seed) for seed in range(3)])
+    for options in ({}, {"readout": "local_affine"}, {"direction": "target_to_source"}):
+        single, batched = (OSASISStylize(stylizer_folder, batched=b, **options) for b in (False, True))
+        np.testing.assert_allclose(batched(images), np.stack([single(image) for image in images]), atol=1e-2)
+
+
+def test_each_sample_of_a_batch_has_its_own_draw(stylizer_folder: Path) -> None:
+    images = torch.as_tensor(np.stack([scan((3, SIZE, SIZE))] * 12))
+    transform = RandOSASISStylize(stylizer_folder, prob=0.5, strength=(0.2, 1.0), batched=True).set_random_state(0)
+    found = transform(images)
+    kept = [torch.equal(f, i) for f, i in zip(found, images, strict=True)]
+    assert 0 < sum(kept) < 12
+    assert len({float(f.mean()) for f in found}) == 12 - sum(kept) + 1
+    single = OSASISStylize(stylizer_folder)
+    for image, result, strength in zip(images, found, transform.strengths, strict=True):
+        torch.testing.assert_close(result, single(image, strength=strength), atol=1e-2, rtol=1e-4)
+
+
+# --- the random ones ----------------------------------------------------------------------------------------------
+
+
+def test_deterministic_ones_are_not_random_and_random_ones_are() -> None:
+    assert not issubclass(OSASISStylize, Randomizable)
+    assert not issubclass(OSASISStylized, Randomizable)
+    assert issubclass(RandOSASISStylize, RandomizableTransform)
+    assert issubclass(RandOSASISStylized, Randomizable)
+
+
+def test_the_seed_decides(stylizer_folder: Path) -> None:
+    image = {"image": draw(1).astype(np.float32)}
+    transform = RandOSASISStylized("image", stylizer_folder, prob=0.7)
+
+    def run(seed: int) -> list[np.ndarray]:
+        transform.set_random_state(seed)
+        return [transform(image)["image"] for _ in range(6)]
+
+    first, again, other = run(3), run(3), run(4)
+    assert all(np.array_equal(a, b) for a, b in zip(first, again, strict=True))
+    assert not all(np.array_equal(a, b) for a, b in zip(first, other, strict=True))
+
+
+def test_probability_and_strength_interval_are_kept(stylizer_folder: Path) -> None:
+    transform = RandOSASISStylize(stylizer_folder, prob=0.3, strength=(0.4, 0.6)).set_random_state(0)
+    drawn = []
+    for _ in range(600):
+        transform.randomize()
+        drawn += transform.strengths
+    applied = [s for s in drawn if s > 0]
+    assert 0.25 < len(applied) / len(drawn) < 0.35
+    assert 0.4 <= min(applied) < 0.42
+    assert 0.58 < max(applied) <= 0.6
+    never, always = (RandOSASISStylize(stylizer_folder, prob=p) for p in (0, 1))
+    image = draw(2)
+    assert never(image) is image
+    assert not np.array_equal(always(image), image)
+
+
+def test_keys_share_one_draw(stylizer_folder: Path) -> None:
+    image = draw(1).astype(np.float32)
+    transform = RandOSASISStylized(["a", "b"], stylizer_folder, prob=0.5).set_random_state(1)
+    seen = set()
+    for _ in range(12):
+        found = transform({"a": image, "b": image})
+        assert np.array_equal(found["a"], found["b"])
+        seen.add(float(found["a"].mean()))
+    assert len(seen) > 3
+
+
+def test_a_draw_can_be_repeated(stylizer_folder: Path) -> None:
+    transform = RandOSASISStylize(stylizer_folder, prob=1).set_random_state(0)
+    image = draw(1).astype(np.float32)
+    with pytest.raises(OsasisError, match="draw"):
+        transform(image, randomize=False)
+    first = transform(image)
+    assert np.array_equal(transform(image, randomize=False), first)
+    assert not np.array_equal(transform(image), first)
+
+
+def test_names_are_monais() -> None:
+    for base in ("OSASISStylize", "RandOSASISStylize"):
+        versions = {getattr(monai_transforms, base + ending) for ending in ("d", "D", "Dict")}
+        assert len(versions) == 1
+        assert issubclass(getattr(monai_transforms, base), Transform)
+        assert getattr(monai_transforms, base).backend == versions.pop().backend
+
+
+# --- errors -------------------------------------------------------------------------------------------------------
+
+
+def test_a_missing_key_is_monais_error(stylizer_folder: Path) -> None:
+    for transform in (OSASISStylized, RandOSASISStylized):
+        with pytest.raises(KeyError, match="absent"):
+            transform("absent", stylizer_folder)({"image": draw(0)})
+        data = {"image": draw(0)}
+        assert transform("absent", stylizer_folder, allow_missing_keys=True)(data) == data
+
+
+BAD = {
+    "grey for colour": (np.zeros((1, 8, 8), np.float32), "3 channel"),
+    "rank two": (np.zeros((8, 8), np.float32), "axes"),
+    "rank five": (np.zeros((3, 2, 2, 2, 2), np.float32), "axes"),
+    "nan": (np.full((3, 8, 8), np.nan, np.float32), "finite"),
+    "infinite volume": (np.full((3, 8, 8, 4), np.inf, np.float32), "finite"),
+    "empty": (np.zeros((3, 0, 8), np.float32), "numbers"),
+    "empty volume": (np.zeros((3, 8, 8, 0), np.float32), "numbers"),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("case", BAD)
+def test_bad_images_name_key_and_rule(stylizer_folder: Path, case: str, kind: str) -> None:
+    array, rule = BAD[case]
+    for transform in (
+        OSASISStylized(["image"], stylizer_folder),
+        RandOSASISStylized(["image"], stylizer_folder, prob=1),
+    ):
+        with pytest.raises(OsasisError, match=f"key 'image': .*{rule}"):
+            transform({"image": KINDS[kind](array)})
+
+
+@pytest.mark.parametrize(
+    ("options", "rule"),
+    [
+        ({"strength": 2}, "strength"),
+        ({"strength": float("nan")}, "strength"),
+        ({"direction": "sideways"}, "direction"),
+        ({"readout": "magic"}, "read-out"),
+        ({"slice_axis": 3}, "slice axis"),
+        ({"slice_axis": "x"}, "slice axis"),
+        ({"slice_axis": True}, "slice axis"),
+    ],
+    ids=str,
+)
+def test_bad_options_are_refused_when_the_transform_is_made(stylizer_folder: Path, options: dict, rule: str) -> None:
+    with pytest.raises(OsasisError, match=rule):
+        OSASISStylized("image", stylizer_folder, **options)
+
+
+@pytest.mark.parametrize(("options", "rule"), [({"prob": 1.1}, "prob"), ({"strength": (0.9, 0.1)}, "interval")])
+def test_bad_random_options_are_refused(stylizer_folder: Path, options: dict, rule: str) -> None:
+    with pytest.raises(OsasisError, match=rule):
+        RandOSASISStylized("image", stylizer_folder, **options)
+
+
+def test_no_stylizer_is_said_when_the_transform_is_made(tmp_path: Path) -> None:
+    with pytest.raises(OsasisError, match="osasis-pretrain-stylizer"):
+        OSASISStylized("image", tmp_path / "nothing")
+
+
+def test_a_device_that_is_not_there_is_said(stylizer_folder: Path, stylizer: OSASISStylizer) -> None:
+    with pytest.raises(OsasisError, match=r"key 'image': .*device"):
+        OSASISStylized("image", stylizer_folder, device="cuda:99")({"image": draw(0)})
+    with pytest.raises(OsasisError, match="device= goes with a stylizer folder"):
+        OSASISStylized("image", stylizer, device="cpu")
+
+
+def test_a_stylizer_replaced_behind_the_transforms_back_is_refused(stylizer_folder: Path, tmp_path: Path) -> None:
+    first = OSASISStylizer.from_pretrained(stylizer_folder)
+    first.save_pretrained(tmp_path / "s")
+    transform = OSASISStylize(tmp_path / "s")
+    first.configured(strength=0.3).save_pretrained(tmp_path / "s")
+    with pytest.raises(OsasisError, match="must not change"):
+        transform(draw(0))
+    assert OSASISStylize(tmp_path / "s")(draw(0)).shape == (3, SIZE, SIZE)
