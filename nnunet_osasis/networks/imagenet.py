@@ -1,0 +1,105 @@
+"""ImageNet weights for PraNet's backbone, from a file or from caches that are already on this machine."""
+
+from __future__ import annotations
+
+import pickle
+import warnings
+from pathlib import Path, PurePosixPath
+from urllib.parse import urlparse
+
+import timm
+import torch
+from huggingface_hub import try_to_load_from_cache
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+
+from nnunet_osasis.errors import OsasisError
+from nnunet_osasis.networks.pranet import PraNet, build_encoder
+
+
+def find_imagenet_weights(backbone: str) -> Path | None:
+    """The file timm would use for ``backbone``, where Hugging Face's or torch hub's cache has it; None otherwise.
+
+    Never asks the network. Fill a cache once with ``timm.create_model(backbone, pretrained=True)``.
+    """
+    config = timm.get_pretrained_cfg(backbone)
+    if config is None:
+        return None
+    if config.hf_hub_id:
+        for name in filter(None, (config.hf_hub_filename, "model.safetensors", "pytorch_model.bin")):
+            cached = try_to_load_from_cache(config.hf_hub_id, name)
+            if isinstance(cached, str):  # otherwise None, or a mark that the repository has no such file
+                return Path(cached)
+    folder = Path(torch.hub.get_dir()) / "checkpoints"
+    if config.url:
+        named = folder / PurePosixPath(urlparse(config.url).path).name
+        if named.is_file():
+            return named
+    # Older versions of timm and torchvision: the model's name and the start of a hash.
+    return next(iter(sorted(folder.glob(f"{backbone.split('.')[0]}-*.pth"))), None)
+
+
+def load_imagenet_weights(network: PraNet, path: Path | None = None) -> Path | None:
+    """Load the backbone of ``network``, in place, and return the file used.
+
+    Without ``path`` the caches are searched, and None comes back when they have nothing that fits (a file that does not
+    is warned of). Images of other than three
+    channels are served as timm does: the first convolution is summed or repeated over channels. Files are
+    safetensors, or torch files of tensors only. Raises ``OsasisError`` for a file that is missing, damaged or made for
+    another model.
+    """
+    if path is None:
+        found = find_imagenet_weights(network.backbone)
+        try:
+            return None if found is None else load_imagenet_weights(network, found)
+        except OsasisError as error:  # somebody else's file of a similar name must not stop a training
+            warnings.warn(f"Passed over: {error}", stacklevel=2)
+            return None
+    path = Path(path)
+    state = _for_backbone(_read(path), network.backbone, path)
+    overlay = {"state_dict": state, "custom_load": False}
+    try:
+        loaded = build_encoder(network.backbone, network.in_channels, pretrained=True, pretrained_cfg_overlay=overlay)
+    except OsasisError as error:
+        raise _foreign(path, network.backbone, str(error.found)) from error
+    network.encoder.load_state_dict(loaded.state_dict())
+    return path
+
+
+def _read(path: Path) -> dict[str, torch.Tensor]:
+    if not path.is_file():
+        raise OsasisError("The backbone's weights must be a file", found=path)
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError) as error:
+        raise OsasisError(
+            "The backbone's weights must be a whole safetensors file or a torch file of tensors",
+            found=f"{path} ({(str(error) or type(error).__name__).splitlines()[0]})",
+            remedy="Fetch the file again.",
+        ) from error
+    for key in ("state_dict", "model"):  # where training scripts put the weights
+        if isinstance(content, dict) and isinstance(content.get(key), dict):
+            content = content[key]
+    if not isinstance(content, dict):
+        raise OsasisError("A torch file of weights must hold tensors by name", found=f"{type(content)} in {path}")
+    return {name.removeprefix("module."): value for name, value in content.items()}
+
+
+def _for_backbone(state: dict[str, torch.Tensor], backbone: str, path: Path) -> dict[str, torch.Tensor]:
+    """Exactly the entries the backbone has. timm itself would load what fits and leave the rest random."""
+    wanted = timm.create_model(backbone, pretrained=False, num_classes=0).state_dict()
+    missing = [name for name in wanted if name not in state and not name.endswith("num_batches_tracked")]
+    if missing:
+        raise _foreign(path, backbone, f"{len(missing)} of {len(wanted)} missing, such as {missing[0]}")
+    return {name: state[name] for name in wanted if name in state}
+
+
+def _foreign(path: Path, backbone: str, why: str) -> OsasisError:
+    return OsasisError(
+        f"The weights must be those of timm's {backbone}",
+        found=f"{path} ({why})",
+        remedy='Name the model they belong to as "backbone", or fetch the right ones with '
+        f"timm.create_model({backbone!r}, pretrained=True) where there is a network.",
+    )
