@@ -20,10 +20,30 @@ from nnunet_osasis.trainers.nnUNetTrainerOSASIS_Xepochs import (
     nnUNetTrainerOSASIS_4000epochs,
     nnUNetTrainerOSASIS_8000epochs,
 )
+from nnunet_osasis.trainers.nnUNetTrainerPraNet import (
+    nnUNetTrainerOSASISPraNet,
+    nnUNetTrainerOSASISPraNet_5epochs,
+    nnUNetTrainerOSASISPraNet_20epochs,
+    nnUNetTrainerOSASISPraNet_100epochs,
+    nnUNetTrainerPraNet,
+    nnUNetTrainerPraNet_5epochs,
+    nnUNetTrainerPraNet_20epochs,
+    nnUNetTrainerPraNet_100epochs,
+)
 from nnunet_osasis.trainers.nnUNetTrainerReinhard import (
     nnUNetTrainerReinhard,
     nnUNetTrainerReinhard_5epochs,
     nnUNetTrainerReinhard_20epochs,
+)
+from nnunet_osasis.trainers.nnUNetTrainerUNetPlusPlus import (
+    nnUNetTrainerOSASISUNetPlusPlus,
+    nnUNetTrainerOSASISUNetPlusPlus_5epochs,
+    nnUNetTrainerOSASISUNetPlusPlus_20epochs,
+    nnUNetTrainerOSASISUNetPlusPlus_100epochs,
+    nnUNetTrainerUNetPlusPlus,
+    nnUNetTrainerUNetPlusPlus_5epochs,
+    nnUNetTrainerUNetPlusPlus_20epochs,
+    nnUNetTrainerUNetPlusPlus_100epochs,
 )
 
 __all__ = [
@@ -31,6 +51,14 @@ __all__ = [
     "nnUNetTrainerHistogramMatching_5epochs",
     "nnUNetTrainerHistogramMatching_20epochs",
     "nnUNetTrainerOSASIS",
+    "nnUNetTrainerOSASISPraNet",
+    "nnUNetTrainerOSASISPraNet_5epochs",
+    "nnUNetTrainerOSASISPraNet_20epochs",
+    "nnUNetTrainerOSASISPraNet_100epochs",
+    "nnUNetTrainerOSASISUNetPlusPlus",
+    "nnUNetTrainerOSASISUNetPlusPlus_5epochs",
+    "nnUNetTrainerOSASISUNetPlusPlus_20epochs",
+    "nnUNetTrainerOSASISUNetPlusPlus_100epochs",
     "nnUNetTrainerOSASIS_1epoch",
     "nnUNetTrainerOSASIS_5epochs",
     "nnUNetTrainerOSASIS_10epochs",
@@ -43,7 +71,15 @@ __all__ = [
     "nnUNetTrainerOSASIS_2000epochs",
     "nnUNetTrainerOSASIS_4000epochs",
     "nnUNetTrainerOSASIS_8000epochs",
+    "nnUNetTrainerPraNet",
+    "nnUNetTrainerPraNet_5epochs",
+    "nnUNetTrainerPraNet_20epochs",
+    "nnUNetTrainerPraNet_100epochs",
     "nnUNetTrainerReinhard",
     "nnUNetTrainerReinhard_5epochs",
     "nnUNetTrainerReinhard_20epochs",
+    "nnUNetTrainerUNetPlusPlus",
+    "nnUNetTrainerUNetPlusPlus_5epochs",
+    "nnUNetTrainerUNetPlusPlus_20epochs",
+    "nnUNetTrainerUNetPlusPlus_100epochs",
 ]

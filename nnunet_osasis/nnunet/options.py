@@ -1,4 +1,4 @@
-"""What a plans file may say about stylization: ``"osasis": {...}`` in a configuration."""
+"""What a plans file may say to our trainers: ``"osasis": {...}`` in a configuration."""
 
 from __future__ import annotations
 
@@ -22,6 +22,8 @@ class OsasisOptions:
         probability: chance in [0, 1] that a training case is drawn stylized.
         strength: how far to stylize, in [0, 1]; None takes the transfer's own default.
         seed: a non-negative integer for the draws.
+        backbone: for PraNet, a timm model; None takes PraNet's own.
+        backbone_weights: for PraNet, a file with ImageNet weights of that model; without it the caches are searched.
     """
 
     stylizer: Path | None = None
@@ -29,6 +31,8 @@ class OsasisOptions:
     probability: float = 0.5
     strength: float | None = None
     seed: int = 0
+    backbone: str | None = None
+    backbone_weights: Path | None = None
 
     def __post_init__(self) -> None:
         _require_unit_interval("probability", self.probability)
@@ -36,6 +40,8 @@ class OsasisOptions:
             _require_unit_interval("strength", self.strength)
         if isinstance(self.seed, bool) or not isinstance(self.seed, int) or self.seed < 0:
             raise _error("seed must be a non-negative integer", self.seed)
+        if self.backbone is not None and (not isinstance(self.backbone, str) or not self.backbone):
+            raise _error("backbone must be the name of a timm model", self.backbone)
 
     @classmethod
     def from_configuration(cls, configuration: Mapping[str, Any], *, relative_to: Path) -> OsasisOptions:
@@ -53,7 +59,7 @@ class OsasisOptions:
         if unknown := sorted(set(section) - set(known)):
             raise _error(f"the keys must be among {', '.join(known)}", ", ".join(map(repr, unknown)))
         values = dict(section)
-        for name in ("stylizer", "reference"):
+        for name in ("stylizer", "reference", "backbone_weights"):
             if values.get(name) is None:
                 values.pop(name, None)
             elif isinstance(values[name], str):

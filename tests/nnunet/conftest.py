@@ -15,8 +15,13 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 import torch
+from batchgenerators.utilities.file_and_folder_operations import load_json
 from filelock import FileLock
+from nnunetv2.training.nnUNetTrainer import nnUNetTrainer as stock
+from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
 from PIL import Image
+
+import nnunet_osasis.nnunet.ext_trainers
 
 RGB, VOLUME = "Dataset901_TinyRGB", "Dataset902_TinyVolume"
 
@@ -116,6 +121,50 @@ def home(prepared, tmp_path, monkeypatch) -> Home:
     _set_folders(monkeypatch, tmp_path / "nnunet")
     _use_threads(monkeypatch)
     return Home(tmp_path / "nnunet")
+
+
+@pytest.fixture
+def nnunet(home, monkeypatch):
+    """Small networks, one worker, and our trainers where nnU-Net looks for them."""
+    monkeypatch.setattr(stock, "default_num_processes", 1)
+    monkeypatch.setattr(stock.nnUNetTrainer, "plot_network_architecture", lambda self: None)
+    folder = Path(nnunet_osasis.nnunet.ext_trainers.__file__).parent
+    monkeypatch.setenv("nnUNet_extTrainer", str(folder))
+    for dataset, configuration, patch in ((RGB, "2d", [64, 64]), (VOLUME, "3d_fullres", [24, 24, 24])):
+        plans = load_json(str(home.preprocessed(dataset) / "nnUNetPlans.json"))
+        network = plans["configurations"][configuration]["architecture"]
+        network["arch_kwargs"].update(
+            n_stages=3,
+            features_per_stage=[4, 8, 8],
+            strides=[[1] * len(patch), [2] * len(patch), [2] * len(patch)],
+            kernel_sizes=[[3] * len(patch)] * 3,
+            n_conv_per_stage=[1, 1, 1],
+            n_conv_per_stage_decoder=[1, 1],
+        )
+        home.edit_plans(dataset, configuration, architecture=network, patch_size=patch, batch_size=2)
+    return home
+
+
+def make_trainer(
+    home, dataset, configuration, name="nnUNetTrainerOSASIS", *, transfer=None, epochs=1, proceed=False, **section
+):
+    """A trainer as ``nnUNetv2_train`` makes it, cut down to ``epochs`` of two iterations."""
+    if section:
+        home.edit_plans(dataset, configuration, osasis=section)
+    folder = home.preprocessed(dataset)
+    plans = load_json(str(folder / "nnUNetPlans.json"))
+    trainer = recursive_find_trainer_class_by_name(name)(
+        {**plans, "continue_training": proceed},
+        configuration,
+        0,
+        load_json(str(folder / "dataset.json")),
+        device=torch.device("cpu"),
+    )
+    trainer.num_iterations_per_epoch, trainer.num_val_iterations_per_epoch, trainer.num_epochs = 2, 1, epochs
+    trainer.save_every = 1
+    if transfer is not None:
+        trainer.style_transfer = lambda training_keys: transfer
+    return trainer
 
 
 def _set_folders(patch: pytest.MonkeyPatch, root: Path) -> None:

@@ -18,14 +18,32 @@ def test_a_configuration_without_the_key_gets_the_defaults():
 
 
 def test_every_documented_key_is_read():
-    options = read({"stylizer": "/s", "reference": "ref.png", "probability": 1, "strength": None, "seed": 7})
+    options = read(
+        {
+            "stylizer": "/s",
+            "reference": "ref.png",
+            "probability": 1,
+            "strength": None,
+            "seed": 7,
+            "backbone": "resnet34",
+            "backbone_weights": "/w/resnet34.safetensors",
+        }
+    )
     assert options == OsasisOptions(
-        stylizer=Path("/s"), reference=HERE / "ref.png", probability=1, strength=None, seed=7
+        stylizer=Path("/s"),
+        reference=HERE / "ref.png",
+        probability=1,
+        strength=None,
+        seed=7,
+        backbone="resnet34",
+        backbone_weights=Path("/w/resnet34.safetensors"),
     )
 
 
-def test_relative_stylizers_count_from_the_dataset_folder():
-    assert read({"stylizer": "mine"}).stylizer == HERE / "mine"
+@pytest.mark.parametrize("name", ["stylizer", "reference", "backbone_weights"])
+def test_relative_paths_count_from_the_dataset_folder(name):
+    assert getattr(read({name: "mine"}), name) == HERE / "mine"
+    assert getattr(read({name: None}), name) is None
 
 
 @pytest.mark.parametrize(
@@ -40,6 +58,9 @@ def test_relative_stylizers_count_from_the_dataset_folder():
         ({"seed": -1}, "-1"),
         ({"seed": 1.0}, "1.0"),
         ({"stylizer": 3}, "3"),
+        ({"backbone": 34}, "34"),
+        ({"backbone": ""}, "backbone must be the name"),
+        ({"backbone_weights": True}, "True"),
         ("stylizer", "stylizer"),
     ],
 )

@@ -12,61 +12,17 @@ from batchgenerators.utilities.file_and_folder_operations import load_json
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from nnunetv2.run.run_training import maybe_load_checkpoint
 from nnunetv2.training.nnUNetTrainer import nnUNetTrainer as stock
-from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
 
-import nnunet_osasis.nnunet.ext_trainers
 from nnunet_osasis import trainers
 from nnunet_osasis.errors import OsasisError
 from nnunet_osasis.nnunet.cases import open_cases
 from nnunet_osasis.nnunet.dataset import StylizedDataset
 from nnunet_osasis.nnunet.lookup import default_stylizer_folder
+from nnunet_osasis.nnunet.network_training import NetworkTraining
 from nnunet_osasis.nnunet.restyle import restyle_with
+from nnunet_osasis.nnunet.training import StylizedTraining
 
-from .conftest import RGB, VOLUME, Warmer, tiny_stylizer
-
-
-@pytest.fixture
-def nnunet(home, monkeypatch):
-    """Small networks, one worker, and our trainers where nnU-Net looks for them."""
-    monkeypatch.setattr(stock, "default_num_processes", 1)
-    monkeypatch.setattr(stock.nnUNetTrainer, "plot_network_architecture", lambda self: None)
-    folder = Path(nnunet_osasis.nnunet.ext_trainers.__file__).parent
-    monkeypatch.setenv("nnUNet_extTrainer", str(folder))
-    for dataset, configuration, patch in ((RGB, "2d", [64, 64]), (VOLUME, "3d_fullres", [24, 24, 24])):
-        plans = load_json(str(home.preprocessed(dataset) / "nnUNetPlans.json"))
-        network = plans["configurations"][configuration]["architecture"]
-        network["arch_kwargs"].update(
-            n_stages=3,
-            features_per_stage=[4, 8, 8],
-            strides=[[1] * len(patch), [2] * len(patch), [2] * len(patch)],
-            kernel_sizes=[[3] * len(patch)] * 3,
-            n_conv_per_stage=[1, 1, 1],
-            n_conv_per_stage_decoder=[1, 1],
-        )
-        home.edit_plans(dataset, configuration, architecture=network, patch_size=patch, batch_size=2)
-    return home
-
-
-def make_trainer(
-    home, dataset, configuration, name="nnUNetTrainerOSASIS", *, transfer=None, epochs=1, proceed=False, **section
-):
-    """A trainer as ``nnUNetv2_train`` makes it, cut down to ``epochs`` of two iterations."""
-    if section:
-        home.edit_plans(dataset, configuration, osasis=section)
-    folder = home.preprocessed(dataset)
-    plans = load_json(str(folder / "nnUNetPlans.json"))
-    trainer = recursive_find_trainer_class_by_name(name)(
-        {**plans, "continue_training": proceed},
-        configuration,
-        0,
-        load_json(str(folder / "dataset.json")),
-        device=torch.device("cpu"),
-    )
-    trainer.num_iterations_per_epoch, trainer.num_val_iterations_per_epoch, trainer.num_epochs = 2, 1, epochs
-    trainer.save_every = 1
-    if transfer is not None:
-        trainer.style_transfer = lambda training_keys: transfer
-    return trainer
+from .conftest import RGB, VOLUME, Warmer, make_trainer, tiny_stylizer
 
 
 @pytest.mark.parametrize(("dataset", "configuration", "channels"), [(RGB, "2d", 3), (VOLUME, "3d_fullres", 2)])
@@ -181,7 +137,11 @@ def test_every_trainer_is_its_stock_length_and_pickles():
         trainer = getattr(trainers, name)
         assert issubclass(trainer, stock.nnUNetTrainer)
         assert pickle.loads(pickle.dumps(trainer)) is trainer  # noqa: S301
-        assert trainer.get_tr_and_val_datasets is not stock.nnUNetTrainer.get_tr_and_val_datasets
+        plain = name.startswith(("nnUNetTrainerPraNet", "nnUNetTrainerUNetPlusPlus"))
+        assert issubclass(trainer, StylizedTraining) is not plain
+        assert issubclass(trainer, NetworkTraining) is ("PraNet" in name or "UNetPlusPlus" in name)
+        unchanged = trainer.get_tr_and_val_datasets is stock.nnUNetTrainer.get_tr_and_val_datasets
+        assert unchanged is plain
         assert trainer.get_training_transforms is stock.nnUNetTrainer.get_training_transforms
 
 
@@ -193,6 +153,9 @@ def test_every_trainer_is_its_stock_length_and_pickles():
         ("nnUNetTrainerOSASIS_250epochs", 250),
         ("nnUNetTrainerHistogramMatching_20epochs", 20),
         ("nnUNetTrainerReinhard_5epochs", 5),
+        ("nnUNetTrainerPraNet", 1000),
+        ("nnUNetTrainerOSASISPraNet_100epochs", 100),
+        ("nnUNetTrainerUNetPlusPlus_20epochs", 20),
     ],
 )
 def test_lengths_are_nnunets_own(nnunet, name, epochs):
