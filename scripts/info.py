@@ -23,8 +23,8 @@ PACKAGES = (
 )
 
 
-def main(argv: list[str] | None = None) -> None:
-    """Print a stylizer's card as JSON, or versions and the trainer folder."""
+def make_parser() -> argparse.ArgumentParser:
+    """All options of the command."""
     parser = argparse.ArgumentParser(
         prog="osasis-info",
         description=__doc__.split(": ", 1)[1],
@@ -32,7 +32,12 @@ def main(argv: list[str] | None = None) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("stylizer", nargs="?", help="a stylizer folder; its files are checked against their checksums")
-    args = parser.parse_args(argv)
+    return parser
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Print a stylizer's card as JSON, or versions and the trainer folder."""
+    args = make_parser().parse_args(argv)
     if args.stylizer:
         from nnunet_osasis.presets import as_json
         from nnunet_osasis.stylizer import OSASISStylizer
