@@ -1,4 +1,4 @@
-"""Real, tiny nnU-Net runs with PraNet and UNet++: one contract for every trainer with a network of its own."""
+"""PraNet and UNet++ in real, tiny nnU-Net runs: labels, supervision, weights; test_every_trainer.py has the rest."""
 
 import inspect
 import json
@@ -67,30 +67,6 @@ def predict(trainer, probabilities=False):
 
 def log_of(trainer):
     return "".join(path.read_text() for path in Path(trainer.output_folder).glob("training_log_*.txt"))
-
-
-@pytest.mark.parametrize("stylized", [False, True], ids=["plain", "stylized"])
-def test_train_validate_resume_and_predict(run, stylized):
-    transfer = Warmer(3 if run[2] == RGB else 2) if stylized else None
-    trainer = trainer_of(run, stylized=stylized, transfer=transfer)
-    trainer.run_training()
-    assert (transfer.calls > 0) if stylized else (not list(run[0].preprocessed(run[2]).glob("*_osasis_*")))
-
-    trainer.perform_actual_validation()
-    output = Path(trainer.output_folder)
-    assert "foreground_mean" in json.loads((output / "validation" / "summary.json").read_text())
-
-    (output / "checkpoint_final.pth").rename(output / "checkpoint_latest.pth")
-    resumed = trainer_of(run, stylized=stylized, transfer=transfer, epochs=2, proceed=True)
-    maybe_load_checkpoint(resumed, True, False)
-    for name, value in trainer.network.state_dict().items():
-        assert torch.equal(value, resumed.network.state_dict()[name]), name
-    resumed.run_training()
-    assert resumed.current_epoch == 2
-    assert np.isfinite(resumed.logger.get_value("train_losses", None)).all()
-
-    data, prediction = predict(trainer)
-    assert prediction.shape == data.shape[1:]
 
 
 @pytest.mark.parametrize("scheme", SCHEMES, ids=str)
