@@ -14,13 +14,14 @@ from monai.transforms.transform import RandomizableTransform, Transform
 from monai.utils.enums import TransformBackends
 from monai.utils.type_conversion import convert_to_dst_type, convert_to_numpy
 
+from monai_transforms.layout import arrange, check_axes, permutation
 from monai_transforms.loading import StylizerHandle
 from nnunet_osasis.errors import OsasisError
 from nnunet_osasis.image_io import to_dtype
 from nnunet_osasis.native import stylize_arrays
 from nnunet_osasis.readout import READOUTS
 from nnunet_osasis.stylizer import DIRECTIONS, OSASISStylizer, check_strength
-from nnunet_osasis.volume import check_axis, slice_axis, slices_back, slices_first
+from nnunet_osasis.volume import check_axis
 
 
 class OSASISStylize(Transform):
@@ -37,14 +38,16 @@ class OSASISStylize(Transform):
         direction: ``source_to_target`` or ``target_to_source``.
         readout: overrides the stylizer's own, see ``nnunet_osasis.readout.READOUTS``.
         slice_axis: spatial axis (0, 1 or 2) that volumes are cut along. ``auto``: the axis of the coarsest spacing of a
-            MetaTensor, MONAI's last axis where spacing is isotropic or unknown. Slices are passed on as
-            SimpleITK and nnU-Net order them, so the same pixels come out as in an nnU-Net training.
-        device: for a stylizer folder, where its networks are put (``cpu`` by default).
+            MetaTensor, the last axis where spacing is isotropic or unknown, an only axis of length 1.
+        axes: what the spatial axes are. ``xyz``: ``(X, Y[, Z])``, as MONAI's readers return files; ``hwd``: rows first,
+            ``(H, W[, D])``; ``auto``: the former for MetaTensors that name the file they were read from. Read-outs
+            that run networks must see images the way up they were trained on; pixelwise ones do not care.
+        device: for a stylizer folder, where it works (``cpu`` by default).
         batched: inputs have a batch axis first, ``(B, C, H, W[, D])``, as a DataLoader returns them.
 
     Raises:
-        OsasisError: no stylizer there, unknown options; on use: wrong channel count or rank, NaN, empty or constant
-            images, CUDA in a forked worker.
+        OsasisError: no stylizer there, unknown options; on use: wrong channel count or rank, NaN, empty, boolean or
+            constant images, a batch without ``batched``, CUDA in a forked worker.
     """
 
     backend = [TransformBackends.TORCH, TransformBackends.NUMPY]  # noqa: RUF012 (MONAI's own form)
@@ -56,6 +59,7 @@ class OSASISStylize(Transform):
         direction: str = "source_to_target",
         readout: str | None = None,
         slice_axis: int | str = "auto",
+        axes: str = "auto",
         device: str | None = None,
         batched: bool = False,
     ) -> None:
@@ -67,46 +71,53 @@ class OSASISStylize(Transform):
             raise OsasisError("The read-out must be known", found=readout, remedy=f"Use one of {READOUTS}.")
         self.handle = StylizerHandle(stylizer, device)
         self.strength, self.direction, self.readout = strength, direction, readout
-        self.slice_axis, self.batched = check_axis(slice_axis), batched
+        self.slice_axis, self.axes, self.batched = check_axis(slice_axis), check_axes(axes), batched
 
     def __call__(self, img: NdarrayOrTensor, strength: float | Sequence[float] | None = None) -> Any:
         """Same shape, dtype and kind as ``img``; ``strength`` overrides the constructor's, one or one per sample."""
         stylizer = self.handle.get()
         wanted = next(s for s in (strength, self.strength, stylizer.config.strength) if s is not None)
-        half = isinstance(img, torch.Tensor) and img.dtype == torch.bfloat16  # numpy has no such type
-        array = convert_to_numpy(img.float() if half else img)
-        arrays = list(array) if self.batched else [array]
-        strengths = list(wanted) if isinstance(wanted, Sequence) else [wanted] * len(arrays)
-        axes = [self._axis(img, i) for i in range(len(arrays))]
-        sliced = [slices_first(_as_itk(a), axis) for a, axis in zip(arrays, axes, strict=True)]
-        strengths = [check_strength(s) for s in strengths]
-        done = stylize_arrays(stylizer, sliced, strengths, direction=self.direction, readout=self.readout)
-        restored = [_as_itk(slices_back(a, axis)) for a, axis in zip(done, axes, strict=True)]
-        result = to_dtype(np.stack(restored) if self.batched else restored[0], array.dtype)
-        return convert_to_dst_type(torch.from_numpy(result), img, dtype=img.dtype)[0]
+        array = self._as_numpy(img)
+        samples = list(array) if self.batched else [array]
+        strengths = [check_strength(s) for s in (wanted if isinstance(wanted, Sequence) else [wanted] * len(samples))]
+        orders = [
+            permutation(img, sample.shape[1:], self.axes, self.slice_axis, i) if sample.ndim in (3, 4) else ()
+            for i, sample in enumerate(samples)
+        ]
+        given = [arrange(s, order) if order else s for s, order in zip(samples, orders, strict=True)]
+        done = stylize_arrays(stylizer, given, strengths, direction=self.direction, readout=self.readout)
+        results = [
+            to_dtype(arrange(image, np.argsort(order).tolist()), array.dtype) if weight else sample
+            for image, order, weight, sample in zip(done, orders, strengths, samples, strict=True)
+        ]
+        result = torch.from_numpy(np.stack(results) if self.batched else results[0].copy())
+        return convert_to_dst_type(result, img, dtype=img.dtype)[0]
 
-    def _axis(self, img: NdarrayOrTensor, index: int) -> int:
-        """The axis in SimpleITK's order ``(Z, Y, X)``."""
-        if self.slice_axis != "auto":
-            return (2 - int(self.slice_axis)) % 3
-        if not isinstance(img, MetaTensor) or img.ndim - self.batched != 4:
-            return 0
-        pixdim: Any = img.pixdim
-        spacing = pixdim[index] if img.is_batch else pixdim
-        return slice_axis([float(v) for v in reversed(spacing)])
-
-
-def _as_itk(array: np.ndarray) -> np.ndarray:
-    """``(C, X, Y, Z)`` to ``(C, Z, Y, X)`` and back; images keep their axes."""
-    return np.ascontiguousarray(array.swapaxes(1, 3)) if array.ndim == 4 else array
+    def _as_numpy(self, img: NdarrayOrTensor) -> np.ndarray:
+        if isinstance(img, MetaTensor) and img.is_batch and not self.batched:
+            raise OsasisError(
+                "The transform takes one sample at a time",
+                found=f"a batch {tuple(img.shape)}",
+                remedy="Say batched=True.",
+            )
+        if len(img) == 0 and self.batched:
+            raise OsasisError("A batch must hold samples", found=f"shape {tuple(img.shape)}")
+        if isinstance(img, torch.Tensor) and img.dtype == torch.bfloat16:  # numpy has no such type
+            img = img.float()
+        array = np.asarray(convert_to_numpy(img))
+        if array.dtype == bool:
+            raise OsasisError(
+                "An image must hold intensities", found="dtype bool", remedy="Leave labels out of the keys."
+            )
+        return array.astype(array.dtype.newbyteorder("="), copy=False)
 
 
 class RandOSASISStylize(RandomizableTransform):
     """Restyle an image with probability ``prob``, at a random strength.
 
     Args:
-        stylizer, direction, readout, slice_axis, device, batched: as in :py:class:`OSASISStylize`. With ``batched``,
-            every sample has its own draw.
+        stylizer, direction, readout, slice_axis, axes, device, batched: as in :py:class:`OSASISStylize`. With
+            ``batched``, every sample has its own draw.
         prob: probability in [0, 1].
         strength: a number, or the interval to draw from uniformly.
 
@@ -124,6 +135,7 @@ class RandOSASISStylize(RandomizableTransform):
         direction: str = "source_to_target",
         readout: str | None = None,
         slice_axis: int | str = "auto",
+        axes: str = "auto",
         device: str | None = None,
         batched: bool = False,
     ) -> None:
@@ -134,7 +146,7 @@ class RandOSASISStylize(RandomizableTransform):
         if check_strength(low) > check_strength(high):
             raise OsasisError("The strength's interval must rise", found=strength, remedy="Give (lowest, highest).")
         self.interval = (float(low), float(high))
-        self.stylize = OSASISStylize(stylizer, None, direction, readout, slice_axis, device, batched)
+        self.stylize = OSASISStylize(stylizer, None, direction, readout, slice_axis, axes, device, batched)
         self.strengths: list[float] = []
 
     def randomize(self, data: Any | None = None) -> None:

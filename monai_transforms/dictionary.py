@@ -27,7 +27,7 @@ class OSASISStylized(MapTransform):
 
     Args:
         keys: the image entries; leave the labels out.
-        stylizer, strength, direction, readout, slice_axis, device, batched: as there.
+        stylizer, strength, direction, readout, slice_axis, axes, device, batched: as there.
         allow_missing_keys: do not raise if a key is missing.
     """
 
@@ -41,12 +41,13 @@ class OSASISStylized(MapTransform):
         direction: str = "source_to_target",
         readout: str | None = None,
         slice_axis: int | str = "auto",
+        axes: str = "auto",
         device: str | None = None,
         batched: bool = False,
         allow_missing_keys: bool = False,
     ) -> None:
         super().__init__(keys, allow_missing_keys)
-        self.stylize = OSASISStylize(stylizer, strength, direction, readout, slice_axis, device, batched)
+        self.stylize = OSASISStylize(stylizer, strength, direction, readout, slice_axis, axes, device, batched)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """``data`` with the images of ``keys`` restyled; raises ``OsasisError`` naming the key."""
@@ -61,7 +62,7 @@ class RandOSASISStylized(Randomizable, MapTransform):
 
     Args:
         keys: the image entries; leave the labels out.
-        stylizer, prob, strength, direction, readout, slice_axis, device, batched: as there.
+        stylizer, prob, strength, direction, readout, slice_axis, axes, device, batched: as there.
         allow_missing_keys: do not raise if a key is missing.
     """
 
@@ -76,12 +77,15 @@ class RandOSASISStylized(Randomizable, MapTransform):
         direction: str = "source_to_target",
         readout: str | None = None,
         slice_axis: int | str = "auto",
+        axes: str = "auto",
         device: str | None = None,
         batched: bool = False,
         allow_missing_keys: bool = False,
     ) -> None:
         MapTransform.__init__(self, keys, allow_missing_keys)
-        self.stylize = RandOSASISStylize(stylizer, prob, strength, direction, readout, slice_axis, device, batched)
+        self.stylize = RandOSASISStylize(
+            stylizer, prob, strength, direction, readout, slice_axis, axes, device, batched
+        )
 
     def set_random_state(self, seed: int | None = None, state: np.random.RandomState | None = None) -> Any:
         """Seed the draws; returns self."""

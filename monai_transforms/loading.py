@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
-from functools import lru_cache
+import os
 from multiprocessing import context
 from pathlib import Path
 from threading import Lock
@@ -15,19 +15,35 @@ from nnunet_osasis.errors import OsasisError
 from nnunet_osasis.stylizer import OSASISStylizer
 from nnunet_osasis.stylizer_folder import stylizer_digest
 
+_LOADED: dict[tuple[str, str, str], OSASISStylizer] = {}
 _LOADING = Lock()
 
 
-@lru_cache(maxsize=4)
+def _new_lock() -> None:
+    """A process forked while another thread loads would inherit a lock that nobody opens."""
+    global _LOADING
+    _LOADING = Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_new_lock)
+
+
 def _load(folder: str, digest: str, device: str) -> OSASISStylizer:
-    stylizer = OSASISStylizer.from_pretrained(folder, device=device)
-    if stylizer_digest(folder) != digest:
-        raise OsasisError(
-            "A stylizer folder must not change while transforms use it",
-            found=f"another stylizer in {folder} than when the transform was made",
-            remedy="Make the transform anew, or keep stylizers in folders of their own.",
-        )
-    return stylizer
+    key = folder, digest, device
+    if key in _LOADED:
+        return _LOADED[key]
+    with _LOADING:
+        if key not in _LOADED:
+            stylizer = OSASISStylizer.from_pretrained(folder, device=device)
+            if stylizer_digest(folder) != digest:
+                raise OsasisError(
+                    "A stylizer folder must not change while transforms use it",
+                    found=f"another stylizer in {folder} than when the transform was made",
+                    remedy="Make the transform anew, or keep stylizers in folders of their own.",
+                )
+            _LOADED[key] = stylizer
+    return _LOADED[key]
 
 
 class StylizerHandle:
@@ -73,5 +89,4 @@ class StylizerHandle:
             )
         if self.stylizer is not None:
             return self.stylizer
-        with _LOADING:
-            return _load(self.folder, self.digest, resolve_device(self.device))
+        return _load(self.folder, self.digest, resolve_device(self.device))

@@ -44,12 +44,13 @@ class IntensityRange:
         joint = self.kind == "percentile"
         values = array.reshape(1 if joint else len(array), -1)
         low, high = np.percentile(values, [self.low, self.high], axis=1).astype(np.float64)
+        rare = ~(high > low)  # nearly all values equal: the few others span the range
+        low, high = np.where(rare, values.min(axis=1), low), np.where(rare, values.max(axis=1), high)
         if not (high > low).all():
             flat = int(np.argmin(high > low))
             raise OsasisError(
                 f"{name} must have contrast" + ("" if joint else " in every channel"),
-                found=f"percentiles {self.low:g} and {self.high:g} both at {low[flat]:g}"
-                + ("" if joint else f" in channel {flat}"),
+                found=f"{low[flat]:g} everywhere" + ("" if joint else f" in channel {flat}"),
                 remedy="Leave constant images out.",
             )
         return (float(low[0]), float(high[0])) if joint else (low, high)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from nnunet_osasis.errors import OsasisError
 from nnunet_osasis.image_io import check_array
 from nnunet_osasis.intensity import Bounds, from_unit, to_unit
 
@@ -26,14 +27,17 @@ def stylize_arrays(
     """Restyle images ``(C, H, W)`` of one shape together, or volumes ``(C, D, H, W)`` (slices along ``D``) in turn.
 
     Args:
-        arrays: native units. strengths: one per array, in [0, 1]; 0 returns an equal copy.
+        arrays: native units. strengths: one per array, in [0, 1]; 0 returns the same values as float32.
         direction, readout: as in ``OSASISStylizer.stylize``.
 
     Returns:
         float32 arrays, native units; what lay outside an image's intensity range keeps its excess.
 
-    Raises ``OsasisError`` for wrong rank or channels, NaN, infinity, or a constant image where ranges are per image.
+    Raises ``OsasisError`` for wrong rank or channels, NaN, infinity, a constant image where ranges are per image, or
+    another number of strengths than of arrays.
     """
+    if len(strengths) != len(arrays):
+        raise OsasisError("Every image needs a strength", found=f"{len(strengths)} for {len(arrays)} images")
     for array in arrays:
         check_array(array, channels=stylizer.in_channels)
     results = [array.astype(np.float32) for array in arrays]
@@ -41,7 +45,8 @@ def stylize_arrays(
     bounds = {i: stylizer.config.intensity.bounds(arrays[i]) for i in wanted}
 
     def restyle(images: torch.Tensor, strength: float | list[float], *, joint: bool = False) -> torch.Tensor:
-        return stylizer.stylize(images, strength=strength, direction=direction, readout=readout, joint=joint).cpu()
+        there = images.to(stylizer.device)
+        return stylizer.stylize(there, strength=strength, direction=direction, readout=readout, joint=joint).cpu()
 
     if wanted and all(array.shape == arrays[0].shape and array.ndim == 3 for array in arrays):
         batch = torch.stack([_unit(arrays[i], bounds[i]) for i in wanted])

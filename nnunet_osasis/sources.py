@@ -31,7 +31,7 @@ def folder_arrays(folder: str | Path) -> NamedArrays:
 def read_in_slices(path: str | Path) -> np.ndarray:
     """``(C, H, W)``, or ``(C, D, H, W)`` with the axis to cut along in front."""
     loaded = read_image(path)
-    return slices_first(loaded.array, slice_axis(loaded.spacing))
+    return slices_first(loaded.array, slice_axis(loaded.spacing, loaded.array.shape[1:]))
 
 
 def _slices(array: np.ndarray) -> list[np.ndarray]:

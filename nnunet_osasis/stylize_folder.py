@@ -69,7 +69,7 @@ def stylize_folder(
             continue
         loaded = read_image(path)
         try:
-            axis = slice_axis(loaded.spacing)
+            axis = slice_axis(loaded.spacing, loaded.array.shape[1:])
             sliced = slices_first(loaded.array, axis)
             stylized = stylizer.stylize_array(sliced, strength=strength, direction=direction)
             stylized = slices_back(stylized, axis)

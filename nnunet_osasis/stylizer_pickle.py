@@ -13,6 +13,7 @@ import safetensors.torch
 import torch
 
 from nnunet_osasis.autoencoder import DiffusionAutoencoder
+from nnunet_osasis.cli import resolve_device
 from nnunet_osasis.presets import as_json
 from nnunet_osasis.readout import ColorMap
 from nnunet_osasis.spn import StructurePreservingNetwork
@@ -41,7 +42,7 @@ def pack(stylizer: OSASISStylizer) -> tuple[str, bytes]:
 
 
 def unpack(text: str, data: bytes) -> OSASISStylizer:
-    """Back from :func:`pack`, on the same device."""
+    """Back from :func:`pack`, on the same device. Raises ``OsasisError`` when this machine has none of its kind."""
     from nnunet_osasis.stylizer import OSASISStylizer
     from nnunet_osasis.stylizer_folder import read_config
 
@@ -62,7 +63,7 @@ def unpack(text: str, data: bytes) -> OSASISStylizer:
         autoencoder, decoder, spn,
         reference=tensors["reference"].numpy(), maps=maps, config=read_config(values["config"]), card=values["card"],
     )  # fmt: skip
-    return stylizer.to(values["device"])
+    return stylizer.to(resolve_device(values["device"]))
 
 
 def _plain(config: dict) -> dict:

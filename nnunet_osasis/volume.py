@@ -16,17 +16,20 @@ ANISOTROPIC = 1.05
 anisotropy."""
 
 
-def slice_axis(spacing: Sequence[float] | None) -> int:
+def slice_axis(spacing: Sequence[float] | None, shape: Sequence[int] = ()) -> int:
     """The spatial axis (0, 1 or 2 of ``(Z, Y, X)``) that slices are stacked along.
 
-    It is the axis of the largest spacing, so that slices are as sharp as the scan allows; the first one where spacing
-    is missing or isotropic. nnU-Net's planner moves the same axis to the front.
+    An only axis of length 1 is that axis: what is left of it is one image. Else it is the axis of the largest spacing,
+    so that slices are as sharp as the scan allows; the first one where spacing is missing or isotropic. nnU-Net's
+    planner moves the same axis to the front.
 
-    >>> slice_axis((1.0, 1.0, 5.0)), slice_axis((1.0, 1.0, 1.0)), slice_axis(None)
-    (2, 0, 0)
+    >>> slice_axis((1.0, 1.0, 5.0)), slice_axis((1.0, 1.0, 1.0)), slice_axis(None, (30, 30, 1))
+    (2, 0, 2)
 
     Raises ``OsasisError`` unless spacings are three positive numbers.
     """
+    if list(shape).count(1) == 1:
+        return list(shape).index(1)
     if spacing is None:
         return 0
     values = np.asarray(spacing, dtype=np.float64)

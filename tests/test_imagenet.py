@@ -57,11 +57,11 @@ def test_hugging_faces_cache_is_used(caches, trained):
     path = in_hugging_face_cache(caches[0]) / "model.safetensors"
     save_file(trained, path)
     network = PraNet(backbone=BACKBONE)
-    head = network.decoder.head.weight.clone()
+    head = network.decoder.seg_layers[0].weight.clone()
     assert load_imagenet_weights(network) == path
     assert torch.equal(network.encoder.state_dict()["conv1.0.weight"], trained["conv1.0.weight"])
     assert torch.equal(network.encoder.state_dict()["layer4.0.conv2.weight"], trained["layer4.0.conv2.weight"])
-    assert torch.equal(network.decoder.head.weight, head)
+    assert torch.equal(network.decoder.seg_layers[0].weight, head)
 
 
 @pytest.mark.parametrize("name", ["as-in-the-address", "older"])

@@ -160,3 +160,17 @@ def test_targets_of_another_shape_are_refused(options, logits, target):
 def test_an_even_window_is_refused():
     with pytest.raises(OsasisError, match="got 30"):
         StructureLoss(window=30)
+
+
+def test_soft_masks_count_as_they_are_and_foreign_values_are_refused():
+    logits = torch.randn(1, 1, 12, 12)
+    soft, hard = torch.full((1, 1, 12, 12), 0.7), torch.ones(1, 1, 12, 12)
+    losses = [StructureLoss()(logits, target).item() for target in (soft, hard, 0 * hard)]
+    assert len({round(loss, 4) for loss in losses}) == 3
+    assert StructureLoss()(logits, hard.bool()).item() == pytest.approx(losses[1])
+    for target in (255 * hard, -hard):
+        with pytest.raises(OsasisError, match="between 0 and 1"):
+            StructureLoss()(logits, target)
+    with pytest.raises(OsasisError, match="between 0 and 2"):
+        StructureLoss()(torch.randn(1, 3, 12, 12), 3 * hard)
+    assert StructureLoss(ignore_label=3)(torch.randn(1, 3, 12, 12), 3 * hard).item() == 0

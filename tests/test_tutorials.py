@@ -43,3 +43,10 @@ def test_volumes(tmp_path: Path) -> None:
     dice = tutorial.main(arguments(tutorial, tmp_path, tmp_path / "stylizer"))
     assert 0 <= dice <= 1
     assert (tmp_path / "look/batch.png").stat().st_size > 10_000
+
+
+@pytest.mark.parametrize("name", ["monai_2d", "monai_3d"])
+def test_half_of_ones_own_data_is_not_enough(tmp_path: Path, name: str, capsys: pytest.CaptureFixture) -> None:
+    with pytest.raises(SystemExit):
+        load(name).main(["--output", str(tmp_path / "look"), "--images", str(tmp_path)])
+    assert "--stylizer or --style" in capsys.readouterr().err

@@ -33,6 +33,12 @@ def test_the_coarsest_axis_is_cut_along(spacing: tuple | None, axis: int) -> Non
     assert slice_axis(spacing) == axis
 
 
+def test_a_single_slice_is_not_cut_into_lines() -> None:
+    assert slice_axis(None, (30, 1, 20)) == slice_axis((5.0, 1.0, 1.0), (30, 1, 20)) == 1
+    assert slice_axis((5.0, 1.0, 1.0), (1, 1, 20)) == 0
+    assert slice_axis((1.0, 1.0, 5.0), (30, 20, 20)) == 2
+
+
 @pytest.mark.parametrize("spacing", [(1, 1), (1, 1, 0), (1, -1, 1), (1, float("nan"), 1)])
 def test_an_impossible_spacing_is_refused(spacing: tuple) -> None:
     with pytest.raises(OsasisError, match="spacing"):
@@ -171,6 +177,14 @@ def test_channels_with_units_of_their_own_are_scaled_by_themselves() -> None:
     assert infer_range([volume[[0, 1, 1]]], ["ZScoreNormalization"] * 3).kind == "channel_percentile"
     with pytest.raises(OsasisError, match="channel 1"):
         intensity.bounds(volume * np.array([1, 0])[:, None, None, None])
+
+
+def test_nearly_constant_images_have_a_range() -> None:
+    image = np.zeros((1, 40, 40), np.float32)
+    image[0, 3, 4] = 7
+    assert IntensityRange("percentile", 0.5, 99.5).bounds(image) == (0, 7)
+    with pytest.raises(OsasisError, match="0 everywhere"):
+        IntensityRange("percentile", 0.5, 99.5).bounds(image * 0)
 
 
 def test_a_ct_window_needs_every_channel_to_be_ct() -> None:

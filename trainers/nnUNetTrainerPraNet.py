@@ -57,9 +57,16 @@ class nnUNetTrainerPraNet(NetworkTraining, nnUNetTrainer):
 
     def initialize(self) -> None:
         super().initialize()
-        self.bare_network.set_exclusive(not self.label_manager.has_regions)
+        self._tell_regions()
         if self.starts_from_imagenet:
             self._load_imagenet_weights()
+
+    def on_train_start(self) -> None:
+        super().on_train_start()
+        self._tell_regions()  # -pretrained_weights may come from a model with the other kind of labels
+
+    def _tell_regions(self) -> None:
+        self.bare_network.set_exclusive(not self.label_manager.has_regions)
 
     def load_checkpoint(self, filename_or_checkpoint) -> None:
         self.starts_from_imagenet = False  # continuing and validating need no file of ImageNet weights

@@ -21,7 +21,7 @@ matplotlib.use("Agg")
 
 import matplotlib.pyplot as plt
 import torch
-from monai.data import CacheDataset, DataLoader, decollate_batch
+from monai.data import CacheDataset, DataLoader, PILReader, decollate_batch
 from monai.losses import DiceCELoss
 from monai.metrics import DiceMetric
 from monai.networks.nets import UNet
@@ -67,6 +67,16 @@ def pairs(images: Path, masks: Path) -> list[dict[str, Path]]:
     return [{"image": path, "label": by_stem[path.stem]} for path in sorted(images.iterdir())]
 
 
+def as_colour(image: Image.Image) -> Image.Image:
+    """Three channels, whatever the file has."""
+    return image.convert("RGB")
+
+
+def as_grey(mask: Image.Image) -> Image.Image:
+    """One channel, whatever the file has."""
+    return mask.convert("L")
+
+
 def make_network(name: str) -> torch.nn.Module:
     """Networks that return one map of logits; PraNet and UNet++ come with this package."""
     if name == "pranet":
@@ -101,6 +111,9 @@ def main(argv: list[str] | None = None) -> float:
     parser.add_argument("--size", type=int, default=96)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     args = parser.parse_args(argv)
+    own = (args.images, args.masks, args.test_images, args.test_masks)
+    if any(own) and not (all(own) and (args.stylizer or args.style)):
+        parser.error("give --images, --masks, --test-images, --test-masks, and --stylizer or --style")
     args.output.mkdir(parents=True, exist_ok=True)
     if args.images is None:
         write_phantom(args, args.output / "data")
@@ -113,10 +126,11 @@ def main(argv: list[str] | None = None) -> float:
     set_determinism(0)
     keys = ["image", "label"]
     load = [
-        LoadImaged(keys, reader="PILReader"),
+        LoadImaged("image", reader=PILReader(converter=as_colour)),
+        LoadImaged("label", reader=PILReader(converter=as_grey)),
         EnsureChannelFirstd(keys),
         Resized(keys, (args.size, args.size), mode=("area", "nearest")),
-        AsDiscreted("label", threshold=127),
+        AsDiscreted("label", threshold=0.5),  # masks of 0 and 1 or of 0 and 255
     ]
     prepare = [ScaleIntensityRanged("image", 0, 255, 0, 1, clip=True), EnsureTyped(keys)]
     augment = [

@@ -96,6 +96,9 @@ def main(argv: list[str] | None = None) -> float:
     parser.add_argument("--epochs", type=int, default=15)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     args = parser.parse_args(argv)
+    own = (args.images, args.masks, args.test_images, args.test_masks)
+    if any(own) and not (all(own) and (args.stylizer or args.style)):
+        parser.error("give --images, --masks, --test-images, --test-masks, and --stylizer or --style")
     args.output.mkdir(parents=True, exist_ok=True)
     if args.images is None:
         write_phantom(args, args.output / "data")

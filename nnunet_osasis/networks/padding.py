@@ -7,6 +7,18 @@ from collections.abc import Sequence
 import torch
 from torch.nn import functional as F
 
+from nnunet_osasis.errors import OsasisError
+
+
+def check_input(image: torch.Tensor, channels: int, axes: int) -> None:
+    """Raise ``OsasisError`` unless ``image`` is a batch ``(B, channels, *spatial)`` with ``axes`` spatial axes."""
+    if image.ndim != axes + 2 or image.shape[1] != channels:
+        raise OsasisError(
+            f"This network takes (B, {channels}, {'H, W' if axes == 2 else 'H, W, D'})",
+            found=tuple(image.shape),
+            remedy="Add the batch axis, or make the network with that in_channels.",
+        )
+
 
 def pad_to_multiple(image: torch.Tensor, multiple: int, *, minimum: int = 1) -> torch.Tensor:
     """``(B, C, *spatial)`` with every side grown to a multiple of ``multiple`` and to ``minimum`` at least.

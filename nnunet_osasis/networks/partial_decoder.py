@@ -30,7 +30,8 @@ class ParallelPartialDecoder(nn.Module):
         self.lift_16 = conv_norm(2 * channels, 2 * channels, 3)
         self.join_8 = conv_norm(3 * channels, 3 * channels, 3)
         self.smooth = conv_norm(3 * channels, 3 * channels, 3)
-        self.head = nn.Conv2d(3 * channels, out_channels, 1)
+        # nnU-Net's name for what it does not take over from a model of other classes
+        self.seg_layers = nn.ModuleList([nn.Conv2d(3 * channels, out_channels, 1)])
 
     def forward(self, at_8: torch.Tensor, at_16: torch.Tensor, at_32: torch.Tensor) -> torch.Tensor:
         """Three ``(B, channels, h, w)`` at strides 8, 16 and 32 to the global map S_g: logits
@@ -40,4 +41,4 @@ class ParallelPartialDecoder(nn.Module):
         gated_8 = self.gate_8_by_32(resize(up_32, at_8)) * self.gate_8_by_16(resize(at_16, at_8)) * at_8
         joined_16 = self.join_16(torch.cat([gated_16, self.lift_32(up_32)], dim=1))
         joined_8 = self.join_8(torch.cat([gated_8, self.lift_16(resize(joined_16, at_8))], dim=1))
-        return self.head(self.smooth(joined_8))
+        return self.seg_layers[0](self.smooth(joined_8))

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from nnunet_osasis.errors import OsasisError
-from nnunet_osasis.networks.padding import crop_to, pad_to_multiple
+from nnunet_osasis.networks.padding import check_input, crop_to, pad_to_multiple
 from nnunet_osasis.networks.partial_decoder import ParallelPartialDecoder, resize
 from nnunet_osasis.networks.receptive_field import ReceptiveFieldBlock
 from nnunet_osasis.networks.reverse_attention import ReverseAttentionBranch
@@ -33,7 +33,8 @@ class PraNet(nn.Module):
         exclusive: whether the channels are softmax classes, channel 0 the background, or sigmoid regions. None means
             classes when there is more than one channel. Travels with the weights, see :meth:`set_exclusive`.
 
-    Raises ``OsasisError`` for a backbone that timm does not know or that lacks one of the strides.
+    Raises ``OsasisError`` for a backbone that timm does not know or that lacks one of the strides, and for images of
+    another kind.
     """
 
     encoder: Any  # timm's wrapper, which tells the channels and strides of its features
@@ -74,6 +75,7 @@ class PraNet(nn.Module):
 
     def forward(self, image: torch.Tensor) -> torch.Tensor | list[torch.Tensor]:
         """``(B, in_channels, H, W)`` to logits, see the class."""
+        check_input(image, self.in_channels, 2)
         padded = pad_to_multiple(image, _STRIDES[-1], minimum=_MINIMUM)
         features = self.encoder(padded)
         at_8, at_16, at_32 = (features[stage] for stage in self.stages)

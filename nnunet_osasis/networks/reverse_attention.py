@@ -35,11 +35,12 @@ class ReverseAttentionBranch(nn.Module):
         layers: list[nn.Module] = [conv_norm(in_channels, width, 1)]
         for _ in range(depth):
             layers += [conv_norm(width, width, kernel), nn.ReLU()]
-        layers.append(nn.Conv2d(width, out_channels, head_kernel, padding=head_kernel // 2))
         self.layers = nn.Sequential(*layers)
+        # nnU-Net's name for what it does not take over from a model of other classes
+        self.seg_layers = nn.ModuleList([nn.Conv2d(width, out_channels, head_kernel, padding=head_kernel // 2)])
 
     def forward(self, features: torch.Tensor, coarser: torch.Tensor, exclusive: torch.Tensor) -> torch.Tensor:
         """Features ``(B, in_channels, H, W)`` and a coarser (or global) map ``(B, K, h, w)`` to a finer map
         ``(B, K, H, W)``; all maps are logits."""
         coarser = resize(coarser, features)
-        return coarser + self.layers(features * reverse_attention(coarser, exclusive))
+        return coarser + self.seg_layers[0](self.layers(features * reverse_attention(coarser, exclusive)))

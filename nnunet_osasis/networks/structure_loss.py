@@ -21,9 +21,10 @@ from nnunet_osasis.errors import OsasisError
 class StructureLoss(nn.Module):
     """Errors near boundaries cost more. Targets are nnU-Net's.
 
-    Classes (``regions=False``): targets ``(B, 1, H, W)``, integer-valued. One channel of logits is the foreground's
-    sigmoid; K channels are a softmax, the cross entropy weighted by the class with the nearest boundary, the IoU
-    averaged over the classes but background. Two channels give what one channel ``l_1 - l_0`` gives.
+    Classes (``regions=False``): targets ``(B, 1, H, W)``. One channel of logits is the foreground's sigmoid, its target
+    the foreground's share of a pixel in [0, 1], which may be soft. K channels are a softmax, targets the classes 0 to
+    K - 1: the cross entropy is weighted by the class with the nearest boundary, the IoU averaged over the classes but
+    background. Two channels give what one channel ``l_1 - l_0`` gives.
 
     Regions: targets ``(B, R, H, W)`` of 0 and 1; every region is a binary problem, and the mean over them is taken.
 
@@ -32,7 +33,7 @@ class StructureLoss(nn.Module):
             regions the last of ``(B, R + 1, H, W)`` target channels marks them, whatever the label is.
         window: side of the neighbourhood in pixels, odd. ``gain``: weight of the boundary.
 
-    Raises ``OsasisError`` for an even window and for targets whose shape does not fit the logits.
+    Raises ``OsasisError`` for an even window and for targets whose shape or values do not fit the logits.
     """
 
     def __init__(
@@ -73,8 +74,18 @@ class StructureLoss(nn.Module):
         valid = torch.ones_like(target, dtype=torch.float32)
         if self.ignore_label is not None:
             valid = (target != self.ignore_label).float()
+        highest = max(channels - 1, 1)
+        counted = target[valid.bool()]
+        if counted.numel() and not (counted.min() >= 0 and counted.max() <= highest):
+            raise OsasisError(
+                f"For {channels} channel(s) of logits targets lie between 0 and {highest}",
+                found=f"values from {counted.min().item():g} to {counted.max().item():g}",
+                remedy="Divide 8-bit masks by 255; name the ignore label.",
+            )
+        if channels == 1:
+            return target.float() * valid, valid
         # Foreground only: a background plane would see a boundary at the image's edge, where the window is half empty.
-        classes = torch.arange(1, max(channels, 2), device=target.device).view(1, -1, 1, 1)
+        classes = torch.arange(1, channels, device=target.device).view(1, -1, 1, 1)
         return (target == classes).float() * valid, valid
 
     def _weight(self, truth: torch.Tensor) -> torch.Tensor:

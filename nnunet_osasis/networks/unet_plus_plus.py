@@ -9,11 +9,19 @@ from monai.networks.nets import BasicUNetPlusPlus
 from torch import nn
 
 from nnunet_osasis.errors import OsasisError
-from nnunet_osasis.networks.padding import crop_to, pad_to_multiple
+from nnunet_osasis.networks.padding import check_input, crop_to, pad_to_multiple
 
 _LEVELS = 5
 _MULTIPLE = 16  # four halvings
-_MINIMUM = 32  # two per axis at the bottom: instance norm needs more than one value
+_LEAST = 32  # on one axis at least: instance norm needs more than one value at the bottom
+
+
+class _Heads(nn.Module):
+    """The output layers, X 0,1's first; nnU-Net knows by the name what not to take from a model of other classes."""
+
+    def __init__(self, layers: list[nn.Module]) -> None:
+        super().__init__()
+        self.seg_layers = nn.ModuleList(layers)
 
 
 class UNetPlusPlus(nn.Module):
@@ -28,7 +36,7 @@ class UNetPlusPlus(nn.Module):
         features: channels of the five levels, then of the last decoder node.
         dropout: probability in [0, 1).
 
-    Raises ``OsasisError`` for another number of features or of dimensions.
+    Raises ``OsasisError`` for another number of features or of dimensions, and for images of another kind.
     """
 
     def __init__(
@@ -46,7 +54,7 @@ class UNetPlusPlus(nn.Module):
             raise OsasisError("UNet++ works on images or volumes", found=f"spatial_dims={spatial_dims}")
         if len(features) != 6:
             raise OsasisError("UNet++ takes six numbers of features, five levels and the last node", found=features)
-        self.deep_supervision = deep_supervision
+        self.in_channels, self.spatial_dims, self.deep_supervision = in_channels, spatial_dims, deep_supervision
         self.nested = BasicUNetPlusPlus(
             spatial_dims=spatial_dims,
             in_channels=in_channels,
@@ -55,13 +63,23 @@ class UNetPlusPlus(nn.Module):
             deep_supervision=True,
             dropout=dropout,
         )
+        self.heads = _Heads([getattr(self.nested, f"final_conv_0_{j}") for j in range(1, _LEVELS)])
+        for j in range(1, _LEVELS):
+            delattr(self.nested, f"final_conv_0_{j}")
 
     def forward(self, image: torch.Tensor) -> torch.Tensor | list[torch.Tensor]:
         """``(B, in_channels, *spatial)`` to logits, see the class."""
-        row = self._top_row(pad_to_multiple(image, _MULTIPLE, minimum=_MINIMUM))
-        if not self.deep_supervision:
-            return crop_to(self.nested.final_conv_0_4(row[4]), image.shape[2:])
-        return [crop_to(getattr(self.nested, f"final_conv_0_{j}")(row[j]), image.shape[2:]) for j in (4, 3, 2, 1)]
+        check_input(image, self.in_channels, self.spatial_dims)
+        size = image.shape[2:]
+        grown = pad_to_multiple(image, _MULTIPLE, minimum=_LEAST if max(size) <= _MULTIPLE else 1)
+        row, heads = self._top_row(grown), self.heads.seg_layers
+        if self.deep_supervision:
+            return [crop_to(heads[j - 1](row[j]), size) for j in (4, 3, 2, 1)]
+        best = crop_to(heads[-1](row[-1]), size)
+        if self.training:
+            # Heads without a gradient make DistributedDataParallel wait for one; this gives them zero.
+            best = best + 0.0 * sum(p.sum() for head in heads[:-1] for p in head.parameters())
+        return best
 
     def _top_row(self, image: torch.Tensor) -> list[torch.Tensor]:
         """The nodes ``X 0,0 ... X 0,4`` at full size: ``X i,j = H([X i,0 ... X i,j-1, up(X i+1,j-1)])``.

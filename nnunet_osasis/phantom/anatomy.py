@@ -33,8 +33,8 @@ def draw_anatomy(
 ) -> Anatomy:
     """Draw body ``seed``: the same seed gives the same body, at any sampling.
 
-    The body is an elliptic cylinder of fat and muscle with two organs, a spine, a fluid space, vessels and one or two
-    lesions inside an organ; everything changes smoothly from slice to slice.
+    The body is an ellipsoid of fat and muscle that tapers towards the first and the last slice, with two organs, a
+    fluid space, vessels and one or two lesions inside an organ; everything changes smoothly from slice to slice.
     """
     rng = np.random.default_rng(seed)
     z, y, x = (np.linspace(-1, 1, n) for n in shape)
@@ -52,20 +52,21 @@ def draw_anatomy(
         distance = (np.sqrt((local**2).sum(0)) - 1) * radii[1:].min()
         return 1 / (1 + np.exp(np.clip(distance / soft, -50, 50)))
 
-    body = np.array([4.0, *rng.uniform(0.66, 0.82, 2)])
+    body = np.array([1.15, *rng.uniform(0.66, 0.82, 2)])  # tapers to half its width: heads and limbs end
     paint(FAT, ellipsoid(np.zeros(3), body))
-    paint(MUSCLE, ellipsoid(np.zeros(3), body * np.array([1, 0.86, 0.88])))
+    within = ellipsoid(np.zeros(3), body * np.array([0.97, 0.86, 0.88]))
+    paint(MUSCLE, within)
     organs = []
     for side in (-1, 1):
         centre = np.array([rng.uniform(-0.3, 0.3), rng.uniform(-0.15, 0.1), side * rng.uniform(0.25, 0.36)])
         radii = np.array([rng.uniform(0.7, 1.1), rng.uniform(0.28, 0.4), rng.uniform(0.2, 0.28)])
         organs.append((centre, radii, rng.uniform(-0.5, 0.5)))
-        paint(ORGAN, ellipsoid(*organs[-1]))
-    paint(FLUID, ellipsoid(np.array([0.0, 0.45, 0.0]), np.array([3.0, 0.07, 0.07])))
+        paint(ORGAN, within * ellipsoid(*organs[-1]))
+    paint(FLUID, within * ellipsoid(np.array([0.0, 0.3, 0.0]), np.array([0.9, 0.07, 0.07])))
     sway = rng.uniform(-0.15, 0.15, 2)
     for side in (-1, 1):
         offset = np.stack([points[1] + 0.25 - sway[0] * points[0], points[2] - side * 0.06 - sway[1] * points[0]])
-        paint(VESSEL, 1 / (1 + np.exp((np.sqrt((offset**2).sum(0)) - 0.045) / soft)))
+        paint(VESSEL, within / (1 + np.exp((np.sqrt((offset**2).sum(0)) - 0.045) / soft)))
     lesion = np.zeros(shape)
     for centre, radii, _ in organs[: rng.integers(1, 3)]:
         place = centre + rng.uniform(-0.3, 0.3, 3) * radii

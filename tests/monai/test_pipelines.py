@@ -30,7 +30,6 @@ from monai.transforms import (
     RandFlipd,
     Rotate90d,
     Spacingd,
-    Transposed,
 )
 from specimens import SIZE, draw, stylize_on
 
@@ -48,7 +47,6 @@ def test_in_a_compose_only_the_images_change(stylizer_folder: Path, image_folder
         [
             LoadImaged(keys=["image", "label"], reader="PILReader"),
             EnsureChannelFirstd(keys=["image", "label"]),
-            Transposed(keys=["image", "label"], indices=[0, 2, 1]),
             OSASISStylized(keys="image", stylizer=stylizer_folder),
         ]
     )
@@ -150,7 +148,9 @@ def test_picklable_and_small(stylizer_folder: Path) -> None:
 
 @pytest.mark.parametrize("method", ["fork", "spawn"])
 def test_workers_give_the_same_pixels(stylizer_folder: Path, method: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    pipeline = Compose([OSASISStylized("image", stylizer_folder), EnsureTyped(["image", "label"])])
+    pipeline = Compose(
+        [OSASISStylized("image", stylizer_folder, readout="local_affine"), EnsureTyped(["image", "label"])]
+    )
     dataset = Dataset(items(4), pipeline)
     expected = torch.stack([dataset[i]["image"].as_tensor() for i in range(4)])
     loader = DataLoader(dataset, batch_size=2, num_workers=2, multiprocessing_context=method)
@@ -184,10 +184,38 @@ def test_weights_are_loaded_once_per_process_by_many_threads(
         return original(cls, *args, **options)
 
     monkeypatch.setattr(OSASISStylizer, "from_pretrained", classmethod(counting))
-    loading_module._load.cache_clear()
+    loading_module._LOADED.clear()
     pipeline = Compose([OSASISStylized("image", stylizer_folder), OSASISStylized("image", str(stylizer_folder))])
     CacheDataset(items(8), pipeline, num_workers=4, progress=False)
     assert len(loads) == 1
+
+
+def test_a_fork_during_loading_does_not_hang(stylizer_folder: Path) -> None:
+    context = multiprocessing.get_context("fork")
+    queue = context.SimpleQueue()
+    loading_module._LOADED.clear()
+    with loading_module._LOADING:  # as another thread would hold it
+        worker = context.Process(target=stylize_on, args=("cpu", stylizer_folder, queue))
+        worker.start()
+        worker.join(60)
+    assert worker.exitcode == 0
+    assert queue.get() == "ran"
+
+
+def test_many_stylizers_stay_loaded(stylizer_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folders = []
+    for i in range(6):
+        stylizer = OSASISStylizer.from_pretrained(stylizer_folder).configured(strength=1 - i / 10)
+        folders.append(stylizer.save_pretrained(tmp_path / str(i)))
+    loads = []
+    original = OSASISStylizer.from_pretrained.__func__
+    counting = classmethod(lambda cls, folder, **options: loads.append(folder) or original(cls, folder, **options))
+    monkeypatch.setattr(OSASISStylizer, "from_pretrained", counting)
+    transforms = [OSASISStylize(folder) for folder in folders]
+    for _ in range(2):
+        for transform in transforms:
+            transform(draw(0))
+    assert len(loads) == 6
 
 
 # --- what surrounds it in a pipeline ---------------------------------------------------------------------------------

@@ -6,15 +6,24 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import SimpleITK as sitk
 import torch
-from monai.data import MetaTensor
-from monai.transforms import Randomizable, RandomizableTransform, Transform
-from specimens import SIZE, draw
+from monai.data import MetaTensor, list_data_collate
+from monai.transforms import (
+    Compose,
+    EnsureChannelFirst,
+    LoadImage,
+    Randomizable,
+    RandomizableTransform,
+    Transform,
+)
+from PIL import Image
+from specimens import SIZE, build_tiny, draw
 
 import monai_transforms
 from monai_transforms import OSASISStylize, OSASISStylized, RandOSASISStylize, RandOSASISStylized
 from nnunet_osasis import OsasisError, OSASISStylizer
-from nnunet_osasis.volume import slices_first
+from nnunet_osasis.image_io import read_image
 
 KINDS = {
     "numpy": np.asarray,
@@ -33,13 +42,49 @@ def scan(shape: tuple[int, ...], seed: int = 0) -> np.ndarray:
 @pytest.mark.parametrize("readout", ["pair", "local_affine"])
 def test_same_pixels_as_the_stylizer_bit_for_bit(stylizer_folder: Path, readout: str) -> None:
     stylizer = OSASISStylizer.from_pretrained(stylizer_folder)
-    image, volume = draw(1).astype(np.float32), scan((3, 20, 24, 6))
+    image, volume = scan((3, 20, 33)), scan((3, 20, 24, 6))
+    expected = stylizer.stylize_array(np.moveaxis(volume, -1, 1), readout=readout)
     for source in (stylizer_folder, str(stylizer_folder), stylizer):
         transform = OSASISStylize(source, readout=readout)
         assert np.array_equal(transform(image), stylizer.stylize_array(image, readout=readout))
-        as_itk = np.ascontiguousarray(volume.transpose(0, 3, 2, 1))  # MONAI keeps (X, Y, Z), SimpleITK (Z, Y, X)
-        expected = stylizer.stylize_array(as_itk, readout=readout).transpose(0, 3, 2, 1)
-        assert np.array_equal(transform(volume), expected)
+        assert np.array_equal(transform(volume), np.moveaxis(expected, 1, -1))
+
+
+@pytest.fixture(scope="module")
+def grey_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("grey") / "s"
+    build_tiny(folder, channels=1)
+    return folder
+
+
+@pytest.mark.parametrize("name", ["picture.png", "scan.nii.gz"])
+def test_files_read_by_monai_come_out_as_osasis_stylize_writes_them(
+    stylizer_folder: Path, grey_folder: Path, tmp_path: Path, name: str
+) -> None:
+    """MONAI's readers return (X, Y, Z); the networks must still see a picture the way up it was trained on."""
+    path = tmp_path / name
+    if name.endswith("png"):
+        folder, reader = stylizer_folder, "PILReader"
+        Image.fromarray(np.moveaxis(draw(3, size=45)[:, :30], 0, -1)).save(path)
+    else:
+        folder, reader = grey_folder, "NibabelReader"
+        image = sitk.GetImageFromArray(scan((1, 6, 30, 45))[0])
+        image.SetSpacing((1.0, 1.0, 4.0))
+        sitk.WriteImage(image, path)
+    stylizer = OSASISStylizer.from_pretrained(folder).configured(readout="local_affine")
+    expected = stylizer.stylize_array(read_image(path).array)
+    found = Compose([LoadImage(reader=reader), EnsureChannelFirst(), OSASISStylize(stylizer)])(path)
+    back = np.asarray(found).transpose(0, *range(found.ndim - 1, 0, -1))
+    np.testing.assert_allclose(back, expected, atol=1e-3)
+    xyz, hwd = (np.asarray(OSASISStylize(stylizer, axes=axes)(found)) for axes in ("xyz", "hwd"))
+    assert np.abs(xyz - hwd).max() > 0.1
+
+
+def test_an_image_and_its_single_slice_volume_agree(stylizer_folder: Path) -> None:
+    image = scan((3, 20, 33))
+    for axes in ("xyz", "hwd"):
+        transform = OSASISStylize(stylizer_folder, readout="local_affine", axes=axes)
+        np.testing.assert_array_equal(transform(image[..., None])[..., 0], transform(image))
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
@@ -83,13 +128,16 @@ def test_the_input_is_left_alone(stylizer_folder: Path) -> None:
 
 
 @pytest.mark.parametrize("axis", [0, 1, 2, -1, -3])
-def test_volumes_are_cut_along_the_chosen_axis(stylizer: OSASISStylizer, axis: int) -> None:
+@pytest.mark.parametrize(("axes", "order"), [("hwd", (2, 0, 1)), ("xyz", (2, 1, 0))])
+def test_volumes_are_cut_along_the_chosen_axis(
+    stylizer: OSASISStylizer, axis: int, axes: str, order: tuple[int, ...]
+) -> None:
     volume = scan((3, 12, 10, 8))
-    found = OSASISStylize(stylizer, slice_axis=axis, readout="local_affine")(volume)
-    as_itk = slices_first(volume.transpose(0, 3, 2, 1), 2 - axis % 3)
-    expected = stylizer.stylize_array(np.ascontiguousarray(as_itk), readout="local_affine")
-    back = np.moveaxis(expected, 1, 3 - axis % 3).transpose(0, 3, 2, 1)
-    assert np.array_equal(found, back)
+    found = OSASISStylize(stylizer, slice_axis=axis, axes=axes, readout="local_affine")(volume)
+    front = axis % 3
+    places = [0, front + 1, *(i + 1 for i in order if i != front)]
+    expected = stylizer.stylize_array(np.ascontiguousarray(volume.transpose(places)), readout="local_affine")
+    assert np.array_equal(found, expected.transpose(np.argsort(places)))
 
 
 @pytest.mark.parametrize(("spacing", "axis"), [((5, 1, 1), 0), ((1, 5, 1), 1), ((1, 1, 5), 2), ((1, 1, 1), 2)])
@@ -102,10 +150,28 @@ def test_by_default_volumes_are_cut_along_the_coarsest_axis(
     assert torch.equal(auto(volume).affine, volume.affine)
 
 
+def test_volumes_whose_metadata_knows_two_axes_are_cut_along_the_last(stylizer: OSASISStylizer) -> None:
+    """MONAI counts a volume that gained its channel axis later as two-dimensional."""
+    volume = EnsureChannelFirst(channel_dim="no_channel")(np.zeros((20, 24, 6), np.float32))
+    rgb = MetaTensor(volume.expand(3, -1, -1, -1) + torch.as_tensor(scan((3, 20, 24, 6))), meta=volume.meta)
+    stacked = torch.stack([MetaTensor(scan((3, 20, 24), seed)) for seed in range(4)], dim=-1)
+    for image in (rgb, stacked):
+        chosen = OSASISStylize(stylizer, slice_axis=2, readout="local_affine")(image)
+        assert torch.equal(OSASISStylize(stylizer, readout="local_affine")(image), chosen)
+
+
 def test_strength_zero_is_the_identity(stylizer_folder: Path) -> None:
-    image = draw(1)
-    assert np.array_equal(OSASISStylize(stylizer_folder, strength=0)(image), image)
-    assert np.array_equal(RandOSASISStylize(stylizer_folder, prob=1, strength=0.0)(image), image)
+    for image in (draw(1), draw(1) / 3.0, draw(1).astype(np.int32) + 2**24, torch.rand(3, 8, 8, dtype=torch.float64)):
+        found = OSASISStylize(stylizer_folder, strength=0)(image)
+        assert np.array_equal(found, image)
+        assert found is not image
+        assert np.array_equal(RandOSASISStylize(stylizer_folder, prob=1, strength=0.0)(image), image)
+    batch = np.stack([scan((3, 8, 8), seed) / 3.0 for seed in range(8)]).astype(np.float64)
+    transform = RandOSASISStylize(stylizer_folder, prob=0.5, batched=True).set_random_state(3)
+    found = transform(batch)
+    kept = [strength == 0 for strength in transform.strengths]
+    assert 0 < sum(kept) < 8
+    assert np.array_equal(found[kept], batch[kept])
 
 
 @pytest.mark.parametrize("shape", [(3, SIZE, SIZE), (3, 20, 16, 4)], ids=["images", "volumes"])
@@ -215,6 +281,7 @@ BAD = {
     "infinite volume": (np.full((3, 8, 8, 4), np.inf, np.float32), "finite"),
     "empty": (np.zeros((3, 0, 8), np.float32), "numbers"),
     "empty volume": (np.zeros((3, 8, 8, 0), np.float32), "numbers"),
+    "boolean": (np.ones((3, 8, 8), bool), "intensities"),
 }
 
 
@@ -240,6 +307,7 @@ def test_bad_images_name_key_and_rule(stylizer_folder: Path, case: str, kind: st
         ({"slice_axis": 3}, "slice axis"),
         ({"slice_axis": "x"}, "slice axis"),
         ({"slice_axis": True}, "slice axis"),
+        ({"axes": "zyx"}, "order of axes"),
     ],
     ids=str,
 )
@@ -252,6 +320,26 @@ def test_bad_options_are_refused_when_the_transform_is_made(stylizer_folder: Pat
 def test_bad_random_options_are_refused(stylizer_folder: Path, options: dict, rule: str) -> None:
     with pytest.raises(OsasisError, match=rule):
         RandOSASISStylized("image", stylizer_folder, **options)
+
+
+def test_batches_and_samples_are_not_confused(stylizer_folder: Path) -> None:
+    single, batched = (OSASISStylized(["a", "b"], stylizer_folder, batched=b) for b in (False, True))
+    sample = {"a": MetaTensor(draw(0)), "b": MetaTensor(draw(1))}
+    collated = list_data_collate([sample] * 3)  # as many samples as channels: shaped like a volume
+    with pytest.raises(OsasisError, match=r"key 'a': .*one sample at a time.*batched=True"):
+        single(collated)
+    assert batched(collated)["a"].shape == (3, 3, SIZE, SIZE)
+    with pytest.raises(OsasisError, match="hold samples"):
+        batched({"a": np.zeros((0, 3, 8, 8)), "b": np.zeros((0, 3, 8, 8))})
+    uneven = {"a": np.stack([draw(0)] * 2), "b": np.stack([draw(0)] * 5)}
+    with pytest.raises(OsasisError, match=r"key 'b': .*strength"):
+        RandOSASISStylized(["a", "b"], stylizer_folder, prob=1, batched=True)(uneven)
+
+
+def test_foreign_byte_order_is_read(stylizer_folder: Path) -> None:
+    image = draw(1).astype(np.float32)
+    transform = OSASISStylize(stylizer_folder)
+    assert np.array_equal(transform(image.astype(">f4")), transform(image))
 
 
 def test_no_stylizer_is_said_when_the_transform_is_made(tmp_path: Path) -> None:

@@ -128,6 +128,14 @@ def test_pranet_learns_with_adam(nnunet):
     assert trainer.optimizer.param_groups[0]["lr"] == trainer.initial_lr == 1e-4
 
 
+def test_pranet_keeps_its_own_kind_of_labels_after_pretrained_weights(nnunet):
+    trainer = trainer_of((nnunet, "PraNet", RGB, "2d"))
+    trainer.initialize()
+    trainer.network.set_exclusive(False)  # as -pretrained_weights from a model of regions leaves it
+    trainer.run_training()
+    assert trainer.network.exclusive
+
+
 def test_pranet_refuses_volumes_before_any_work(nnunet):
     transfer = Warmer(2)
     trainer = trainer_of((nnunet, "PraNet", VOLUME, "3d_fullres"), stylized=True, transfer=transfer)

@@ -50,7 +50,8 @@ def test_library_monai_and_nnunet_agree_bit_for_bit(home, folders, dataset, conf
         given = open_cases(setup).unnormalized(key)  # (C, Z, Y, X)
         library = stylizer.stylize_array(given)
         as_monai = np.ascontiguousarray(given.transpose(0, 3, 2, 1))  # (C, X, Y, Z)
-        monai = OSASISStylized("image", folders / dataset)({"image": as_monai})["image"].transpose(0, 3, 2, 1)
+        monai = OSASISStylized("image", folders / dataset, axes="xyz")({"image": as_monai})["image"]
+        monai = monai.transpose(0, 3, 2, 1)
         nnunet = blosc2.open(str(cache.image_path(key)))[:]
         assert np.abs(library - given).max() > 1
         np.testing.assert_array_equal(monai, library)
