@@ -146,11 +146,11 @@ def test_picklable_and_small(stylizer_folder: Path) -> None:
             assert np.array_equal(again(items(1)[0])["image"], transform(items(1)[0])["image"])
 
 
+@pytest.mark.parametrize("given", ["folder", "object"])
 @pytest.mark.parametrize("method", ["fork", "spawn"])
-def test_workers_give_the_same_pixels(stylizer_folder: Path, method: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    pipeline = Compose(
-        [OSASISStylized("image", stylizer_folder, readout="local_affine"), EnsureTyped(["image", "label"])]
-    )
+def test_workers_give_the_same_pixels(stylizer_folder: Path, method: str, given: str) -> None:
+    source = stylizer_folder if given == "folder" else OSASISStylizer.from_pretrained(stylizer_folder)
+    pipeline = Compose([OSASISStylized("image", source, readout="local_affine"), EnsureTyped(["image", "label"])])
     dataset = Dataset(items(4), pipeline)
     expected = torch.stack([dataset[i]["image"].as_tensor() for i in range(4)])
     loader = DataLoader(dataset, batch_size=2, num_workers=2, multiprocessing_context=method)
@@ -219,6 +219,21 @@ def test_many_stylizers_stay_loaded(stylizer_folder: Path, tmp_path: Path, monke
 
 
 # --- what surrounds it in a pipeline ---------------------------------------------------------------------------------
+
+
+def test_workers_draw_differently_and_reproducibly(stylizer_folder: Path) -> None:
+    pipeline = Compose([RandOSASISStylized("image", stylizer_folder, prob=0.7)])
+
+    def run(seed: int) -> torch.Tensor:
+        torch.manual_seed(seed)
+        dataset = Dataset([items(1)[0]] * 8, pipeline)
+        loader = DataLoader(dataset, batch_size=1, num_workers=2, multiprocessing_context="fork")
+        return torch.cat([torch.as_tensor(batch["image"]) for batch in loader])
+
+    first, again, other = run(0), run(0), run(1)
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+    assert len({float(image.mean()) for image in first}) > 3
 
 
 def test_decollation_gives_the_samples_back(stylizer_folder: Path) -> None:
