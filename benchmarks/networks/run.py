@@ -1,0 +1,102 @@
+"""PraNet and UNet++ inside nnU-Net on real colonoscopy: that they train, with and without stylized images.
+
+    python benchmarks/networks/run.py --workspace /tmp/polyp/demo --output benchmarks/networks
+
+Takes the workspace that benchmarks/polyp/run.py leaves (dataset, plans, stylizer, test images; ClinicDB to ColonDB)
+and runs `nnUNetv2_train 501 2d_demo 0 -tr ..._5epochs` and `nnUNetv2_predict` for four trainers, two side by side. The
+U-Net's predictions of that benchmark are scored beside them. One seed and one short training each: it says nothing
+about which is better.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import torch
+
+import nnunet_osasis
+from nnunet_osasis.demo.measures import dice
+from nnunet_osasis.demo.raw_dataset import read_masks
+from nnunet_osasis.storage import atomic_write_json
+
+TRAINERS = ("PraNet", "OSASISPraNet", "UNetPlusPlus", "OSASISUNetPlusPlus")
+DATASET = "Dataset501_OsasisDemoSource"
+
+
+def run(workspace: Path, length: str, trainer: str) -> dict[str, float]:
+    """Train and predict with one trainer unless that is done; seconds of what was run."""
+    names = {f"nnUNet_{n}": str(workspace / f"nnUNet_{n}") for n in ("raw", "preprocessed", "results")}
+    environment = {**os.environ, **names, "nnUNet_compile": "f", "nnUNet_n_proc_DA": "1", "OMP_NUM_THREADS": "1"}
+    name = f"nnUNetTrainer{trainer}_{length}"
+    fold = workspace / "nnUNet_results" / DATASET / f"{name}__nnUNetPlans__2d_demo/fold_0"
+    predictions = workspace / "predictions" / trainer
+    common = ["-d", "501", "-c", "2d_demo", "-f", "0", "-tr", name, "-device", "cpu"]
+    commands = {
+        "train": ["nnUNetv2_train", "501", "2d_demo", "0", "-tr", name, "-device", "cpu"],
+        "predict": ["nnUNetv2_predict", "-i", str(workspace / "data/test_images"), "-o", str(predictions), *common],
+    }
+    commands["predict"] += ["-npp", "1", "-nps", "1"]
+    done = {"train": fold / "validation/summary.json", "predict": predictions / "plans.json"}
+    seconds = {}
+    for step, command in commands.items():
+        if done[step].exists():
+            continue
+        print("$", " ".join(command), flush=True)
+        began = time.perf_counter()
+        with (workspace / f"logs/{step}_{trainer}.log").open("w") as log:
+            subprocess.run(
+                [sys.executable, "-m", "nnunet_osasis.demo.one_core", *command],
+                check=True, env=environment, stdout=log, stderr=subprocess.STDOUT,
+            )  # fmt: skip
+        seconds[step] = time.perf_counter() - began
+    return seconds
+
+
+def main() -> None:
+    """Run what is missing, score, write results.json and report.md."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--workspace", type=Path, required=True)
+    parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("--length", default="5epochs")
+    args = parser.parse_args()
+    workspace = args.workspace.resolve()
+    with ThreadPoolExecutor(2) as pool:
+        seconds = dict(zip(TRAINERS, pool.map(lambda t: run(workspace, args.length, t), TRAINERS), strict=True))
+    masks = read_masks(workspace / "data/test_masks")
+    rows, lines = [], ["| network | ClinicDB 504-612 | ColonDB | seconds to train |", "|---|---|---|---|"]
+    for label, folder in (("U-Net", "none_0"), ("U-Net, OSASIS", "osasis_0"), *((t, t) for t in TRAINERS)):
+        found = read_masks(workspace / "predictions" / folder)
+        mine = [{"network": label, "case": c, "dice": dice(found[c], mask)} for c, mask in masks.items()]
+        rows += mine
+        means = [np.mean([r["dice"] for r in mine if r["case"].startswith(d)]) for d in ("source", "target")]
+        spent = seconds.get(label, {}).get("train")
+        lines.append(f"| {label} | {means[0]:.3f} | {means[1]:.3f} | {f'{spent:.0f}' if spent else ''} |")
+    results = {
+        "versions": {"nnunet_osasis": nnunet_osasis.__version__, "torch": torch.__version__},
+        "machine": {"platform": platform.platform(), "cpus": os.cpu_count(), "device": "cpu, one core per training"},
+        "length": args.length,
+        "imagenet_weights": "none on the machine",
+        "seconds": seconds,
+        "cases": rows,
+    }
+    atomic_write_json(args.output / "results.json", results)
+    text = [
+        "# Networks on real images",
+        "",
+        "Mean Dice, one training each, five short epochs, PraNet without ImageNet weights.",
+        "",
+    ]
+    (args.output / "report.md").write_text("\n".join([*text, *lines]) + "\n", encoding="utf-8")
+    print("\n".join(lines))
+
+
+if __name__ == "__main__":
+    main()
