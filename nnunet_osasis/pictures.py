@@ -22,6 +22,13 @@ def save_grid(path: str | Path, columns: Sequence[tuple[str, Sequence[torch.Tens
 
     A column shorter than the longest leaves its cells empty.
     """
+    from matplotlib import style
+
+    with style.context("default"):  # nnU-Net restyles matplotlib for its whole process: same images, same bytes
+        return atomic_write(path, lambda temporary: _draw(columns, title, temporary))
+
+
+def _draw(columns: Sequence[tuple[str, Sequence[torch.Tensor]]], title: str, path: Path) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -37,4 +44,4 @@ def save_grid(path: str | Path, columns: Sequence[tuple[str, Sequence[torch.Tens
                 axes[row][column].imshow(picture(images[row]), interpolation="nearest")
     if title:
         figure.suptitle(title, fontsize=10)
-    return atomic_write(path, lambda temporary: canvas.print_png(str(temporary), metadata={"Software": None}))
+    canvas.print_png(str(path), metadata={"Software": None})

@@ -103,6 +103,18 @@ def test_two_builds_with_one_seed_write_the_same_bytes(stylizer_folder: Path, tm
         assert (tmp_path / "again" / name).read_bytes() == (stylizer_folder / name).read_bytes(), name
 
 
+def test_pictures_do_not_depend_on_matplotlibs_settings(tmp_path: Path) -> None:
+    """nnU-Net changes them for its whole process."""
+    import matplotlib
+
+    from nnunet_osasis.pictures import save_grid
+
+    columns = [("source", unit_images(2))]
+    plain = save_grid(tmp_path / "a.png", columns, title="one").read_bytes()
+    with matplotlib.rc_context({"font.size": 25, "axes.facecolor": "red", "savefig.dpi": 50, "figure.dpi": 50}):
+        assert save_grid(tmp_path / "b.png", columns, title="one").read_bytes() == plain
+
+
 def test_both_loss_presets_train(tmp_path: Path) -> None:
     build_tiny(tmp_path / "paper", losses="paper", statistics=0.0)
     rows = [json.loads(line) for line in (tmp_path / "paper/training/adapt.jsonl").read_text().splitlines()]

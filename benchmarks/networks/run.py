@@ -23,9 +23,9 @@ import numpy as np
 import torch
 
 import nnunet_osasis
-from nnunet_osasis.demo.measures import dice
+from nnunet_osasis.demo.measures import dice, paired_difference
 from nnunet_osasis.demo.raw_dataset import read_masks
-from nnunet_osasis.storage import atomic_write_json
+from nnunet_osasis.storage import atomic_write_json, read_json
 
 TRAINERS = ("PraNet", "OSASISPraNet", "UNetPlusPlus", "OSASISUNetPlusPlus")
 DATASET = "Dataset501_OsasisDemoSource"
@@ -69,7 +69,10 @@ def main() -> None:
     args = parser.parse_args()
     workspace = args.workspace.resolve()
     with ThreadPoolExecutor(2) as pool:
-        seconds = dict(zip(TRAINERS, pool.map(lambda t: run(workspace, args.length, t), TRAINERS), strict=True))
+        spent_now = dict(zip(TRAINERS, pool.map(lambda t: run(workspace, args.length, t), TRAINERS), strict=True))
+    earlier = args.output / "results.json"  # steps done in an earlier call keep their seconds
+    known = read_json(earlier, what="The earlier results")["seconds"] if earlier.is_file() else {}
+    seconds = {name: {**known.get(name, {}), **now} for name, now in spent_now.items()}
     masks = read_masks(workspace / "data/test_masks")
     rows, lines = [], ["| network | ClinicDB 504-612 | ColonDB | seconds to train |", "|---|---|---|---|"]
     for label, folder in (("U-Net", "none_0"), ("U-Net, OSASIS", "osasis_0"), *((t, t) for t in TRAINERS)):
@@ -79,9 +82,25 @@ def main() -> None:
         means = [np.mean([r["dice"] for r in mine if r["case"].startswith(d)]) for d in ("source", "target")]
         spent = seconds.get(label, {}).get("train")
         lines.append(f"| {label} | {means[0]:.3f} | {means[1]:.3f} | {f'{spent:.0f}' if spent else ''} |")
+    lines += ["", "| with OSASIS minus without, ColonDB | difference | 95 % interval over cases |", "|---|---|---|"]
+    for label, plain, stylized in (
+        ("U-Net", "U-Net", "U-Net, OSASIS"),
+        ("PraNet", "PraNet", "OSASISPraNet"),
+        ("UNet++", "UNetPlusPlus", "OSASISUNetPlusPlus"),
+    ):
+        scores = [
+            np.array([[r["dice"] for r in rows if r["network"] == n and r["case"].startswith("target")]])
+            for n in (stylized, plain)
+        ]
+        found = paired_difference(*scores)
+        lines.append(f"| {label} | {found['mean']:+.3f} | {found['low']:+.3f} to {found['high']:+.3f} |")
     results = {
         "versions": {"nnunet_osasis": nnunet_osasis.__version__, "torch": torch.__version__},
-        "machine": {"platform": platform.platform(), "cpus": os.cpu_count(), "device": "cpu, one core per training"},
+        "machine": {
+            "platform": f"{platform.system()} {platform.machine()}",
+            "cpus": os.cpu_count(),
+            "device": "cpu, one core per training",
+        },
         "length": args.length,
         "imagenet_weights": "none on the machine",
         "seconds": seconds,

@@ -212,7 +212,7 @@ def main() -> None:
     run_figures["seconds"]["flicker"] = time.perf_counter() - began
     results = {
         "versions": {"nnunet_osasis": nnunet_osasis.__version__, "torch": torch.__version__, "numpy": np.__version__},
-        "machine": {"platform": platform.platform(), "cpus": os.cpu_count(), "device": "cpu"},
+        "machine": {"platform": f"{platform.system()} {platform.machine()}", "cpus": os.cpu_count(), "device": "cpu"},
         "settings": {"iterations": int(args.iterations), "channels": args.channels, "shape": SHAPE, "spacing": SPACING},
         "end_to_end": run_figures,
         "flicker": rows,
