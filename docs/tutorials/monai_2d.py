@@ -107,7 +107,7 @@ def main(argv: list[str] | None = None) -> float:
     for name in ("images", "masks", "test-images", "test-masks", "style", "stylizer"):
         parser.add_argument(f"--{name}", type=Path)
     parser.add_argument("--network", choices=("unet", "unetplusplus", "pranet"), default="unet")
-    parser.add_argument("--epochs", type=int, default=10)
+    parser.add_argument("--epochs", type=int, default=60)
     parser.add_argument("--size", type=int, default=96)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     args = parser.parse_args(argv)

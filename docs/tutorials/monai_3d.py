@@ -93,7 +93,7 @@ def main(argv: list[str] | None = None) -> float:
     parser.add_argument("--output", type=Path, required=True)
     for name in ("images", "masks", "test-images", "test-masks", "style", "stylizer"):
         parser.add_argument(f"--{name}", type=Path)
-    parser.add_argument("--epochs", type=int, default=15)
+    parser.add_argument("--epochs", type=int, default=60)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     args = parser.parse_args(argv)
     own = (args.images, args.masks, args.test_images, args.test_masks)
