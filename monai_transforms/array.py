@@ -14,14 +14,13 @@ from monai.transforms.transform import RandomizableTransform, Transform
 from monai.utils.enums import TransformBackends
 from monai.utils.type_conversion import convert_to_dst_type, convert_to_numpy
 
-from monai_transforms.layout import arrange, check_axes, permutation
+from monai_transforms.layout import arrange, check_axes, check_axis, permutation
 from monai_transforms.loading import StylizerHandle
 from nnunet_osasis.errors import OsasisError
 from nnunet_osasis.image_io import to_dtype
 from nnunet_osasis.native import stylize_arrays
 from nnunet_osasis.readout import READOUTS
 from nnunet_osasis.stylizer import DIRECTIONS, OSASISStylizer, check_strength
-from nnunet_osasis.volume import check_axis
 
 
 class OSASISStylize(Transform):
@@ -87,10 +86,10 @@ class OSASISStylize(Transform):
         given = [arrange(s, order) if order else s for s, order in zip(samples, orders, strict=True)]
         done = stylize_arrays(stylizer, given, strengths, direction=self.direction, readout=self.readout)
         results = [
-            to_dtype(arrange(image, np.argsort(order).tolist()), array.dtype) if weight else sample
+            to_dtype(arrange(image, np.argsort(order).tolist()), array.dtype) if weight else sample.copy()
             for image, order, weight, sample in zip(done, orders, strengths, samples, strict=True)
         ]
-        result = torch.from_numpy(np.stack(results) if self.batched else results[0].copy())
+        result = torch.from_numpy(np.stack(results) if self.batched else results[0])
         return convert_to_dst_type(result, img, dtype=img.dtype)[0]
 
     def _as_numpy(self, img: NdarrayOrTensor) -> np.ndarray:
@@ -101,7 +100,7 @@ class OSASISStylize(Transform):
                 remedy="Say batched=True.",
             )
         if len(img) == 0 and self.batched:
-            raise OsasisError("A batch must hold samples", found=f"shape {tuple(img.shape)}")
+            raise OsasisError("A batch must hold samples", found=f"shape {tuple(img.shape)}", remedy="Skip empty ones.")
         if isinstance(img, torch.Tensor) and img.dtype == torch.bfloat16:  # numpy has no such type
             img = img.float()
         array = np.asarray(convert_to_numpy(img))
@@ -140,7 +139,7 @@ class RandOSASISStylize(RandomizableTransform):
         batched: bool = False,
     ) -> None:
         if not 0 <= prob <= 1:
-            raise OsasisError("prob must lie in [0, 1]", found=prob)
+            raise OsasisError("prob must lie in [0, 1]", found=prob, remedy="0.5 restyles every other image.")
         super().__init__(prob)
         low, high = strength if isinstance(strength, Sequence) else (strength, strength)
         if check_strength(low) > check_strength(high):
@@ -163,5 +162,7 @@ class RandOSASISStylize(RandomizableTransform):
         if randomize:
             self.randomize(img)
         if not self.strengths:
-            raise OsasisError("There must be a draw to repeat", found="randomize=False at first use")
+            raise OsasisError(
+                "There must be a draw to repeat", found="randomize=False at first use", remedy="Call randomize() first."
+            )
         return self.stylize(img, strength=self.strengths) if self._do_transform else img

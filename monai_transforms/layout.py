@@ -23,6 +23,15 @@ def check_axes(axes: str) -> str:
     return axes
 
 
+def check_axis(axis: int | str) -> int | str:
+    """Raise ``OsasisError`` unless ``axis`` is ``"auto"`` or a spatial axis of a volume (-3 to 2)."""
+    if axis != "auto" and not (isinstance(axis, int) and not isinstance(axis, bool) and -3 <= axis <= 2):
+        raise OsasisError(
+            "A slice axis is auto, 0, 1 or 2", found=axis, remedy="auto takes the axis of coarsest spacing."
+        )
+    return axis
+
+
 def permutation(img: Any, shape: Sequence[int], axes: str, chosen: int | str, index: int = 0) -> tuple[int, ...]:
     """The order in which the spatial axes of one sample go to the stylizer: ``(H, W)``, or ``(D, H, W)`` with the
     axis that is cut along in front.

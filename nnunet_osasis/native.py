@@ -10,7 +10,7 @@ import torch
 
 from nnunet_osasis.errors import OsasisError
 from nnunet_osasis.image_io import check_array
-from nnunet_osasis.intensity import Bounds, from_unit, to_unit
+from nnunet_osasis.intensity import from_unit, to_unit
 
 if TYPE_CHECKING:
     from nnunet_osasis.stylizer import OSASISStylizer
@@ -37,10 +37,13 @@ def stylize_arrays(
     another number of strengths than of arrays.
     """
     if len(strengths) != len(arrays):
-        raise OsasisError("Every image needs a strength", found=f"{len(strengths)} for {len(arrays)} images")
+        raise OsasisError(
+            "Every image needs a strength",
+            found=f"{len(strengths)} for {len(arrays)} images",
+            remedy="Give one number, or one per image.",
+        )
     for array in arrays:
         check_array(array, channels=stylizer.in_channels)
-    results = [array.astype(np.float32) for array in arrays]
     wanted = [i for i, strength in enumerate(strengths) if strength != 0]
     bounds = {i: stylizer.config.intensity.bounds(arrays[i]) for i in wanted}
 
@@ -48,21 +51,14 @@ def stylize_arrays(
         there = images.to(stylizer.device)
         return stylizer.stylize(there, strength=strength, direction=direction, readout=readout, joint=joint).cpu()
 
-    if wanted and all(array.shape == arrays[0].shape and array.ndim == 3 for array in arrays):
-        batch = torch.stack([_unit(arrays[i], bounds[i]) for i in wanted])
-        done = list(restyle(batch, [strengths[i] for i in wanted]))
+    units = {i: torch.from_numpy(to_unit(arrays[i], bounds[i])) for i in wanted}
+    if any(unit.ndim == 4 for unit in units.values()):
+        done = [restyle(units[i].movedim(1, 0), strengths[i], joint=True).movedim(0, 1) for i in wanted]
+    elif wanted:
+        done = list(restyle(torch.stack(list(units.values())), [strengths[i] for i in wanted]))
     else:
         done = []
-        for i in wanted:
-            unit = _unit(arrays[i], bounds[i])
-            if arrays[i].ndim == 4:
-                done.append(restyle(unit.movedim(1, 0), strengths[i], joint=True).movedim(0, 1))
-            else:
-                done.append(restyle(unit[None], strengths[i])[0])
-    for i, image in zip(wanted, done, strict=True):
-        results[i] = from_unit(image.numpy(), bounds[i], original=arrays[i])
-    return results
-
-
-def _unit(array: np.ndarray, bounds: Bounds) -> torch.Tensor:
-    return torch.from_numpy(to_unit(array, bounds))
+    changed = {
+        i: from_unit(image.numpy(), bounds[i], original=arrays[i]) for i, image in zip(wanted, done, strict=True)
+    }
+    return [changed[i] if i in changed else array.astype(np.float32) for i, array in enumerate(arrays)]

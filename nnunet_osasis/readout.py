@@ -7,6 +7,7 @@ colour* it (or the style pair) implies, pooled over many images, is robust and m
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -59,6 +60,15 @@ class ColorMap:
         matrix = torch.tensor([m.matrix for m in maps], dtype=torch.float64).mean(0)
         offset = torch.tensor([m.offset for m in maps], dtype=torch.float64).mean(0)
         return cls(tuple(tuple(row) for row in matrix.tolist()), tuple(offset.tolist()))
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON form; ``from_json`` reads it."""
+        return {"matrix": self.matrix, "offset": self.offset}
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> ColorMap:
+        """Back from ``to_json``. Raises ``KeyError`` or ``TypeError`` for anything else."""
+        return cls(tuple(tuple(row) for row in values["matrix"]), tuple(values["offset"]))
 
     def __call__(self, images: torch.Tensor) -> torch.Tensor:
         """Apply to ``(B, C, H, W)``; not clipped."""

@@ -162,6 +162,12 @@ class OSASISStylizer:
         if not torch.isfinite(images).all():
             raise OsasisError("Images must be finite", found="NaN or infinity", remedy="Repair or leave them out.")
         strengths = list(given) if isinstance(given, Sequence) else [given] * len(images)
+        if len(strengths) != len(images):
+            raise OsasisError(
+                "Every image needs a strength",
+                found=f"{len(strengths)} for {len(images)} images",
+                remedy="Give one number, or one per image.",
+            )
         weight = torch.tensor([check_strength(s) for s in strengths]).view(-1, 1, 1, 1)
         if not weight.any():
             return images.clone()

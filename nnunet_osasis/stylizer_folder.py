@@ -98,7 +98,7 @@ def save_stylizer(stylizer: OSASISStylizer, folder: Path) -> Path:
         index: dict[str, Any] = {
             "format": FORMAT,
             "config": as_json(stylizer.config),
-            "maps": {name: {"matrix": m.matrix, "offset": m.offset} for name, m in stylizer.maps.items()},
+            "maps": {name: color_map.to_json() for name, color_map in stylizer.maps.items()},
             "card": stylizer.card,
             "sha256": {name: sha256_of_file(temporary / name) for name in _FILES},
         }
@@ -177,10 +177,7 @@ def load_stylizer(folder: Path, device: str = "cpu") -> OSASISStylizer:
     index = _read_index(folder)
     try:
         config = read_config(index["config"])
-        maps = {
-            name: ColorMap(tuple(tuple(row) for row in m["matrix"]), tuple(m["offset"]))
-            for name, m in index["maps"].items()
-        }
+        maps = {name: ColorMap.from_json(value) for name, value in index["maps"].items()}
         autoencoder = DiffusionAutoencoder.from_pretrained(folder / "autoencoder", local_files_only=True)
         decoder = autoencoder.make_unet()
         decoder.load_state_dict(

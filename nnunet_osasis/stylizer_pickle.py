@@ -29,7 +29,7 @@ def pack(stylizer: OSASISStylizer) -> tuple[str, bytes]:
             "autoencoder": _plain(stylizer.autoencoder.config),
             "spn": _plain(stylizer.spn.config),
             "config": as_json(stylizer.config),
-            "maps": {name: [m.matrix, m.offset] for name, m in stylizer.maps.items()},
+            "maps": {name: color_map.to_json() for name, color_map in stylizer.maps.items()},
             "card": stylizer.card,
             "device": str(stylizer.device),
         },
@@ -56,9 +56,7 @@ def unpack(text: str, data: bytes) -> OSASISStylizer:
     decoder = autoencoder.make_unet()
     for part, module in (("autoencoder", autoencoder), ("decoder", decoder), ("spn", spn)):
         module.load_state_dict(weights(part))
-    maps = {
-        name: ColorMap(tuple(map(tuple, matrix)), tuple(offset)) for name, (matrix, offset) in values["maps"].items()
-    }
+    maps = {name: ColorMap.from_json(value) for name, value in values["maps"].items()}
     stylizer = OSASISStylizer(
         autoencoder, decoder, spn,
         reference=tensors["reference"].numpy(), maps=maps, config=read_config(values["config"]), card=values["card"],

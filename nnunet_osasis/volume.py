@@ -41,15 +41,6 @@ def slice_axis(spacing: Sequence[float] | None, shape: Sequence[int] = ()) -> in
     return coarsest if values[coarsest] > ANISOTROPIC * np.delete(values, coarsest).max() else 0
 
 
-def check_axis(axis: int | str) -> int | str:
-    """Raise ``OsasisError`` unless ``axis`` is ``"auto"`` or a spatial axis of a volume (-3 to 2)."""
-    if axis != "auto" and not (isinstance(axis, int) and not isinstance(axis, bool) and -3 <= axis <= 2):
-        raise OsasisError(
-            "A slice axis is auto, 0, 1 or 2", found=axis, remedy="auto takes the axis of coarsest spacing."
-        )
-    return axis
-
-
 def slices_first(array: np.ndarray, axis: int) -> np.ndarray:
     """``(C, Z, Y, X)`` with the spatial ``axis`` moved to the front, the other two in their order (a view).
 

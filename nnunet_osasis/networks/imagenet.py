@@ -68,7 +68,7 @@ def load_imagenet_weights(network: PraNet, path: Path | None = None) -> Path | N
 
 def _read(path: Path) -> dict[str, torch.Tensor]:
     if not path.is_file():
-        raise OsasisError("The backbone's weights must be a file", found=path)
+        raise OsasisError("The backbone's weights must be a file", found=path, remedy="Check the path.")
     try:
         if path.suffix == ".safetensors":
             return load_file(path)

@@ -70,7 +70,11 @@ class PraNet(nn.Module):
         Raises ``OsasisError`` for classes in a single channel: there is no background to tell them from.
         """
         if exclusive and self.out_channels < 2:
-            raise OsasisError("Exclusive classes need a background channel and one more", found="one output channel")
+            raise OsasisError(
+                "Exclusive classes need a background channel and one more",
+                found="one output channel",
+                remedy="Use out_channels=2 or more, or exclusive=False.",
+            )
         self.exclusive.fill_(exclusive)
 
     def forward(self, image: torch.Tensor) -> torch.Tensor | list[torch.Tensor]:

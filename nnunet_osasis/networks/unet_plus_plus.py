@@ -51,9 +51,15 @@ class UNetPlusPlus(nn.Module):
     ) -> None:
         super().__init__()
         if spatial_dims not in (2, 3):
-            raise OsasisError("UNet++ works on images or volumes", found=f"spatial_dims={spatial_dims}")
+            raise OsasisError(
+                "UNet++ works on images or volumes", found=f"spatial_dims={spatial_dims}", remedy="Use 2 or 3."
+            )
         if len(features) != 6:
-            raise OsasisError("UNet++ takes six numbers of features, five levels and the last node", found=features)
+            raise OsasisError(
+                "UNet++ takes six numbers of features, five levels and the last node",
+                found=features,
+                remedy="Such as (32, 64, 128, 256, 512, 32).",
+            )
         self.in_channels, self.spatial_dims, self.deep_supervision = in_channels, spatial_dims, deep_supervision
         self.nested = BasicUNetPlusPlus(
             spatial_dims=spatial_dims,

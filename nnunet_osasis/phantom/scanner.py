@@ -32,7 +32,7 @@ class Scanner:
         Raises ``OsasisError`` unless there are 1 to 4 channels.
         """
         if not 1 <= channels <= WEIGHTINGS:
-            raise OsasisError(f"The phantom has 1 to {WEIGHTINGS} channels", found=channels)
+            raise OsasisError(f"The phantom has 1 to {WEIGHTINGS} channels", found=channels, remedy="Ask for fewer.")
         seen = (1 - self.mix) * anatomy.signal + self.mix * np.roll(anatomy.signal, -1, axis=0)
         z, y, x = (np.linspace(-1, 1, n) for n in seen.shape[1:])
         shading = 1 + self.bias * (0.6 * x[None, None] - 0.4 * y[None, :, None] + 0.2 * z[:, None, None])
