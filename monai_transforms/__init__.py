@@ -1,4 +1,8 @@
-"""Stylization as MONAI transforms: ``OSASISStylize`` and ``RandOSASISStylize`` (arrays), ``...d`` (dictionaries)."""
+"""Style transfer as MONAI transforms, for arrays and (``...d``) for dictionaries.
+
+``OSASISStylize`` and ``RandOSASISStylize`` for a stylizer, ``StyleTransform`` and ``RandStyleTransform`` for any
+transfer, such as the controls.
+"""
 
 from monai_transforms.array import OSASISStylize, RandOSASISStylize
 from monai_transforms.dictionary import (
@@ -8,7 +12,14 @@ from monai_transforms.dictionary import (
     RandOSASISStylizeD,
     RandOSASISStylized,
     RandOSASISStylizeDict,
+    RandStyleTransformD,
+    RandStyleTransformd,
+    RandStyleTransformDict,
+    StyleTransformD,
+    StyleTransformd,
+    StyleTransformDict,
 )
+from monai_transforms.style import RandStyleTransform, StyleTransform
 
 __all__ = [
     "OSASISStylize",
@@ -19,4 +30,12 @@ __all__ = [
     "RandOSASISStylizeD",
     "RandOSASISStylizeDict",
     "RandOSASISStylized",
+    "RandStyleTransform",
+    "RandStyleTransformD",
+    "RandStyleTransformDict",
+    "RandStyleTransformd",
+    "StyleTransform",
+    "StyleTransformD",
+    "StyleTransformDict",
+    "StyleTransformd",
 ]

@@ -4,26 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import torch
-from monai.config.type_definitions import NdarrayOrTensor
-from monai.data.meta_tensor import MetaTensor
-from monai.transforms.transform import RandomizableTransform, Transform
-from monai.utils.enums import TransformBackends
-from monai.utils.type_conversion import convert_to_dst_type, convert_to_numpy
 
-from monai_transforms.layout import arrange, check_axes, check_axis, permutation
 from monai_transforms.loading import StylizerHandle
+from monai_transforms.style import RandStyle, StyleTransform
 from nnunet_osasis.errors import OsasisError
-from nnunet_osasis.image_io import to_dtype
 from nnunet_osasis.native import stylize_arrays
 from nnunet_osasis.readout import READOUTS
-from nnunet_osasis.stylizer import DIRECTIONS, OSASISStylizer, check_strength
+from nnunet_osasis.stylizer import DIRECTIONS, OSASISStylizer
 
 
-class OSASISStylize(Transform):
+class OSASISStylize(StyleTransform):
     """Restyle a channel-first image ``(C, H, W)`` or volume ``(C, H, W, D)`` in native units with a trained stylizer.
 
     Deterministic, hence cached by ``CacheDataset``, ``PersistentDataset`` and ``CacheNTransDataset``; give the latter
@@ -49,8 +41,6 @@ class OSASISStylize(Transform):
             constant images, a batch without ``batched``, CUDA in a forked worker.
     """
 
-    backend = [TransformBackends.TORCH, TransformBackends.NUMPY]  # noqa: RUF012 (MONAI's own form)
-
     def __init__(
         self,
         stylizer: str | Path | OSASISStylizer,
@@ -62,56 +52,30 @@ class OSASISStylize(Transform):
         device: str | None = None,
         batched: bool = False,
     ) -> None:
-        if strength is not None:
-            check_strength(strength)
         if direction not in DIRECTIONS:
             raise OsasisError("direction must be known", found=direction, remedy=f"Use one of {DIRECTIONS}.")
         if readout is not None and readout not in READOUTS:
             raise OsasisError("The read-out must be known", found=readout, remedy=f"Use one of {READOUTS}.")
         self.handle = StylizerHandle(stylizer, device)
-        self.strength, self.direction, self.readout = strength, direction, readout
-        self.slice_axis, self.axes, self.batched = check_axis(slice_axis), check_axes(axes), batched
+        self.direction, self.readout = direction, readout
+        self._set_options(strength, slice_axis, axes, batched)
 
-    def __call__(self, img: NdarrayOrTensor, strength: float | Sequence[float] | None = None) -> Any:
-        """Same shape, dtype and kind as ``img``; ``strength`` overrides the constructor's, one or one per sample."""
-        stylizer = self.handle.get()
-        wanted = next(s for s in (strength, self.strength, stylizer.config.strength) if s is not None)
-        array = self._as_numpy(img)
-        samples = list(array) if self.batched else [array]
-        strengths = [check_strength(s) for s in (wanted if isinstance(wanted, Sequence) else [wanted] * len(samples))]
-        orders = [
-            permutation(img, sample.shape[1:], self.axes, self.slice_axis, i) if sample.ndim in (3, 4) else ()
-            for i, sample in enumerate(samples)
-        ]
-        given = [arrange(s, order) if order else s for s, order in zip(samples, orders, strict=True)]
-        done = stylize_arrays(stylizer, given, strengths, direction=self.direction, readout=self.readout)
-        results = [
-            to_dtype(arrange(image, np.argsort(order).tolist()), array.dtype) if weight else sample.copy()
-            for image, order, weight, sample in zip(done, orders, strengths, samples, strict=True)
-        ]
-        result = torch.from_numpy(np.stack(results) if self.batched else results[0])
-        return convert_to_dst_type(result, img, dtype=img.dtype)[0]
+    @property
+    def draws(self) -> bool:
+        """A stylizer is deterministic."""
+        return False
 
-    def _as_numpy(self, img: NdarrayOrTensor) -> np.ndarray:
-        if isinstance(img, MetaTensor) and img.is_batch and not self.batched:
-            raise OsasisError(
-                "The transform takes one sample at a time",
-                found=f"a batch {tuple(img.shape)}",
-                remedy="Say batched=True.",
-            )
-        if len(img) == 0 and self.batched:
-            raise OsasisError("A batch must hold samples", found=f"shape {tuple(img.shape)}", remedy="Skip empty ones.")
-        if isinstance(img, torch.Tensor) and img.dtype == torch.bfloat16:  # numpy has no such type
-            img = img.float()
-        array = np.asarray(convert_to_numpy(img))
-        if array.dtype == bool:
-            raise OsasisError(
-                "An image must hold intensities", found="dtype bool", remedy="Leave labels out of the keys."
-            )
-        return array.astype(array.dtype.newbyteorder("="), copy=False)
+    def _default_strength(self) -> float:
+        return self.handle.get().config.strength if self.strength is None else self.strength
+
+    def _restyle(
+        self, arrays: list[np.ndarray], strengths: list[float | None], seeds: Sequence[int] | None
+    ) -> list[np.ndarray]:
+        known = [1.0 if strength is None else strength for strength in strengths]
+        return stylize_arrays(self.handle.get(), arrays, known, direction=self.direction, readout=self.readout)
 
 
-class RandOSASISStylize(RandomizableTransform):
+class RandOSASISStylize(RandStyle):
     """Restyle an image with probability ``prob``, at a random strength.
 
     Args:
@@ -123,8 +87,6 @@ class RandOSASISStylize(RandomizableTransform):
     Raises:
         OsasisError: as :py:class:`OSASISStylize`; a probability outside [0, 1]; an interval that falls.
     """
-
-    backend = OSASISStylize.backend
 
     def __init__(
         self,
@@ -138,31 +100,5 @@ class RandOSASISStylize(RandomizableTransform):
         device: str | None = None,
         batched: bool = False,
     ) -> None:
-        if not 0 <= prob <= 1:
-            raise OsasisError("prob must lie in [0, 1]", found=prob, remedy="0.5 restyles every other image.")
-        super().__init__(prob)
-        low, high = strength if isinstance(strength, Sequence) else (strength, strength)
-        if check_strength(low) > check_strength(high):
-            raise OsasisError("The strength's interval must rise", found=strength, remedy="Give (lowest, highest).")
-        self.interval = (float(low), float(high))
-        self.stylize = OSASISStylize(stylizer, None, direction, readout, slice_axis, axes, device, batched)
-        self.strengths: list[float] = []
-
-    def randomize(self, data: Any | None = None) -> None:
-        """Draw whether and how strongly; for a batch ``data``, once per sample."""
-        count = len(data) if self.stylize.batched and data is not None else 1
-        self.strengths = []
-        for _ in range(count):
-            super().randomize(None)
-            self.strengths.append(float(self.R.uniform(*self.interval)) if self._do_transform else 0.0)
-        self._do_transform: bool = any(self.strengths)
-
-    def __call__(self, img: NdarrayOrTensor, randomize: bool = True) -> Any:
-        """Same shape, dtype and kind as ``img``; ``randomize=False`` repeats the last draw."""
-        if randomize:
-            self.randomize(img)
-        if not self.strengths:
-            raise OsasisError(
-                "There must be a draw to repeat", found="randomize=False at first use", remedy="Call randomize() first."
-            )
-        return self.stylize(img, strength=self.strengths) if self._do_transform else img
+        stylize = OSASISStylize(stylizer, None, direction, readout, slice_axis, axes, device, batched)
+        super().__init__(stylize, prob, strength)

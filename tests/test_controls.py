@@ -2,10 +2,23 @@
 
 from __future__ import annotations
 
+import pickle
+
 import numpy as np
 import pytest
 
-from nnunet_osasis.controls import HistogramMatching, Identity, PooledReinhard
+from nnunet_osasis.controls import (
+    CONTROLS,
+    GIN,
+    ColourJitter,
+    FourierDomainAdaptation,
+    HistogramMatching,
+    HistogramShift,
+    Identity,
+    PooledReinhard,
+    RandomControl,
+    Reinhard,
+)
 from nnunet_osasis.errors import OsasisError
 from nnunet_osasis.phantoms import render_pair
 from nnunet_osasis.transfer import StyleTransfer
@@ -21,19 +34,39 @@ REFERENCE = _picture(9, scanner=1)
 GRAY_SOURCES = [image[:1].astype(np.float32) * 3.7 - 500 for image in SOURCES]
 GRAY_REFERENCE = REFERENCE[:1].astype(np.float32) * 5.1 - 700
 
-CONTROLS = {
-    "histogram-rgb": (HistogramMatching(REFERENCE), SOURCES[0]),
-    "reinhard-rgb": (PooledReinhard.fit(SOURCES, REFERENCE), SOURCES[0]),
-    "identity-rgb": (Identity(3), SOURCES[0]),
-    "histogram-gray": (HistogramMatching(GRAY_REFERENCE), GRAY_SOURCES[0]),
-    "reinhard-gray": (PooledReinhard.fit(GRAY_SOURCES, GRAY_REFERENCE), GRAY_SOURCES[0]),
-    "identity-gray": (Identity(1), GRAY_SOURCES[0]),
+TWO_SOURCES = [np.concatenate([image, 90 - image]) for image in GRAY_SOURCES]
+TWO_REFERENCE = np.concatenate([GRAY_REFERENCE, 500 + GRAY_REFERENCE])
+
+
+def _controls(sources: list[np.ndarray], reference: np.ndarray) -> dict[str, tuple[object, np.ndarray]]:
+    channels = reference.shape[0]
+    made = (
+        HistogramMatching(reference),
+        PooledReinhard.fit(sources, reference),
+        Reinhard(reference),
+        FourierDomainAdaptation(reference, beta=0.1),
+        Identity(channels),
+        GIN(channels),
+        ColourJitter(channels),
+        HistogramShift(channels),
+    )
+    return {f"{type(control).__name__}-{channels}": (control, sources[0]) for control in made}
+
+
+CASES = {
+    **_controls(SOURCES, REFERENCE),
+    **_controls(GRAY_SOURCES, GRAY_REFERENCE),
+    **_controls(TWO_SOURCES, TWO_REFERENCE),
 }
 
 
-@pytest.fixture(params=CONTROLS)
+@pytest.fixture(params=CASES)
 def case(request):
-    return CONTROLS[request.param]
+    return CASES[request.param]
+
+
+def test_every_control_is_under_contract():
+    assert {type(control) for control, _ in CASES.values()} == set(CONTROLS)
 
 
 def test_satisfies_protocol_and_keeps_shape(case):
@@ -42,15 +75,20 @@ def test_satisfies_protocol_and_keeps_shape(case):
     assert control.in_channels == image.shape[0]
     result = control.stylize_array(image)
     assert result.shape == image.shape and result.dtype == np.float32 and np.isfinite(result).all()
+    assert np.array_equal(result, image) == isinstance(control, Identity)
 
 
 def test_result_stays_in_native_units(case):
     control, image = case
     result = control.stylize_array(image)
-    if control.value_range is not None:
-        low, high = control.value_range
-        assert low <= result.min() and result.max() <= high
-        assert control.value_range == ((0.0, 255.0) if image.shape[0] == 3 else control.value_range)
+    bounds = control.value_range
+    if isinstance(control, RandomControl):
+        assert bounds is None
+        bounds = (0.0, 255.0) if image.dtype == np.uint8 else (image.min(), image.max())
+    if not isinstance(control, Identity):
+        low, high = bounds
+        assert low - 1e-3 <= result.min() and result.max() <= high + 1e-3
+        assert bounds == (0.0, 255.0) or image.shape[0] != 3
 
 
 def test_strength_zero_is_an_equal_copy_and_half_is_half_way(case):
@@ -69,12 +107,27 @@ def test_input_is_left_alone_and_result_repeats(case):
     assert np.array_equal(before, image)
 
 
-def test_volume_is_treated_slice_by_slice(case):
+def test_volumes_keep_their_shape_and_are_treated_slice_by_slice_or_as_a_whole(case):
     control, image = case
     volume = np.stack([image, image[:, ::-1] // 2 if image.dtype == np.uint8 else image[:, ::-1] / 2], axis=1)
     result = control.stylize_array(volume)
-    for depth in range(2):
-        assert np.array_equal(result[:, depth], control.stylize_array(volume[:, depth]))
+    assert result.shape == volume.shape and result.dtype == np.float32
+    if isinstance(control, Reinhard | RandomControl):
+        twice = control.stylize_array(np.stack([image, image], axis=1))
+        assert np.array_equal(twice[:, 0], twice[:, 1])
+    else:
+        for depth in range(2):
+            assert np.array_equal(result[:, depth], control.stylize_array(volume[:, depth]))
+
+
+def test_controls_survive_pickle(case):
+    control, image = case
+    before = pickle.dumps(control)
+    expected = control.stylize_array(image)
+    copy = pickle.loads(before)  # noqa: S301
+    assert copy.fingerprint == control.fingerprint
+    assert np.array_equal(copy.stylize_array(image), expected)
+    assert pickle.dumps(control) == before  # caches that hash the pickle must not see a change after use
 
 
 def test_eight_bit_and_float_copies_of_a_picture_agree(case):
@@ -99,8 +152,21 @@ def test_fingerprints_tell_controls_and_references_apart():
         HistogramMatching(SOURCES[1]),
         PooledReinhard.fit(SOURCES, SOURCES[1]),
         PooledReinhard.fit(SOURCES[:2], REFERENCE),
+        Reinhard(SOURCES[1]),
+        Reinhard(REFERENCE, value_range=(0, 200)),
+        FourierDomainAdaptation(SOURCES[1], beta=0.1),
+        FourierDomainAdaptation(REFERENCE, beta=0.2),
+        GIN(3, seed=1),
+        GIN(3, layers=2),
+        GIN(3, alpha=(0, 0.5)),
+        GIN(3, value_range=(0, 255)),
+        ColourJitter(3, seed=1),
+        ColourJitter(3, brightness=0.1),
+        ColourJitter(3, gamma=(1, 2)),
+        HistogramShift(3, seed=1),
+        HistogramShift(3, control_points=5),
     ]
-    prints = [control.fingerprint for control, _ in CONTROLS.values()] + [other.fingerprint for other in others]
+    prints = [control.fingerprint for control, _ in CASES.values()] + [other.fingerprint for other in others]
     assert len(set(prints)) == len(prints) and all(len(digest) == 64 for digest in prints)
     assert HistogramMatching(REFERENCE).fingerprint == HistogramMatching(REFERENCE.astype(np.float32)).fingerprint
 

@@ -1,5 +1,15 @@
 """nnU-Net trainers of nnunet-osasis. Each file holds only what differs from the stock trainer."""
 
+from nnunet_osasis.trainers.nnUNetTrainerFDA import (
+    nnUNetTrainerFDA,
+    nnUNetTrainerFDA_5epochs,
+    nnUNetTrainerFDA_20epochs,
+)
+from nnunet_osasis.trainers.nnUNetTrainerGIN import (
+    nnUNetTrainerGIN,
+    nnUNetTrainerGIN_5epochs,
+    nnUNetTrainerGIN_20epochs,
+)
 from nnunet_osasis.trainers.nnUNetTrainerHistogramMatching import (
     nnUNetTrainerHistogramMatching,
     nnUNetTrainerHistogramMatching_5epochs,
@@ -47,6 +57,12 @@ from nnunet_osasis.trainers.nnUNetTrainerUNetPlusPlus import (
 )
 
 __all__ = [
+    "nnUNetTrainerFDA",
+    "nnUNetTrainerFDA_5epochs",
+    "nnUNetTrainerFDA_20epochs",
+    "nnUNetTrainerGIN",
+    "nnUNetTrainerGIN_5epochs",
+    "nnUNetTrainerGIN_20epochs",
     "nnUNetTrainerHistogramMatching",
     "nnUNetTrainerHistogramMatching_5epochs",
     "nnUNetTrainerHistogramMatching_20epochs",

@@ -1,10 +1,34 @@
-"""Free style transfers that see what the stylizer sees: the honest controls of every comparison.
+"""Free style transfers: the honest controls of every comparison.
 
-All satisfy :class:`nnunet_osasis.transfer.StyleTransfer`, so they stand wherever the stylizer stands.
+All satisfy :class:`nnunet_osasis.transfer.StyleTransfer`, so they stand wherever the stylizer stands. The first
+group sees what the stylizer sees, one reference image; the random ones see none.
 """
 
+from nnunet_osasis.controls.base import Control
+from nnunet_osasis.controls.fourier import FourierDomainAdaptation
+from nnunet_osasis.controls.gin import GIN
 from nnunet_osasis.controls.histogram import HistogramMatching
 from nnunet_osasis.controls.identity import Identity
-from nnunet_osasis.controls.reinhard import PooledReinhard
+from nnunet_osasis.controls.jitter import ColourJitter, HistogramShift
+from nnunet_osasis.controls.random import RandomControl
+from nnunet_osasis.controls.reinhard import PooledReinhard, Reinhard
 
-__all__ = ["HistogramMatching", "Identity", "PooledReinhard"]
+WITH_REFERENCE: tuple[type[Control], ...] = (HistogramMatching, PooledReinhard, Reinhard, FourierDomainAdaptation)
+RANDOM: tuple[type[RandomControl], ...] = (GIN, ColourJitter, HistogramShift)
+CONTROLS: tuple[type[Control], ...] = (Identity, *WITH_REFERENCE, *RANDOM)
+
+__all__ = [
+    "CONTROLS",
+    "GIN",
+    "RANDOM",
+    "WITH_REFERENCE",
+    "ColourJitter",
+    "Control",
+    "FourierDomainAdaptation",
+    "HistogramMatching",
+    "HistogramShift",
+    "Identity",
+    "PooledReinhard",
+    "RandomControl",
+    "Reinhard",
+]

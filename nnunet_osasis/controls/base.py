@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 
@@ -15,7 +15,7 @@ ROUNDING = 1e-3  # of 8-bit values that went through float32 and a division by 2
 
 
 class Control(ABC):
-    """A style transfer that treats every slice ``(C, H, W)`` by itself and needs no training.
+    """A style transfer that needs no training. A subclass says what it does to a slice, or to a whole volume.
 
     Args:
         in_channels: number of image channels.
@@ -36,9 +36,15 @@ class Control(ABC):
     def fingerprint(self) -> str:
         """SHA-256 (hex) of everything that determines the output."""
 
-    @abstractmethod
     def _stylize_slice(self, image: np.ndarray) -> np.ndarray:
         """Full-strength result of one slice ``(C, H, W)`` float64, native units, unclipped."""
+        raise NotImplementedError
+
+    def _stylize_whole(self, array: np.ndarray) -> np.ndarray:
+        """Full-strength result of an image ``(C, H, W)`` or volume ``(C, D, H, W)`` float64, unclipped."""
+        if array.ndim == 3:
+            return self._stylize_slice(array)
+        return np.stack([self._stylize_slice(array[:, depth]) for depth in range(array.shape[1])], axis=1)
 
     def stylize_array(self, array: np.ndarray, *, strength: float | None = None) -> np.ndarray:
         """Stylize one image ``(C, H, W)`` or volume ``(C, D, H, W)`` (slices along ``D``) in native units.
@@ -46,6 +52,16 @@ class Control(ABC):
         ``strength`` in [0, 1] blends linearly (None is 1): 0 returns an equal copy. Same shape out, float32.
         Raises ``OsasisError`` for wrong rank or channels, NaN or infinity, or a strength outside [0, 1].
         """
+        return self._blended(array, strength, self._stylize_whole, self.value_range)
+
+    def _blended(
+        self,
+        array: np.ndarray,
+        strength: float | None,
+        stylize: Callable[[np.ndarray], np.ndarray],
+        value_range: tuple[float, float] | None,
+    ) -> np.ndarray:
+        """Checks, then ``stylize`` at full strength, clipping and blending."""
         check_array(array, channels=self._in_channels)
         weight = 1.0 if strength is None else float(strength)
         if not 0 <= weight <= 1:
@@ -53,12 +69,9 @@ class Control(ABC):
         if weight == 0:
             return array.astype(np.float32)
         source = array.astype(np.float64)
-        if array.ndim == 4:
-            styled = np.stack([self._stylize_slice(source[:, depth]) for depth in range(source.shape[1])], axis=1)
-        else:
-            styled = self._stylize_slice(source)
-        if self.value_range is not None:
-            styled = np.clip(styled, *self.value_range)
+        styled = stylize(source)
+        if value_range is not None:
+            styled = np.clip(styled, *value_range)
         return (source + weight * (styled - source) if weight < 1 else styled).astype(np.float32)
 
 

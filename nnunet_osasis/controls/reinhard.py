@@ -1,4 +1,4 @@
-"""Pooled Reinhard colour transfer: one affine map for the whole source set."""
+"""Reinhard colour transfer: one affine map for the whole source set (pooled), or one for each image."""
 
 from __future__ import annotations
 
@@ -73,19 +73,9 @@ class PooledReinhard(Control):
         if value_range is None:
             source_images = list(source_images)
             value_range = native_range([*source_images, reference])
-        lab = channels == 3 and tuple(value_range) == EIGHT_BIT
-        source_mean, source_std = _moments(source_images, channels, lab=lab)
-        reference_mean, reference_std = _moments([reference], channels, lab=lab)
-        return cls(
-            ReinhardStatistics(
-                space="lab" if lab else "native",
-                value_range=(float(value_range[0]), float(value_range[1])),
-                source_mean=source_mean,
-                source_std=source_std,
-                reference_mean=reference_mean,
-                reference_std=reference_std,
-            )
-        )
+        lab = _is_colour(channels, value_range)
+        source = _moments(source_images, channels, lab=lab)
+        return cls(_statistics(value_range, source, _moments([reference], channels, lab=lab)))
 
     @property
     def fingerprint(self) -> str:
@@ -121,10 +111,60 @@ class PooledReinhard(Control):
         return _from_lab(moved) if lab else moved
 
 
+class Reinhard(Control):
+    """Moves mean and deviation of every channel of each image to those of the reference (Reinhard et al. 2001).
+
+    CIELAB for 8-bit images of three channels, native units for all others, as :class:`PooledReinhard`. The
+    statistics of a volume are those of all its slices. What differs between patients is removed: two images come out
+    equally bright.
+
+    Args:
+        reference: the target-style image ``(C, H, W)`` or volume ``(C, D, H, W)`` in native units.
+        value_range: native interval; None takes it from the reference (integers: their type's).
+
+    Raises:
+        OsasisError: the reference has another rank, NaN or infinity.
+    """
+
+    def __init__(self, reference: np.ndarray, *, value_range: tuple[float, float] | None = None) -> None:
+        check_array(reference, name="the reference")
+        self._range = value_range or native_range([reference])
+        super().__init__(reference.shape[0], self._range)
+        self._reference = _moments([reference], self.in_channels, lab=_is_colour(self.in_channels, self._range))
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 (hex) of the reference's moments and the native range."""
+        return sha256_of_json({"control": "reinhard", "reference": self._reference, "range": self._range})
+
+    def _stylize_whole(self, array: np.ndarray) -> np.ndarray:
+        own = _moments([array], self.in_channels, lab=_is_colour(self.in_channels, self._range))
+        columns = array.reshape(self.in_channels, -1, 1)
+        return (
+            PooledReinhard(_statistics(self._range, own, self._reference))._stylize_slice(columns).reshape(array.shape)
+        )
+
+
 _MOMENTS = ("source_mean", "source_std", "reference_mean", "reference_std")
+Moments = tuple[tuple[float, ...], tuple[float, ...]]  # mean and deviation, one value per channel
 
 
-def _moments(images: Iterable[np.ndarray], channels: int, *, lab: bool) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def _is_colour(channels: int, value_range: tuple[float, float]) -> bool:
+    return channels == 3 and tuple(value_range) == EIGHT_BIT
+
+
+def _statistics(value_range: tuple[float, float], source: Moments, reference: Moments) -> ReinhardStatistics:
+    return ReinhardStatistics(
+        space="lab" if _is_colour(len(source[0]), value_range) else "native",
+        value_range=(float(value_range[0]), float(value_range[1])),
+        source_mean=source[0],
+        source_std=source[1],
+        reference_mean=reference[0],
+        reference_std=reference[1],
+    )
+
+
+def _moments(images: Iterable[np.ndarray], channels: int, *, lab: bool) -> Moments:
     """Mean and standard deviation per channel over all pixels of all images."""
     count, mean, squares = 0, np.zeros(channels), np.zeros(channels)
     for image in images:

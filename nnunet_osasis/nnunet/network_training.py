@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from torch import nn
 from torch._dynamo import OptimizedModule
 from torch.nn.parallel import DistributedDataParallel
 
-from nnunet_osasis.nnunet.options import OsasisOptions
+from nnunet_osasis.nnunet.options import OsasisOptions, options_of
 
 _MAPS = 4  # of PraNet and of UNet++ alike
 
@@ -25,7 +24,6 @@ class NetworkTraining:
     network: Any
     configuration_manager: Any
     enable_deep_supervision: bool
-    preprocessed_dataset_folder_base: str | None
 
     def set_deep_supervision_enabled(self, enabled: bool) -> None:
         """nnU-Net's hook: a list of maps while training, one tensor for predictions."""
@@ -61,5 +59,4 @@ class NetworkTraining:
     @property
     def options(self) -> OsasisOptions:
         """What the plans say to this trainer."""
-        folder = Path(self.preprocessed_dataset_folder_base or ".")
-        return OsasisOptions.from_configuration(self.configuration_manager.configuration, relative_to=folder)
+        return options_of(self)

@@ -69,6 +69,12 @@ class OsasisOptions:
         return cls(**values)
 
 
+def options_of(trainer: Any) -> OsasisOptions:
+    """What the plans say to an nnU-Net trainer."""
+    folder = Path(trainer.preprocessed_dataset_folder_base or ".")
+    return OsasisOptions.from_configuration(trainer.configuration_manager.configuration, relative_to=folder)
+
+
 def _require_unit_interval(name: str, value: object) -> None:
     number = isinstance(value, int | float) and not isinstance(value, bool)
     if not number or not math.isfinite(value) or not 0 <= value <= 1:  # type: ignore[arg-type, operator]

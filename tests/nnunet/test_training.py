@@ -103,7 +103,7 @@ def test_the_stylizer_in_the_datasets_own_folder_is_used(nnunet):
     assert np.abs(training.load_case(key)[0][:] - plain).mean() > 0.02
 
 
-@pytest.mark.parametrize("name", ["nnUNetTrainerHistogramMatching", "nnUNetTrainerReinhard"])
+@pytest.mark.parametrize("name", ["nnUNetTrainerHistogramMatching", "nnUNetTrainerReinhard", "nnUNetTrainerFDA"])
 @pytest.mark.parametrize("named", [True, False], ids=["reference-in-plans", "stylizers-reference"])
 def test_controls_imitate_the_same_reference(nnunet, name, named):
     section = {"probability": 1.0}
@@ -137,12 +137,13 @@ def test_every_trainer_is_its_stock_length_and_pickles():
         trainer = getattr(trainers, name)
         assert issubclass(trainer, stock.nnUNetTrainer)
         assert pickle.loads(pickle.dumps(trainer)) is trainer  # noqa: S301
-        plain = name.startswith(("nnUNetTrainerPraNet", "nnUNetTrainerUNetPlusPlus"))
+        plain = name.startswith(("nnUNetTrainerPraNet", "nnUNetTrainerUNetPlusPlus", "nnUNetTrainerGIN"))
         assert issubclass(trainer, StylizedTraining) is not plain
         assert issubclass(trainer, NetworkTraining) is ("PraNet" in name or "UNetPlusPlus" in name)
         unchanged = trainer.get_tr_and_val_datasets is stock.nnUNetTrainer.get_tr_and_val_datasets
         assert unchanged is plain
-        assert trainer.get_training_transforms is stock.nnUNetTrainer.get_training_transforms
+        untouched = trainer.get_training_transforms is stock.nnUNetTrainer.get_training_transforms
+        assert untouched is not name.startswith("nnUNetTrainerGIN")
 
 
 @pytest.mark.parametrize(
@@ -153,6 +154,8 @@ def test_every_trainer_is_its_stock_length_and_pickles():
         ("nnUNetTrainerOSASIS_250epochs", 250),
         ("nnUNetTrainerHistogramMatching_20epochs", 20),
         ("nnUNetTrainerReinhard_5epochs", 5),
+        ("nnUNetTrainerFDA_20epochs", 20),
+        ("nnUNetTrainerGIN_5epochs", 5),
         ("nnUNetTrainerPraNet", 1000),
         ("nnUNetTrainerOSASISPraNet_100epochs", 100),
         ("nnUNetTrainerUNetPlusPlus_20epochs", 20),

@@ -1,0 +1,25 @@
+"""A control that sees the same single image as the stylizer does: Fourier domain adaptation to the reference."""
+
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+from nnunetv2.training.nnUNetTrainer.variants.training_length.nnUNetTrainer_Xepochs import (
+    nnUNetTrainer_5epochs,
+    nnUNetTrainer_20epochs,
+)
+
+from nnunet_osasis.nnunet.training import ReferenceTraining
+from nnunet_osasis.transfer import StyleTransfer
+
+
+class nnUNetTrainerFDA(ReferenceTraining, nnUNetTrainer):
+    def style_transfer(self, training_keys: list[str]) -> StyleTransfer:
+        from nnunet_osasis.controls import FourierDomainAdaptation
+
+        return FourierDomainAdaptation(self.reference())
+
+
+class nnUNetTrainerFDA_5epochs(nnUNetTrainerFDA, nnUNetTrainer_5epochs):
+    pass
+
+
+class nnUNetTrainerFDA_20epochs(nnUNetTrainerFDA, nnUNetTrainer_20epochs):
+    pass
