@@ -27,9 +27,11 @@ SNIPPETS = blocks("python")
 LINES = [(p, line) for p, text in blocks("bash") for line in text.replace("\\\n", " ").splitlines() if line.strip()]
 COMMANDS = {
     "osasis-pretrain-stylizer": "pretrain_stylizer",
+    "osasis-prepare": "prepare",
     "osasis-stylize": "stylize",
     "osasis-info": "info",
     "osasis-demo": "demo",
+    "osasis-evaluate": "evaluate",
 }
 
 

@@ -1,0 +1,80 @@
+"""Where a dataset goes: its number, its name, nnU-Net's folders."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from nnunet_osasis.errors import OsasisError
+from nnunet_osasis.storage import atomic_write_bytes
+
+
+@dataclass(frozen=True)
+class Target:
+    """``<raw>/Dataset501_Name``, and the folder where nnU-Net looks for splits, if it is known."""
+
+    raw: Path
+    preprocessed: Path | None
+    number: int
+    name: str
+
+    @classmethod
+    def of(cls, dataset: str, name: str, raw: Path | None) -> Target:
+        """From the command line; without ``raw`` the environment variable ``nnUNet_raw`` says where.
+
+        Raises ``OsasisError`` for a number outside 1 to 999, a name nnU-Net could not use, no folder.
+        """
+        digits = re.fullmatch(r"(?:Dataset)?(\d{1,3})", dataset)
+        if digits is None or int(digits[1]) == 0:
+            raise OsasisError("-d takes a dataset number from 1 to 999", found=dataset, remedy="For example -d 501.")
+        if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", name):
+            raise OsasisError(
+                "-name takes letters, digits and _, a letter first", found=name, remedy="For example -name ClinicDB."
+            )
+        folder = raw or _from_environment("nnUNet_raw")
+        if folder is None:
+            raise OsasisError(
+                "There must be a folder for raw datasets",
+                found="no -o, and the variable nnUNet_raw is not set",
+                remedy="Say -o FOLDER, or export nnUNet_raw=FOLDER as nnU-Net wants it.",
+            )
+        return cls(folder, _from_environment("nnUNet_preprocessed"), int(digits[1]), name)
+
+    @property
+    def folder(self) -> Path:
+        """The dataset's folder."""
+        return self.raw / f"Dataset{self.number:03d}_{self.name}"
+
+    @property
+    def splits(self) -> Path | None:
+        """Where nnU-Net reads the splits from: beside the preprocessed data, not the raw ones."""
+        return None if self.preprocessed is None else self.preprocessed / self.folder.name / "splits_final.json"
+
+    def require_free(self, *, overwrite: bool) -> None:
+        """Raise ``OsasisError`` if the number has another name, or the dataset is there without ``overwrite``."""
+        for root in filter(None, (self.raw, self.preprocessed)):
+            for other in sorted(root.glob(f"Dataset{self.number:03d}_*")):
+                if other.name != self.folder.name:
+                    raise OsasisError(
+                        "A dataset's number must be its own", found=f"{other}", remedy="Take another number for -d."
+                    )
+        there = [path for path in (self.folder, self.splits) if path is not None and path.exists()]
+        if there and not overwrite:
+            raise OsasisError(
+                "A dataset that is there is not overwritten",
+                found=f"{there[0]}",
+                remedy="Say --overwrite to replace it, or take another number.",
+            )
+
+    def write_splits(self, made: Path, *, overwrite: bool) -> None:
+        """Put the splits where nnU-Net reads them, if its folder is known."""
+        if self.splits is not None and (overwrite or not self.splits.exists()):
+            atomic_write_bytes(self.splits, json.dumps(json.loads(made.read_text()), indent=2).encode())
+
+
+def _from_environment(name: str) -> Path | None:
+    value = os.environ.get(name)
+    return Path(value) if value else None

@@ -1,0 +1,200 @@
+"""``osasis-prepare``: a dataset nnU-Net accepts, whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+from multiprocessing.pool import ThreadPool
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+from PIL import Image
+
+from nnunet_osasis.errors import OsasisError
+from nnunet_osasis.scripts import prepare
+
+from . import trees
+
+
+@pytest.fixture(autouse=True)
+def _folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("raw", "preprocessed"):
+        monkeypatch.setenv(f"nnUNet_{name}", str(tmp_path / name))
+
+
+def folders(tmp_path: Path, *more: str, number: str = "501") -> list[str]:
+    images, masks = str(tmp_path / "a"), str(tmp_path / "b")
+    return ["--images", images, "--masks", masks, "-d", number, "-name", "Mine", "--folds", "2", *more]
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+def test_clinicdb_becomes_a_dataset(tmp_path, capsys):
+    trees.clinicdb(tmp_path / "src")
+    prepare.main(
+        [
+            "--layout",
+            "clinicdb",
+            "-i",
+            str(tmp_path / "src"),
+            "-d",
+            "7",
+            "-name",
+            "Polyps",
+            "--test",
+            "612",
+            "--folds",
+            "3",
+        ]
+    )
+    folder = tmp_path / "raw/Dataset007_Polyps"
+    described = json.loads((folder / "dataset.json").read_text())
+    assert described["channel_names"] == {"0": "rgb_to_0_1", "1": "rgb_to_0_1", "2": "rgb_to_0_1"}
+    assert described["labels"] == {"background": 0, "polyp": 1} and described["numTraining"] == 7
+    assert described["licence"].startswith("research")
+    names = [path.stem for path in sorted((folder / "labelsTr").iterdir())]
+    assert names == [f"Polyps_{n:03d}" for n in (1, 2, 25, 26, 51, 52, 68)]
+    assert np.array_equal(np.array(Image.open(folder / "imagesTr/Polyps_001_0000.png")), trees.picture(0))
+    assert np.array_equal(np.array(Image.open(folder / "labelsTr/Polyps_001.png")), trees.mask(0) // 255)
+    assert [path.name for path in (folder / "imagesTs").iterdir()] == ["Polyps_612_0000.png"]
+    splits = json.loads((tmp_path / "preprocessed/Dataset007_Polyps/splits_final.json").read_text())
+    assert splits == json.loads((folder / "splits_final.json").read_text()) and len(splits) == 3
+    records = json.loads((folder / "cases.json").read_text())
+    assert records["Polyps_612"]["group"] == "sequence 29" and records["Polyps_612"]["image"] == "612.tif"
+    assert "nnUNetv2_plan_and_preprocess -d 7" in capsys.readouterr().out
+
+
+def test_nnunets_own_check_accepts_the_result(tmp_path, monkeypatch):
+    from nnunetv2.experiment_planning.verify_dataset_integrity import verify_dataset_integrity
+
+    class Threads:
+        Pool = ThreadPool
+
+    monkeypatch.setattr(multiprocessing, "get_context", lambda method=None: Threads())
+    trees.drive(tmp_path / "src")
+    arguments = ["--layout", "drive", "-i", str(tmp_path / "src"), "-d", "8", "-name", "Drive"]
+    prepare.main([*arguments, "--outside-field", "ignore", "--folds", "3"])
+    verify_dataset_integrity(str(tmp_path / "raw/Dataset008_Drive"), num_processes=1)
+
+
+def test_grey_pictures_get_one_channel_and_names_can_be_chosen(tmp_path):
+    for i in range(4):
+        trees.save(tmp_path / f"a/{i}.png", trees.picture(i)[..., 0].astype(np.uint16) * 200)
+        trees.save(tmp_path / f"b/{i}.png", trees.mask(i))
+    prepare.main(folders(tmp_path))
+    folder = tmp_path / "raw/Dataset501_Mine"
+    assert json.loads((folder / "dataset.json").read_text())["channel_names"] == {"0": "zscore"}
+    assert np.array(Image.open(folder / "imagesTr/Mine_0_0000.png")).max() > 255
+    prepare.main(folders(tmp_path, "--channel-names", "noNorm", "--overwrite"))
+    assert json.loads((folder / "dataset.json").read_text())["channel_names"] == {"0": "noNorm"}
+    with pytest.raises(OsasisError, match=r"1 channel\(s\)"):
+        prepare.main(folders(tmp_path, "--channel-names", "R", "G", "--overwrite"))
+
+
+def test_volumes_keep_their_geometry(tmp_path):
+    for i in range(4):
+        for part, array in (("a", np.random.default_rng(i).normal(size=(4, 8, 6)).astype(np.float32)),
+                            ("b", np.pad(np.ones((2, 4, 2), np.int16), ((1, 1), (2, 2), (2, 2))))):  # fmt: skip
+            (tmp_path / part).mkdir(exist_ok=True)
+            image = sitk.GetImageFromArray(array)
+            image.SetSpacing((0.5, 0.6, 3.0))
+            sitk.WriteImage(image, tmp_path / part / f"s{i}.{'nii.gz' if i else 'mha'}")
+    prepare.main(folders(tmp_path))
+    folder = tmp_path / "raw/Dataset501_Mine"
+    assert json.loads((folder / "dataset.json").read_text())["file_ending"] == ".nii.gz"
+    for i in range(4):
+        image = sitk.ReadImage(folder / f"imagesTr/Mine_s{i}_0000.nii.gz")
+        label = sitk.ReadImage(folder / f"labelsTr/Mine_s{i}.nii.gz")
+        assert image.GetSpacing() == pytest.approx((0.5, 0.6, 3.0)) == label.GetSpacing()
+        assert set(np.unique(sitk.GetArrayFromImage(label))) == {0, 1}
+        expected = np.random.default_rng(i).normal(size=(4, 8, 6)).astype(np.float32)
+        assert np.array_equal(sitk.GetArrayFromImage(image), expected)
+
+
+def test_several_classes(tmp_path):
+    for i in range(4):
+        trees.save(tmp_path / f"a/{i}.png", trees.picture(i))
+        trees.save(tmp_path / f"b/{i}.png", trees.mask(i, value=128) + trees.mask(0, value=127))
+    with pytest.raises(OsasisError, match="--labels"):
+        prepare.main(folders(tmp_path))
+    prepare.main(folders(tmp_path, "--labels", "background=0", "disc=128", "cup=255"))
+    folder = tmp_path / "raw/Dataset501_Mine"
+    assert json.loads((folder / "dataset.json").read_text())["labels"] == {"background": 0, "disc": 1, "cup": 2}
+    assert np.array(Image.open(folder / "labelsTr/Mine_3.png")).max() == 2
+
+
+def test_all_bad_files_are_told_at_once_and_nothing_is_left(tmp_path):
+    trees.pairs(tmp_path, "a/{}.png", "b/{}.png", list(range(4)))
+    trees.save(tmp_path / "b/1.png", trees.mask(size=(5, 5)))
+    (tmp_path / "a/2.png").write_bytes(b"broken")
+    with pytest.raises(OsasisError) as caught:
+        prepare.main(folders(tmp_path))
+    assert "same size" in str(caught.value) and "readable" in str(caught.value)
+    assert list((tmp_path / "raw").iterdir()) == []
+    assert not (tmp_path / "preprocessed").exists()
+
+
+def test_mixed_kinds_and_disagreeing_masks_are_refused(tmp_path):
+    trees.pairs(tmp_path, "a/{}.png", "b/{}.png", list(range(4)))
+    trees.save(tmp_path / "a/1.png", trees.picture()[..., 0])
+    with pytest.raises(OsasisError, match=r"colour pictures \(.*grey pictures \("):
+        prepare.main(folders(tmp_path))
+    trees.save(tmp_path / "a/1.png", trees.picture())
+    trees.save(tmp_path / "b/1.png", trees.mask(value=2))
+    with pytest.raises(OsasisError, match="values 2, 255"):
+        prepare.main(folders(tmp_path))
+    prepare.main(folders(tmp_path, "--threshold", "0"))
+
+
+def test_what_is_there_is_only_replaced_when_asked(tmp_path):
+    trees.pairs(tmp_path, "a/{}.png", "b/{}.png", list(range(4)))
+    prepare.main(folders(tmp_path))
+    folder = tmp_path / "raw/Dataset501_Mine"
+    before = contents(folder)
+    with pytest.raises(OsasisError, match="--overwrite"):
+        prepare.main(folders(tmp_path))
+    trees.save(tmp_path / "b/1.png", trees.mask(size=(5, 5)))
+    with pytest.raises(OsasisError, match="same size"):
+        prepare.main(folders(tmp_path, "--overwrite"))
+    assert contents(folder) == before
+    trees.save(tmp_path / "b/1.png", trees.mask(3))
+    prepare.main(folders(tmp_path, "--overwrite"))
+    assert contents(folder) != before
+    assert [path.name for path in (tmp_path / "raw").iterdir()] == ["Dataset501_Mine"]
+    (tmp_path / "raw/Dataset502_Other").mkdir()
+    with pytest.raises(OsasisError, match="its own"):
+        prepare.main(folders(tmp_path, number="502"))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        ["-d", "0"],
+        ["-d", "x"],
+        ["-name", "a b"],
+        ["--seed", "-1"],
+        ["-i", "x"],
+        ["--layout", "drive"],
+        ["--masks", "nowhere"],
+    ],
+)
+def test_wrong_arguments_end_with_status_1_and_one_message(tmp_path, monkeypatch, capsys, change):
+    trees.pairs(tmp_path, "a/{}.png", "b/{}.png", list(range(4)))
+    monkeypatch.setattr("sys.argv", ["osasis-prepare", *folders(tmp_path), *change])
+    with pytest.raises(SystemExit) as ended:
+        prepare.entry()
+    assert ended.value.code == 1 and capsys.readouterr().err.startswith("Error: ")
+
+
+def test_a_raw_folder_must_be_known(tmp_path, monkeypatch):
+    trees.pairs(tmp_path, "a/{}.png", "b/{}.png", list(range(4)))
+    for name in ("raw", "preprocessed"):
+        monkeypatch.delenv(f"nnUNet_{name}")
+    with pytest.raises(OsasisError, match="nnUNet_raw"):
+        prepare.main(folders(tmp_path))
+    prepare.main(folders(tmp_path, "-o", str(tmp_path / "elsewhere")))
+    assert (tmp_path / "elsewhere/Dataset501_Mine/dataset.json").is_file()
