@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from nnunet_osasis.demo.document import Block, Code, Heading, Picture, Table, Text, to_html, to_markdown
+from nnunet_osasis.evaluation.document import Block, Code, Heading, Picture, Table, Text, to_html, to_markdown
 
 TITLE = "Does one-shot stylization help on the second scanner?"
 LIMITS_PHANTOM = (

@@ -93,7 +93,7 @@ def radar_chart(series: Mapping[str, Mapping[str, float]], path: str | Path, *, 
             figure.suptitle(title, fontsize=11)
         return figure
 
-    return _write(draw, Path(path))
+    return write_figure(draw, Path(path))
 
 
 def qualitative_grid(
@@ -130,7 +130,7 @@ def qualitative_grid(
             figure.suptitle(title, fontsize=10)
         return figure
 
-    return _write(draw, Path(path))
+    return write_figure(draw, Path(path))
 
 
 def _aspect(row: GridRow) -> float:
@@ -153,8 +153,11 @@ def _settle(figure: Any) -> None:
         axis.set_position([round(value, 4) for value in axis.get_position(original=True).bounds])
 
 
-def _write(draw: Callable[[], Any], path: Path) -> Path:
-    """Draw away from the process's matplotlib settings and write the same bytes for the same picture."""
+def write_figure(draw: Callable[[], Any], path: Path) -> Path:
+    """Write the figure that ``draw`` returns as ``.png`` or ``.svg``: same figure, same bytes.
+
+    It is drawn away from the process's matplotlib settings. Raises ``OsasisError`` for another ending.
+    """
     if path.suffix not in (".png", ".svg"):
         raise OsasisError("A chart must be a .png or .svg file", found=path.name)
     from matplotlib import rc_context, style

@@ -1,0 +1,96 @@
+"""Worker processes, one per task and as many side by side as there are places; devices are handed out in turn."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import sys
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from typing import Any
+
+from tqdm import tqdm
+
+from nnunet_osasis.errors import OsasisError
+
+
+@dataclass(frozen=True)
+class Task:
+    """``function(*arguments)`` in a process of its own; with ``takes_device`` the device is appended to the arguments.
+
+    ``function`` must be importable, and its last argument is the number of threads it may use.
+    """
+
+    name: str
+    function: Callable[..., dict[str, Any]]
+    arguments: tuple
+    takes_device: bool = False
+
+
+def run_tasks(
+    tasks: Sequence[Task], *, workers: int, devices: Sequence[str], describe: str, done: Callable[[Task, dict], None]
+) -> None:
+    """Run all tasks; a failing one does not keep the others from finishing.
+
+    Args:
+        workers: tasks side by side. devices: handed to tasks in turn, such as ``("cuda:0", "cuda:1")``.
+        done: called in this process with every task that ended well.
+
+    Raises:
+        OsasisError: tasks failed; the first reason and all names are told after the others have ended.
+    """
+    if not tasks:
+        return
+    threads = max(1, (os.cpu_count() or 1) // workers)
+    free = [devices[i % len(devices)] for i in range(workers)]
+    waiting, running, failed = list(tasks), dict[Future, tuple[Task, str]](), list[tuple[str, BaseException]]()
+    with (
+        ProcessPoolExecutor(workers, mp_context=_context(), max_tasks_per_child=1) as executor,
+        tqdm(total=len(tasks), desc=describe, unit="task", dynamic_ncols=True) as bar,
+    ):
+        try:
+            while waiting or running:
+                while waiting and free:
+                    task, device = waiting.pop(0), free.pop(0)
+                    arguments = (*task.arguments, device, threads) if task.takes_device else (*task.arguments, threads)
+                    running[executor.submit(task.function, *arguments)] = task, device
+                for future in wait(running, return_when=FIRST_COMPLETED).done:
+                    task, device = running.pop(future)
+                    free.append(device)
+                    bar.update()
+                    if (error := future.exception()) is not None:
+                        failed.append((task.name, error))
+                        if isinstance(error, BrokenProcessPool):
+                            waiting, running = [], {}
+                            break
+                    else:
+                        done(task, future.result())
+        except BaseException:
+            executor.shutdown(wait=False, cancel_futures=True)
+            raise
+    if failed:
+        name, error = failed[0]
+        if isinstance(error, BrokenProcessPool):
+            raise OsasisError(
+                "Worker processes must live to their end",
+                found=f"one was killed during {name}",
+                remedy="If memory ran out, use fewer of them (-np 1). The same command goes on from what is finished.",
+            ) from error
+        if not isinstance(error, OsasisError):
+            raise error
+        others = f" (also failed: {', '.join(n for n, _ in failed[1:])})" if len(failed) > 1 else ""
+        raise OsasisError(f"{name} failed: {error.rule}", found=error.found, remedy=f"{error.remedy or ''}{others}")
+
+
+def _context() -> multiprocessing.context.BaseContext:
+    """Processes that inherit neither locks nor a CUDA context, and import torch anew only where they must.
+
+    A fork server imports once and stays free of threads; Windows has none and starts afresh.
+    """
+    if sys.platform == "win32":
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["torch", "monai.inferers", "nnunet_osasis.evaluation.work"])
+    return context

@@ -1,0 +1,179 @@
+"""From the files of an experiment to what trainings see: pictures, training masks, references; never a test mask."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nnunet_osasis.errors import OsasisError
+from nnunet_osasis.evaluation.datasets import Case, select_cases
+from nnunet_osasis.evaluation.domains import REFERENCE_RULE, choose_reference
+from nnunet_osasis.evaluation.experiment import Experiment, Target
+from nnunet_osasis.evaluation.leaks import check_splits
+from nnunet_osasis.storage import sha256_of_array, sha256_of_json
+
+SOURCE = "source"
+"""Name of the in-domain test among the test sets."""
+
+
+@dataclass(frozen=True)
+class KnownTruth:
+    """A camera target's answers for the training images, in their order.
+
+    Attributes:
+        pictures: as the camera stores them, with noise: what the upper bound is trained on.
+        masks: cut to the camera's field of view. clean: without noise, for the distance of styled images to the truth.
+    """
+
+    pictures: list[np.ndarray]
+    masks: list[np.ndarray]
+    clean: list[np.ndarray]
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """All pictures of an experiment at its working size, uint8 ``(C, H, W)``.
+
+    Attributes:
+        train, train_masks: the source's training set; masks ``(H, W)`` of 0 and 1.
+        tests: pictures to predict, by test set (``source`` and every target) and case.
+        references, reference_names: the one image per target that methods may see.
+        truths: for camera targets. cases: where the files are; test masks are read from there by the scoring alone.
+        report: manifests, near-duplicates, and what else the report says about the data.
+    """
+
+    train_names: list[str]
+    train: list[np.ndarray]
+    train_masks: list[np.ndarray]
+    tests: dict[str, dict[str, np.ndarray]]
+    references: dict[str, np.ndarray]
+    truths: dict[str, KnownTruth]
+    cases: dict[str, list[Case]]
+    report: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def channels(self) -> int:
+        """Channels of every picture."""
+        return int(self.train[0].shape[0])
+
+    def sha256(self, *tests: str) -> str:
+        """Of the training set and the pictures of the named test sets."""
+        arrays = [*self.train, *self.train_masks, *(a for test in tests for a in self.tests[test].values())]
+        return sha256_of_json([sha256_of_array(array) for array in arrays])
+
+
+def prepare(experiment: Experiment, data: Path) -> Prepared:
+    """Read everything but test masks, check for leaks, choose the references.
+
+    Raises ``OsasisError`` for missing files, leaks (:func:`check_splits`), a reference that is not there, or pictures
+    of different channel counts.
+    """
+    side = experiment.budget.side
+    train = select_cases(experiment.train, data, what="The training set")
+    cases = {SOURCE: select_cases(experiment.test, data, what="The in-domain test set")}
+    sets: dict[str, Sequence[Case]] = {"train": train, SOURCE: cases[SOURCE]}
+    references, names = dict[str, np.ndarray](), dict[str, str]()
+    for target in experiment.targets:
+        pool = _pool(target, data)
+        sets[f"{target.name} (reference pool)" if target.camera else target.name] = pool
+        pictures = [_seen(target, case, side) for case in pool]
+        chosen = _chosen(target, pool, pictures)
+        references[target.name], names[target.name] = pictures[chosen], pool[chosen].name
+        # The reference's own case is never a test case; a camera's pool is in no split anyway.
+        cases[target.name] = cases[SOURCE] if target.camera else [c for i, c in enumerate(pool) if i != chosen]
+        if not cases[target.name]:
+            raise OsasisError("A target needs test images besides its reference", found=f"none in {target.name}")
+    report = check_splits(sets)
+    pictures = [case.image(side) for case in train]
+    tests = {SOURCE: {case.name: case.image(side) for case in cases[SOURCE]}}
+    for target in experiment.targets:
+        tests[target.name] = {case.name: _seen(target, case, side) for case in cases[target.name]}
+    masks = [case.mask(side) for case in train]
+    truths = {t.name: _truth(t, train, pictures, masks) for t in experiment.targets if t.camera}
+    _same_channels([*pictures, *references.values(), *(image for test in tests.values() for image in test.values())])
+    report["references"] = {
+        name: {"case": case, "rule": _rule(experiment, name), "sha256": sha256_of_array(references[name])}
+        for name, case in names.items()
+    }
+    train_names = [case.name for case in train]
+    return Prepared(train_names, pictures, masks, tests, references, truths, cases, report)
+
+
+def test_masks(prepared: Prepared, experiment: Experiment, test: str) -> dict[str, np.ndarray]:
+    """The masks of a test set, ``(H, W)`` of 0 and 1. The scoring's; nothing else in the package calls this."""
+    side = experiment.budget.side
+    masks = {case.name: case.mask(side) for case in prepared.cases[test]}
+    camera = next((target.camera for target in experiment.targets if target.name == test), None)
+    if camera is not None:
+        masks = {name: mask * camera.field_of_view(*mask.shape).astype(np.uint8) for name, mask in masks.items()}
+    return masks
+
+
+def _pool(target: Target, data: Path) -> list[Case]:
+    if target.set is not None:
+        return select_cases(target.set, data, what=f"Target {target.name}")
+    if target.reference_pool is None:
+        raise OsasisError("A camera target needs a reference pool", found=target.name)
+    return select_cases(target.reference_pool, data, what=f"The reference pool of {target.name}")
+
+
+def _seen(target: Target, case: Case, side: int) -> np.ndarray:
+    """What the target site stores of a case."""
+    picture = case.image(side)
+    return picture if target.camera is None else target.camera.shoot(picture, noise_seed=_noise_seed(target, case.name))
+
+
+def _noise_seed(target: Target, name: str) -> int:
+    return zlib.crc32(f"{target.name}/{name}".encode())
+
+
+def _chosen(target: Target, pool: Sequence[Case], pictures: Sequence[np.ndarray]) -> int:
+    if target.reference is None:
+        return choose_reference(pictures)
+    found = [i for i, case in enumerate(pool) if case.name == target.reference]
+    if not found:
+        raise OsasisError("The reference must be one of the target's images", found=target.reference)
+    return found[0]
+
+
+def _rule(experiment: Experiment, name: str) -> str:
+    target = next(target for target in experiment.targets if target.name == name)
+    return REFERENCE_RULE if target.reference is None else "named in the experiment file"
+
+
+def _truth(
+    target: Target, cases: Sequence[Case], pictures: Sequence[np.ndarray], masks: Sequence[np.ndarray]
+) -> KnownTruth:
+    camera = target.camera
+    assert camera is not None  # noqa: S101
+    views = [camera.field_of_view(*mask.shape).astype(np.uint8) for mask in masks]
+    noisy = [
+        camera.shoot(picture, noise_seed=_noise_seed(target, case.name))
+        for case, picture in zip(cases, pictures, strict=True)
+    ]
+    cut = [mask * view for mask, view in zip(masks, views, strict=True)]
+    return KnownTruth(noisy, cut, [camera.shoot(picture) for picture in pictures])
+
+
+def _same_channels(images: Sequence[np.ndarray]) -> None:
+    counts = {image.shape[0] for image in images}
+    if len(counts) > 1:
+        raise OsasisError(
+            "All images of an experiment must have the same channels",
+            found=f"{sorted(counts)}",
+            remedy="Convert the grey ones to RGB, or the other way round.",
+        )
+
+
+def describe(prepared: Prepared) -> Mapping[str, Any]:
+    """Counts for the report."""
+    return {
+        "training_images": len(prepared.train),
+        "test_images": {name: len(images) for name, images in prepared.tests.items()},
+        "test_groups": {name: len({case.group for case in cases}) for name, cases in prepared.cases.items()},
+    }

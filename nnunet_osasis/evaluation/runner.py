@@ -1,0 +1,225 @@
+"""An experiment from its file to scored rows: prepare, make stylizers, style, train, score; resumable cell by cell."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from filelock import FileLock, Timeout
+
+from nnunet_osasis.errors import OsasisError
+from nnunet_osasis.evaluation import image_distance, work
+from nnunet_osasis.evaluation.cells import Cell, all_cells
+from nnunet_osasis.evaluation.experiment import Experiment
+from nnunet_osasis.evaluation.method_list import MethodSpec
+from nnunet_osasis.evaluation.pool import Task, run_tasks
+from nnunet_osasis.evaluation.preparation import Prepared, describe, prepare, test_masks
+from nnunet_osasis.evaluation.scoring import score_cell
+from nnunet_osasis.evaluation.stylizers import make_stylizer
+from nnunet_osasis.storage import atomic_write_json
+from nnunet_osasis.stylizer_folder import stylizer_digest
+
+MARKER = "osasis_report.json"
+
+
+@dataclass(frozen=True)
+class Options:
+    """How an experiment is run; none of this changes the rows, but for the device.
+
+    Attributes:
+        workspace: folder of everything but the data. workers: trainings side by side. devices: shared out among them.
+        pretrained: a stylizer of the same source images whose autoencoder is taken instead of pretraining one.
+    """
+
+    workspace: Path
+    workers: int = 1
+    devices: tuple[str, ...] = ("cpu",)
+    pretrained: Path | None = None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run found: score rows, facts about styled copies and cells, distances to known truths, commands."""
+
+    prepared: Prepared
+    rows: list[dict[str, Any]]
+    styled: list[dict[str, Any]]
+    cells: list[dict[str, Any]]
+    distances: list[dict[str, Any]]
+    commands: list[list[str]]
+
+
+def run_experiment(
+    experiment: Experiment, data: Path, options: Options, *, say: Callable[[str], None] = print
+) -> Outcome:
+    """Do what is not done yet and return everything.
+
+    Raises ``OsasisError`` for unusable input, a workspace in use by another process or of another program, and work
+    that failed.
+    """
+    root = options.workspace
+    _claim(root)
+    try:
+        with FileLock(root / ".lock", timeout=0):
+            return _run(experiment, data, options, say)
+    except Timeout:
+        raise OsasisError(
+            "A workspace serves one process at a time", found=f"another one is at work in {root}", remedy="Wait for it."
+        ) from None
+
+
+def _run(experiment: Experiment, data: Path, options: Options, say: Callable[[str], None]) -> Outcome:
+    root, log = options.workspace, _Log(options.workspace / "log.jsonl")
+    say("Reading images and looking for leaks")
+    prepared = prepare(experiment, data)
+    atomic_write_json(root / "data.json", {**prepared.report, **describe(prepared)})
+    near = len(prepared.report["near_duplicates"])
+    if near:
+        say(f"Warning: {near} pairs of images in different sets look nearly the same; they are listed in data.json.")
+    log("prepared", near_duplicates=near, **describe(prepared))
+
+    stylizers, commands = _make_stylizers(experiment, prepared, options, say)
+    styled = _style_all(experiment, prepared, options, stylizers, log)
+    cells = all_cells(experiment)
+    facts = _train_all(cells, experiment, prepared, options, log)
+    rows = score_all(cells, facts, experiment, prepared, root / "cells")
+    log("scored", rows=len(rows))
+    return Outcome(prepared, rows, styled, facts, _distances(experiment, prepared, root), commands)
+
+
+def _make_stylizers(
+    experiment: Experiment, prepared: Prepared, options: Options, say: Callable[[str], None]
+) -> tuple[dict[tuple[str, str | None], Path], list[list[str]]]:
+    """A stylizer per target and loss preset that the methods ask for; the first lends the others its autoencoder."""
+    found, commands, lender = dict[tuple[str, str | None], Path](), [], options.pretrained
+    wanted = [m.parameters.get("losses") for m in experiment.methods if m.kind == "osasis"]
+    for target in [t.name for t in experiment.targets] if wanted else []:
+        for losses in dict.fromkeys(wanted):
+            folder = options.workspace / "stylizers" / (target if losses is None else f"{target}_{losses}")
+            say(f"Stylizer for {target}{f' ({losses} losses)' if losses else ''}: {folder}")
+            command = make_stylizer(
+                folder, prepared, target, experiment.stylizer,
+                losses=losses, pretrained=lender, device=options.devices[0],
+            )  # fmt: skip
+            commands.append(command)
+            found[target, losses] = folder
+            lender = lender or folder
+    return found, commands
+
+
+def _style_all(
+    experiment: Experiment,
+    prepared: Prepared,
+    options: Options,
+    stylizers: dict[tuple[str, str | None], Path],
+    log: _Log,
+) -> list[dict[str, Any]]:
+    tasks = []
+    for method, target in styled_pairs(experiment):
+        folder = None
+        if method.kind == "osasis" and target is not None:
+            folder = stylizers[target, method.parameters.get("losses")]
+        digest = None if folder is None else stylizer_digest(folder)
+        place = styled_path(options.workspace, method, target)
+        tasks.append(Task(place.name, work.style, (method, prepared, target, folder, digest, place)))
+    facts: dict[str, dict[str, Any]] = {}
+
+    def done(task: Task, result: dict[str, Any]) -> None:
+        facts[task.name] = result
+        log("styled", name=task.name, **result)
+
+    run_tasks(tasks, workers=options.workers, devices=("cpu",), describe="style", done=done)
+    return [facts[task.name] for task in tasks]
+
+
+def _train_all(
+    cells: Sequence[Cell], experiment: Experiment, prepared: Prepared, options: Options, log: _Log
+) -> list[dict[str, Any]]:
+    folder, tasks = options.workspace / "cells", []
+    with_copies = {(method.name, target) for method, target in styled_pairs(experiment)}
+    for cell in cells:
+        has_copies = (cell.method.name, cell.target) in with_copies
+        styled = styled_path(options.workspace, cell.method, cell.target) if has_copies else None
+        arguments = (cell, experiment, prepared, folder, styled)
+        tasks.append(Task(cell.name, work.train_cell, arguments, takes_device=True))
+    facts: dict[str, dict[str, Any]] = {}
+
+    def done(task: Task, result: dict[str, Any]) -> None:
+        facts[task.name] = result
+        log("trained", **{key: value for key, value in result.items() if key != "losses"})
+
+    run_tasks(tasks, workers=options.workers, devices=options.devices, describe="train", done=done)
+    return [facts[cell.name] for cell in cells]
+
+
+def score_all(
+    cells: Sequence[Cell], facts: Sequence[dict[str, Any]], experiment: Experiment, prepared: Prepared, folder: Path
+) -> list[dict[str, Any]]:
+    """Open the test masks and score every cell; the only step that sees them."""
+    masks = {test: test_masks(prepared, experiment, test) for test in prepared.tests}
+    return [
+        row
+        for cell, fact in zip(cells, facts, strict=True)
+        for row in score_cell(
+            cell, folder / f"{cell.name}.npz", fact["key"], masks, experiment.metrics, experiment.tolerance
+        )
+    ]
+
+
+def styled_pairs(experiment: Experiment) -> list[tuple[MethodSpec, str | None]]:
+    """Methods that train on styled copies, with every target they make them for."""
+    targets = [target.name for target in experiment.targets]
+    pairs: list[tuple[MethodSpec, str | None]] = []
+    for method in experiment.methods:
+        if method.kind == "identity":
+            pairs.append((method, None))
+        elif method.needs_reference and method.kind != "truth":
+            pairs += [(method, target) for target in targets]
+    return pairs
+
+
+def styled_path(workspace: Path, method: MethodSpec, target: str | None) -> Path:
+    """Where styled copies are kept, without the ending."""
+    return workspace / "styled" / (method.name if target is None else f"{method.name}@{target}")
+
+
+def _distances(experiment: Experiment, prepared: Prepared, root: Path) -> list[dict[str, Any]]:
+    """Distance of the unchanged and of all styled training images to the truth, for camera targets."""
+    entries = []
+    for target, truth in prepared.truths.items():
+        versions: dict[str, list[np.ndarray]] = {"none": prepared.train}
+        for method, style in styled_pairs(experiment):
+            if style == target:
+                stored = work.load_pictures(styled_path(root, method, target).with_suffix(".npz"))
+                versions[method.name] = [stored[name] for name in prepared.train_names]
+        for name, images in versions.items():
+            entries.append({"target": target, "method": name, **image_distance.distances(images, truth.clean)})
+    return entries
+
+
+class _Log:
+    """One JSON object per line: what was finished, and when."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __call__(self, event: str, **values: Any) -> None:
+        line = json.dumps({"time": round(time.time(), 1), "event": event, **values}, default=str)
+        with self._path.open("a", encoding="utf-8") as stream:
+            stream.write(line + "\n")
+
+
+def _claim(root: Path) -> None:
+    """Make the workspace ours. Raises ``OsasisError`` for a folder that holds something else."""
+    if root.exists() and not (root / MARKER).is_file() and (not root.is_dir() or any(root.iterdir())):
+        raise OsasisError(
+            "The workspace must be new, empty, or an earlier report's",
+            found=f"other content in {root}",
+            remedy="Choose another --output.",
+        )
+    atomic_write_json(root / MARKER, {"made_by": "osasis-report"})

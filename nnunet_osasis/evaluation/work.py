@@ -1,0 +1,146 @@
+"""What worker processes do: style the training images for a method, or train a cell and predict its test images."""
+
+from __future__ import annotations
+
+import sys
+import time
+import zipfile
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nnunet_osasis.errors import OsasisError
+from nnunet_osasis.evaluation import methods
+from nnunet_osasis.evaluation.cells import Cell
+from nnunet_osasis.evaluation.experiment import Experiment
+from nnunet_osasis.evaluation.method_list import MethodSpec
+from nnunet_osasis.evaluation.preparation import Prepared
+from nnunet_osasis.storage import atomic_write, atomic_write_json, read_json, sha256_of_array, sha256_of_json
+
+
+def save_pictures(path: Path, pictures: dict[str, np.ndarray]) -> None:
+    """Arrays by name as one compressed file, atomically; same arrays, same bytes."""
+    atomic_write(path, lambda temporary: np.savez_compressed(temporary, **pictures))  # type: ignore[arg-type]
+
+
+def load_pictures(path: Path) -> dict[str, np.ndarray]:
+    """Read what :func:`save_pictures` wrote. Raises ``OsasisError`` when the file is missing or damaged."""
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            return {name: stored[name] for name in stored.files}
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise OsasisError(
+            "A file of the workspace must be whole", found=f"{error!r} in {path}", remedy="Delete it and run again."
+        ) from error
+
+
+def finished(record: Path, key: str) -> dict[str, Any] | None:
+    """The record of a piece of work, when it is there and was done for ``key``."""
+    if not record.is_file():
+        return None
+    found = read_json(record, what="A record of the workspace")
+    return found if found.get("key") == key else None
+
+
+def style(
+    method: MethodSpec,
+    prepared: Prepared,
+    target: str | None,
+    stylizer: Path | None,
+    stylizer_digest: str | None,
+    output: Path,
+    threads: int,
+) -> dict[str, Any]:
+    """Styled copies of the training images in ``output`` (``.npz`` and, last, ``.json``); done once."""
+    place = target if target is not None else next(iter(prepared.references))
+    reference = prepared.report["references"][place]["sha256"] if method.needs_reference else None
+    settings = [method.kind, dict(method.parameters), reference, prepared.sha256(), stylizer_digest]
+    key, record, file = sha256_of_json(settings), output.with_suffix(".json"), output.with_suffix(".npz")
+    if (done := finished(record, key)) and file.is_file():
+        return done
+    _use_threads(threads)
+    began = time.perf_counter()
+    transfer = methods.make_transfer(method, prepared, place, stylizer)
+    fitted = time.perf_counter()
+    images = methods.style_all(transfer, prepared.train, strength=method.parameters.get("strength"))
+    ended = time.perf_counter()
+    save_pictures(file, dict(zip(prepared.train_names, images, strict=True)))
+    return _recorded(
+        record,
+        {
+            "key": key,
+            "method": method.name,
+            "target": target,
+            "fingerprint": transfer.fingerprint,
+            "sha256": sha256_of_json([sha256_of_array(image) for image in images]),
+            "seconds_fit": fitted - began,
+            "seconds_per_image": (ended - fitted) / len(images),
+        },
+    )
+
+
+def train_cell(
+    cell: Cell, experiment: Experiment, prepared: Prepared, folder: Path, styled: Path | None, device: str, threads: int
+) -> dict[str, Any]:
+    """Train one cell, and keep probabilities (``test/case``, uint8) in ``<cell>.npz``, the rest in ``<cell>.json``."""
+    facts = None if styled is None else read_json(styled.with_suffix(".json"), what="A record of styled images")
+    key = cell.key(experiment, prepared, facts)
+    record, file = folder / f"{cell.name}.json", folder / f"{cell.name}.npz"
+    if (done := finished(record, key)) and file.is_file():
+        return done
+    _use_threads(threads)
+    from nnunet_osasis.evaluation import light
+
+    copies = None
+    if styled is not None:
+        stored = load_pictures(styled.with_suffix(".npz"))
+        copies = [stored[name] for name in prepared.train_names]
+    data = methods.training_set(cell.method, prepared, cell.target, copies)
+    network, spent = light.train(cell.network, data, experiment.budget, seed=cell.random_seed, device=device)
+    began = time.perf_counter()
+    maps = {
+        f"{test}/{name}": picture
+        for test in cell.tests
+        for name, picture in light.predict(network, prepared.tests[test], experiment.budget, device=device).items()
+    }
+    predicting = time.perf_counter() - began
+    save_pictures(file, maps)
+    return _recorded(
+        record,
+        {
+            "key": key,
+            "cell": cell.name,
+            "seconds_train": spent["seconds"],
+            "seconds_predict": predicting,
+            "peak_memory_mib": _peak_memory(device),
+            "losses": spent["losses"],
+            "device": device,
+        },
+    )
+
+
+def _recorded(record: Path, values: dict[str, Any]) -> dict[str, Any]:
+    atomic_write_json(record, values)
+    return values
+
+
+def _use_threads(threads: int) -> None:
+    import torch
+
+    torch.set_num_threads(threads)
+
+
+def _peak_memory(device: str) -> float:
+    """Peak memory in MiB: of the device where there is one, else of this process, which lives for one cell."""
+    import torch
+
+    if device.startswith("cuda"):
+        return float(torch.cuda.max_memory_allocated(device) / 2**20)
+    if sys.platform == "win32":
+        return float("nan")
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return float(peak / 2**20 if sys.platform == "darwin" else peak / 2**10)
