@@ -223,10 +223,13 @@ def adapt(
         ``D_B``'s UNet and the SPN, averaged, in eval mode.
     """
     run = _Adaptation(model, spn, embed, style_a, style_b, config)
+    # y_A is made from the others by the networks, and its last bits depend on the number of threads: a run may be
+    # resumed with another one. Only where it is given is it an input of its own.
+    given = (sources, style_a, style_b) if config.pair.maker == "file" else (sources, style_b)
     identity = {
         "stage": "adapt",
         "config": {k: v for k, v in as_json(config).items() if k != "checkpoint_every"},
-        "images": [sha256_of_array(v.cpu().numpy()) for v in (sources, style_a, style_b)],
+        "images": [sha256_of_array(v.cpu().numpy()) for v in given],
         "model": sha256_of_array(next(iter(model.parameters())).detach().cpu().numpy()),
         "embedder": embed.name,
     }

@@ -32,6 +32,7 @@ COMMANDS = {
     "osasis-info": "info",
     "osasis-demo": "demo",
     "osasis-evaluate": "evaluate",
+    "osasis-report": "report",
 }
 
 

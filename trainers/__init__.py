@@ -3,16 +3,19 @@
 from nnunet_osasis.trainers.nnUNetTrainerFDA import (
     nnUNetTrainerFDA,
     nnUNetTrainerFDA_5epochs,
+    nnUNetTrainerFDA_10epochs,
     nnUNetTrainerFDA_20epochs,
 )
 from nnunet_osasis.trainers.nnUNetTrainerGIN import (
     nnUNetTrainerGIN,
     nnUNetTrainerGIN_5epochs,
+    nnUNetTrainerGIN_10epochs,
     nnUNetTrainerGIN_20epochs,
 )
 from nnunet_osasis.trainers.nnUNetTrainerHistogramMatching import (
     nnUNetTrainerHistogramMatching,
     nnUNetTrainerHistogramMatching_5epochs,
+    nnUNetTrainerHistogramMatching_10epochs,
     nnUNetTrainerHistogramMatching_20epochs,
 )
 from nnunet_osasis.trainers.nnUNetTrainerOSASIS import nnUNetTrainerOSASIS
@@ -43,6 +46,7 @@ from nnunet_osasis.trainers.nnUNetTrainerPraNet import (
 from nnunet_osasis.trainers.nnUNetTrainerReinhard import (
     nnUNetTrainerReinhard,
     nnUNetTrainerReinhard_5epochs,
+    nnUNetTrainerReinhard_10epochs,
     nnUNetTrainerReinhard_20epochs,
 )
 from nnunet_osasis.trainers.nnUNetTrainerUNetPlusPlus import (
@@ -59,12 +63,15 @@ from nnunet_osasis.trainers.nnUNetTrainerUNetPlusPlus import (
 __all__ = [
     "nnUNetTrainerFDA",
     "nnUNetTrainerFDA_5epochs",
+    "nnUNetTrainerFDA_10epochs",
     "nnUNetTrainerFDA_20epochs",
     "nnUNetTrainerGIN",
     "nnUNetTrainerGIN_5epochs",
+    "nnUNetTrainerGIN_10epochs",
     "nnUNetTrainerGIN_20epochs",
     "nnUNetTrainerHistogramMatching",
     "nnUNetTrainerHistogramMatching_5epochs",
+    "nnUNetTrainerHistogramMatching_10epochs",
     "nnUNetTrainerHistogramMatching_20epochs",
     "nnUNetTrainerOSASIS",
     "nnUNetTrainerOSASISPraNet",
@@ -93,6 +100,7 @@ __all__ = [
     "nnUNetTrainerPraNet_100epochs",
     "nnUNetTrainerReinhard",
     "nnUNetTrainerReinhard_5epochs",
+    "nnUNetTrainerReinhard_10epochs",
     "nnUNetTrainerReinhard_20epochs",
     "nnUNetTrainerUNetPlusPlus",
     "nnUNetTrainerUNetPlusPlus_5epochs",

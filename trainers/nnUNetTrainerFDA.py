@@ -3,6 +3,7 @@
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.training.nnUNetTrainer.variants.training_length.nnUNetTrainer_Xepochs import (
     nnUNetTrainer_5epochs,
+    nnUNetTrainer_10epochs,
     nnUNetTrainer_20epochs,
 )
 
@@ -18,6 +19,10 @@ class nnUNetTrainerFDA(ReferenceTraining, nnUNetTrainer):
 
 
 class nnUNetTrainerFDA_5epochs(nnUNetTrainerFDA, nnUNetTrainer_5epochs):
+    pass
+
+
+class nnUNetTrainerFDA_10epochs(nnUNetTrainerFDA, nnUNetTrainer_10epochs):
     pass
 
 

@@ -3,6 +3,7 @@
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.training.nnUNetTrainer.variants.training_length.nnUNetTrainer_Xepochs import (
     nnUNetTrainer_5epochs,
+    nnUNetTrainer_10epochs,
     nnUNetTrainer_20epochs,
 )
 
@@ -14,6 +15,10 @@ class nnUNetTrainerGIN(GINTraining, nnUNetTrainer):
 
 
 class nnUNetTrainerGIN_5epochs(nnUNetTrainerGIN, nnUNetTrainer_5epochs):
+    pass
+
+
+class nnUNetTrainerGIN_10epochs(nnUNetTrainerGIN, nnUNetTrainer_10epochs):
     pass
 
 

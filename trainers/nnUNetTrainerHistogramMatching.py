@@ -3,6 +3,7 @@
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.training.nnUNetTrainer.variants.training_length.nnUNetTrainer_Xepochs import (
     nnUNetTrainer_5epochs,
+    nnUNetTrainer_10epochs,
     nnUNetTrainer_20epochs,
 )
 
@@ -18,6 +19,10 @@ class nnUNetTrainerHistogramMatching(ReferenceTraining, nnUNetTrainer):
 
 
 class nnUNetTrainerHistogramMatching_5epochs(nnUNetTrainerHistogramMatching, nnUNetTrainer_5epochs):
+    pass
+
+
+class nnUNetTrainerHistogramMatching_10epochs(nnUNetTrainerHistogramMatching, nnUNetTrainer_10epochs):
     pass
 
 

@@ -23,8 +23,9 @@ import numpy as np
 import torch
 
 import nnunet_osasis
-from nnunet_osasis.demo.measures import dice, paired_difference
-from nnunet_osasis.demo.raw_dataset import read_masks
+from nnunet_osasis.evaluation.statistics import paired_difference
+from nnunet_osasis.metrics import score_case
+from nnunet_osasis.nnunet.raw_dataset import read_masks
 from nnunet_osasis.storage import atomic_write_json, read_json
 
 TRAINERS = ("PraNet", "OSASISPraNet", "UNetPlusPlus", "OSASISUNetPlusPlus")
@@ -77,7 +78,10 @@ def main() -> None:
     rows, lines = [], ["| network | ClinicDB 504-612 | ColonDB | seconds to train |", "|---|---|---|---|"]
     for label, folder in (("U-Net", "none_0"), ("U-Net, OSASIS", "osasis_0"), *((t, t) for t in TRAINERS)):
         found = read_masks(workspace / "predictions" / folder)
-        mine = [{"network": label, "case": c, "dice": dice(found[c], mask)} for c, mask in masks.items()]
+        mine = [
+            {"network": label, "case": c, **score_case(found[c] > 0, mask, metrics=("dice",))}
+            for c, mask in masks.items()
+        ]
         rows += mine
         means = [np.mean([r["dice"] for r in mine if r["case"].startswith(d)]) for d in ("source", "target")]
         spent = seconds.get(label, {}).get("train")

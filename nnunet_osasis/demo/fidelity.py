@@ -6,24 +6,13 @@ from collections.abc import Mapping
 
 import numpy as np
 from scipy.ndimage import distance_transform_edt, gaussian_filter, map_coordinates
-from skimage.color import deltaE_ciede2000, rgb2lab
 from skimage.measure import find_contours
 
-from nnunet_osasis.demo.measures import mean_interval
+from nnunet_osasis.evaluation.image_distance import ciede2000, psnr
+from nnunet_osasis.evaluation.statistics import mean_interval
 
 REACH, STEP = 4.0, 0.25  # how far along the normal an edge is searched, in pixels
 LEAST_EDGE = 2.0  # grey levels per pixel; weaker edges have no location to speak of
-
-
-def psnr(image: np.ndarray, truth: np.ndarray) -> float:
-    """Peak signal-to-noise ratio in dB of two uint8 pictures; capped at 99 for equal ones."""
-    error = float(np.mean((image.astype(float) - truth.astype(float)) ** 2))
-    return 99.0 if error < 1e-6 else min(99.0, 10 * np.log10(255**2 / error))
-
-
-def colour_difference(image: np.ndarray, truth: np.ndarray) -> float:
-    """Mean CIEDE2000 over the pixels of two RGB uint8 pictures ``(H, W, 3)``; below about 1 nobody sees it."""
-    return float(deltaE_ciede2000(rgb2lab(image), rgb2lab(truth)).mean())
 
 
 def boundary_shifts(original: np.ndarray, stylized: np.ndarray, mask: np.ndarray) -> np.ndarray:
@@ -85,5 +74,6 @@ def fidelity_row(
     }
     if truths is not None:
         row["psnr"] = mean_interval([psnr(stylized[case], truths[case]) for case in stylized])
-        row["ciede2000"] = mean_interval([colour_difference(stylized[case], truths[case]) for case in stylized])
+        first = {case: (np.moveaxis(stylized[case], -1, 0), np.moveaxis(truths[case], -1, 0)) for case in stylized}
+        row["ciede2000"] = mean_interval([ciede2000(*pair) for pair in first.values()])
     return row

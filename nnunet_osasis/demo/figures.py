@@ -6,10 +6,10 @@ from typing import Any
 
 from nnunet_osasis.demo.methods import NONE, OSASIS, methods
 from nnunet_osasis.demo.pictures import before_after, dice_chart, style_sheet
-from nnunet_osasis.demo.raw_dataset import read_images, read_masks
 from nnunet_osasis.demo.scoring import styled_pictures
 from nnunet_osasis.demo.settings import DemoSettings
 from nnunet_osasis.demo.workspace import Workspace
+from nnunet_osasis.nnunet.raw_dataset import read_images, read_masks
 
 SHOWN_STYLES = 4
 QUANTILES = (0.25, 0.5, 0.75)

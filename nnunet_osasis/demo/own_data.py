@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
-from skimage.color import rgb2lab
 
-from nnunet_osasis.demo.raw_dataset import write_images, write_masks, write_png, write_raw_dataset
 from nnunet_osasis.demo.settings import SOURCE_DATASET, DemoSettings
 from nnunet_osasis.demo.workspace import Workspace
 from nnunet_osasis.errors import OsasisError
+from nnunet_osasis.evaluation.domains import choose_reference
 from nnunet_osasis.image_io import image_stem, list_images, read_image
+from nnunet_osasis.nnunet.raw_dataset import write_images, write_masks, write_png, write_raw_dataset
 from nnunet_osasis.storage import sha256_of_file
 
 TEST_FRACTION = 0.25
@@ -88,12 +88,6 @@ def binarise(mask: np.ndarray) -> np.ndarray:
     return (mask > (0 if mask.max() <= 1 else 127)).astype(np.uint8)
 
 
-def choose_reference(images: list[np.ndarray]) -> int:
-    """Index of the image whose median colour in CIELAB is nearest to that of all images; no mask is looked at."""
-    medians = np.stack([np.median(rgb2lab(image).reshape(-1, 3), axis=0) for image in images])
-    return int(np.argmin(np.linalg.norm(medians - np.median(medians, axis=0), axis=1)))
-
-
 Pair = tuple[np.ndarray, np.ndarray]
 
 
@@ -127,7 +121,7 @@ def write_own_data(settings: DemoSettings, workspace: Workspace) -> dict[str, An
     source = [read_pair(*paths, settings.own_side) for paths in source_paths]
     target = [read_pair(*paths, settings.own_side) for paths in target_paths]
     training, test = split_source(settings, source)
-    chosen = choose_reference([image for image, _ in target])
+    chosen = choose_reference([np.moveaxis(image, -1, 0) for image, _ in target])
     splits = {
         "train": training,
         "source": test,

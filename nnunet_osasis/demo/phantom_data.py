@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from nnunet_osasis.demo.raw_dataset import write_images, write_masks, write_png, write_raw_dataset
 from nnunet_osasis.demo.settings import SOURCE_DATASET, TRUTH_DATASET, DemoSettings
 from nnunet_osasis.demo.workspace import Workspace
+from nnunet_osasis.nnunet.raw_dataset import write_images, write_masks, write_png, write_raw_dataset
 from nnunet_osasis.phantoms import CAMERA_A, CAMERA_B, render_scene, scene_seed
 
 Views = dict[str, np.ndarray]

@@ -17,7 +17,6 @@ from nnunet_osasis.demo.methods import OSASIS, Method
 from nnunet_osasis.demo.own_data import fingerprint_pairs, write_own_data
 from nnunet_osasis.demo.phantom_data import write_phantom_data
 from nnunet_osasis.demo.plans import add_demo_configuration
-from nnunet_osasis.demo.raw_dataset import read_images, write_images
 from nnunet_osasis.demo.report import write_texts
 from nnunet_osasis.demo.scoring import fidelity_cases, score_cases, score_fidelity, summarise
 from nnunet_osasis.demo.settings import CONFIGURATION, DemoSettings
@@ -25,6 +24,7 @@ from nnunet_osasis.demo.steps import Step, StepBook
 from nnunet_osasis.demo.verdict import verdict
 from nnunet_osasis.demo.workspace import Workspace
 from nnunet_osasis.errors import OsasisError
+from nnunet_osasis.nnunet.raw_dataset import read_images, write_images
 from nnunet_osasis.storage import atomic_write_bytes, atomic_write_json, sha256_of_array
 
 MARKER = "osasis_demo.json"

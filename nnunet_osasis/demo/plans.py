@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import copy
 from pathlib import Path
 from typing import Any
 
 from nnunet_osasis.demo.settings import CONFIGURATION, DemoSettings
+from nnunet_osasis.nnunet.small_configuration import small_configuration
 from nnunet_osasis.storage import atomic_write_json, read_json
 
 
@@ -34,21 +34,7 @@ def demo_splits(cases: list[str], settings: DemoSettings) -> list[dict[str, list
 
 def demo_configuration(full: dict[str, Any], settings: DemoSettings, reference: Path) -> dict[str, Any]:
     """The difference of ``2d_demo`` to the configuration ``full``."""
-    architecture = copy.deepcopy(full["architecture"])
-    network = architecture["arch_kwargs"]
-    stages = min(len(settings.features), network["n_stages"])
-    network.update(
-        n_stages=stages,
-        features_per_stage=list(settings.features[:stages]),
-        kernel_sizes=network["kernel_sizes"][:stages],
-        strides=network["strides"][:stages],
-        n_conv_per_stage=network["n_conv_per_stage"][:stages],
-        n_conv_per_stage_decoder=network["n_conv_per_stage_decoder"][: stages - 1],
-    )
     return {
-        "inherits_from": "2d",
-        "batch_size": settings.batch,
-        "patch_size": [settings.patch, settings.patch],
-        "architecture": architecture,
+        **small_configuration(full, settings.features, settings.patch, settings.batch),
         "osasis": {"reference": str(reference), "probability": 0.5, "seed": settings.seed},
     }

@@ -9,12 +9,13 @@ import numpy as np
 
 from nnunet_osasis.controls import HistogramMatching, Identity, PooledReinhard
 from nnunet_osasis.demo.fidelity import fidelity_row
-from nnunet_osasis.demo.measures import dice, gap_closed, mean_interval, paired_difference
 from nnunet_osasis.demo.methods import CONTROLS, Method
-from nnunet_osasis.demo.raw_dataset import read_images, read_masks, read_png
 from nnunet_osasis.demo.settings import DemoSettings
 from nnunet_osasis.demo.workspace import Workspace
 from nnunet_osasis.errors import OsasisError
+from nnunet_osasis.evaluation.statistics import gap_closed, mean_interval, paired_difference
+from nnunet_osasis.metrics import score_case
+from nnunet_osasis.nnunet.raw_dataset import read_images, read_masks, read_png
 from nnunet_osasis.transfer import StyleTransfer
 
 Pictures = dict[str, np.ndarray]
@@ -33,7 +34,7 @@ def score_cases(rows: Sequence[Method], settings: DemoSettings, workspace: Works
                 if case not in predictions:
                     raise OsasisError("Every test image needs a prediction", found=f"none for {case} by {method.label}")
                 origin = {"method": method.key, "training": fold, "domain": case.split("_")[0], "case": case}
-                scores.append({**origin, "dice": dice(predictions[case], mask)})
+                scores.append({**origin, **score_case(predictions[case] > 0, mask, metrics=("dice",))})
     return scores
 
 

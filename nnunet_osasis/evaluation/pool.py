@@ -43,7 +43,7 @@ def run_tasks(
     """
     if not tasks:
         return
-    threads = max(1, (os.cpu_count() or 1) // workers)
+    threads = max(1, min((os.cpu_count() or 1) // workers, _thread_limit()))
     free = [devices[i % len(devices)] for i in range(workers)]
     waiting, running, failed = list(tasks), dict[Future, tuple[Task, str]](), list[tuple[str, BaseException]]()
     with (
@@ -82,6 +82,12 @@ def run_tasks(
             raise error
         others = f" (also failed: {', '.join(n for n, _ in failed[1:])})" if len(failed) > 1 else ""
         raise OsasisError(f"{name} failed: {error.rule}", found=error.found, remedy=f"{error.remedy or ''}{others}")
+
+
+def _thread_limit() -> int:
+    """What OMP_NUM_THREADS allows: whoever runs several things on one machine says so there."""
+    said = os.environ.get("OMP_NUM_THREADS", "")
+    return int(said) if said.isdigit() and int(said) > 0 else os.cpu_count() or 1
 
 
 def _context() -> multiprocessing.context.BaseContext:

@@ -13,7 +13,7 @@ import numpy as np
 from filelock import FileLock, Timeout
 
 from nnunet_osasis.errors import OsasisError
-from nnunet_osasis.evaluation import image_distance, work
+from nnunet_osasis.evaluation import image_distance, nnunet_engine, work
 from nnunet_osasis.evaluation.cells import Cell, all_cells
 from nnunet_osasis.evaluation.experiment import Experiment
 from nnunet_osasis.evaluation.method_list import MethodSpec
@@ -75,6 +75,8 @@ def run_experiment(
 
 def _run(experiment: Experiment, data: Path, options: Options, say: Callable[[str], None]) -> Outcome:
     root, log = options.workspace, _Log(options.workspace / "log.jsonl")
+    if experiment.budget.engine == "nnunet":
+        nnunet_engine.check(experiment)
     say("Reading images and looking for leaks")
     prepared = prepare(experiment, data)
     atomic_write_json(root / "data.json", {**prepared.report, **describe(prepared)})
@@ -86,6 +88,9 @@ def _run(experiment: Experiment, data: Path, options: Options, say: Callable[[st
     stylizers, commands = _make_stylizers(experiment, prepared, options, say)
     styled = _style_all(experiment, prepared, options, stylizers, log)
     cells = all_cells(experiment)
+    if experiment.budget.engine == "nnunet":
+        say("Planning and preprocessing with nnU-Net")
+        nnunet_engine.plan(experiment, prepared, root / "nnunet", _configured(experiment, stylizers, root))
     facts = _train_all(cells, experiment, prepared, options, log)
     rows = score_all(cells, facts, experiment, prepared, root / "cells")
     log("scored", rows=len(rows))
@@ -94,14 +99,14 @@ def _run(experiment: Experiment, data: Path, options: Options, say: Callable[[st
 
 def _make_stylizers(
     experiment: Experiment, prepared: Prepared, options: Options, say: Callable[[str], None]
-) -> tuple[dict[tuple[str, str | None], Path], list[list[str]]]:
+) -> tuple[dict[tuple[str, str], Path], list[list[str]]]:
     """A stylizer per target and loss preset that the methods ask for; the first lends the others its autoencoder."""
-    found, commands, lender = dict[tuple[str, str | None], Path](), [], options.pretrained
-    wanted = [m.parameters.get("losses") for m in experiment.methods if m.kind == "osasis"]
+    found, commands, lender = dict[tuple[str, str], Path](), [], options.pretrained
+    wanted = [losses_of(m) for m in experiment.methods if m.kind == "osasis"]
     for target in [t.name for t in experiment.targets] if wanted else []:
         for losses in dict.fromkeys(wanted):
-            folder = options.workspace / "stylizers" / (target if losses is None else f"{target}_{losses}")
-            say(f"Stylizer for {target}{f' ({losses} losses)' if losses else ''}: {folder}")
+            folder = options.workspace / "stylizers" / f"{target}_{losses}"
+            say(f"Stylizer for {target}, {losses} losses: {folder}")
             command = make_stylizer(
                 folder, prepared, target, experiment.stylizer,
                 losses=losses, pretrained=lender, device=options.devices[0],
@@ -112,18 +117,40 @@ def _make_stylizers(
     return found, commands
 
 
+def losses_of(method: MethodSpec) -> str:
+    """The loss preset of an OSASIS method; without one, the default recipe's."""
+    from nnunet_osasis.adapt import AdaptConfig
+
+    return str(method.parameters.get("losses", AdaptConfig().losses))
+
+
+def _configured(experiment: Experiment, stylizers: dict[tuple[str, str], Path], root: Path) -> dict[str, Path]:
+    """Stylizer folders by ``method@target`` for nnU-Net's trainers, which take a read-out from the folder alone."""
+    found = {}
+    for method in (m for m in experiment.methods if m.kind == "osasis"):
+        for target in (t.name for t in experiment.targets):
+            folder = stylizers[target, losses_of(method)]
+            if readout := method.parameters.get("readout"):
+                from nnunet_osasis.stylizer import OSASISStylizer
+
+                place = root / "stylizers" / f"{method.name}@{target}"
+                folder = OSASISStylizer.from_pretrained(folder).configured(readout=readout).save_pretrained(place)
+            found[f"{method.name}@{target}"] = folder
+    return found
+
+
 def _style_all(
     experiment: Experiment,
     prepared: Prepared,
     options: Options,
-    stylizers: dict[tuple[str, str | None], Path],
+    stylizers: dict[tuple[str, str], Path],
     log: _Log,
 ) -> list[dict[str, Any]]:
     tasks = []
     for method, target in styled_pairs(experiment):
         folder = None
         if method.kind == "osasis" and target is not None:
-            folder = stylizers[target, method.parameters.get("losses")]
+            folder = stylizers[target, losses_of(method)]
         digest = None if folder is None else stylizer_digest(folder)
         place = styled_path(options.workspace, method, target)
         tasks.append(Task(place.name, work.style, (method, prepared, target, folder, digest, place)))

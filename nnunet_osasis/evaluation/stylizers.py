@@ -31,7 +31,7 @@ def make_stylizer(
     target: str,
     spec: StylizerSpec,
     *,
-    losses: str | None,
+    losses: str,
     pretrained: Path | None,
     device: str,
 ) -> list[str]:
@@ -52,8 +52,7 @@ def make_stylizer(
         arguments += ["--iterations", str(spec.iterations)]
     if spec.adapt_iterations is not None:
         arguments += ["--adapt-iterations", str(spec.adapt_iterations)]
-    if losses is not None:
-        arguments += ["--losses", losses]
+    arguments += ["--losses", losses]
     digest = None if pretrained is None else stylizer_digest(pretrained)
     options = {"preset": spec.preset, "losses": losses, "adapt_iterations": spec.adapt_iterations}
     pretraining = spec.iterations if digest is None else digest

@@ -91,6 +91,34 @@ def train_cell(
     if (done := finished(record, key)) and file.is_file():
         return done
     _use_threads(threads)
+    if experiment.budget.engine == "nnunet":
+        from nnunet_osasis.evaluation import nnunet_engine
+
+        root = folder.parent / "nnunet"
+        maps, spent = nnunet_engine.train_and_predict(
+            cell, experiment, prepared, root, key=key, device=device, threads=threads
+        )
+    else:
+        maps, spent = _by_light_engine(cell, experiment, prepared, styled, device)
+    save_pictures(file, maps)
+    return _recorded(
+        record,
+        {
+            "key": key,
+            "cell": cell.name,
+            "seconds_train": spent["seconds"],
+            "seconds_predict": spent["seconds_predict"],
+            "peak_memory_mib": _peak_memory(device),
+            "losses": spent.get("losses", []),
+            "device": device,
+        },
+    )
+
+
+def _by_light_engine(
+    cell: Cell, experiment: Experiment, prepared: Prepared, styled: Path | None, device: str
+) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """Maps by ``test/case`` and what they cost."""
     from nnunet_osasis.evaluation import light
 
     copies = None
@@ -105,20 +133,7 @@ def train_cell(
         for test in cell.tests
         for name, picture in light.predict(network, prepared.tests[test], experiment.budget, device=device).items()
     }
-    predicting = time.perf_counter() - began
-    save_pictures(file, maps)
-    return _recorded(
-        record,
-        {
-            "key": key,
-            "cell": cell.name,
-            "seconds_train": spent["seconds"],
-            "seconds_predict": predicting,
-            "peak_memory_mib": _peak_memory(device),
-            "losses": spent["losses"],
-            "device": device,
-        },
-    )
+    return maps, {**spent, "seconds_predict": time.perf_counter() - began}
 
 
 def _recorded(record: Path, values: dict[str, Any]) -> dict[str, Any]:
@@ -142,5 +157,6 @@ def _peak_memory(device: str) -> float:
         return float("nan")
     import resource
 
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    # Whichever was larger: this process, or the largest of its own children (the nnU-Net engine's commands).
+    peak = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
     return float(peak / 2**20 if sys.platform == "darwin" else peak / 2**10)

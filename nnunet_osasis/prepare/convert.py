@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from nnunet_osasis.demo.raw_dataset import CHANNEL_NAMES, write_png
 from nnunet_osasis.errors import OsasisError
 from nnunet_osasis.image_io import LoadedImage, image_suffix, write_like
+from nnunet_osasis.nnunet.raw_dataset import CHANNEL_NAMES, write_png
 from nnunet_osasis.prepare.labels import LabelRule, foreground_value, require_one_foreground
 from nnunet_osasis.prepare.pairs import Case
 from nnunet_osasis.prepare.reading import read_any

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from nnunet_osasis.demo.own_data import binarise, choose_reference, find_pairs, read_pair, write_own_data
-from nnunet_osasis.demo.raw_dataset import read_images, read_masks, read_png
+from nnunet_osasis.demo.own_data import binarise, find_pairs, read_pair, write_own_data
 from nnunet_osasis.demo.settings import DemoSettings
 from nnunet_osasis.demo.workspace import Workspace
 from nnunet_osasis.errors import OsasisError
+from nnunet_osasis.nnunet.raw_dataset import read_images, read_masks, read_png
 from nnunet_osasis.phantoms import render_pair
 
 
@@ -52,11 +52,6 @@ def test_masks_of_either_convention_are_binarised():
     assert binarise(np.array([0, 1])).tolist() == [0, 1]
     assert binarise(np.array([0, 100, 128, 255])).tolist() == [0, 0, 1, 1]
     assert binarise(np.array([0, 0])).tolist() == [0, 0]
-
-
-def test_reference_is_the_most_ordinary_colour():
-    images = [np.full((8, 8, 3), level, dtype=np.uint8) for level in (10, 120, 128, 250)]
-    assert choose_reference(images) in (1, 2)
 
 
 def test_missing_folders_and_partners_are_named(tmp_path, folders):

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from nnunet_osasis.demo.plans import demo_configuration, demo_splits
-from nnunet_osasis.demo.raw_dataset import CHANNEL_NAMES, read_images, write_raw_dataset
 from nnunet_osasis.demo.settings import CONFIGURATION, DemoSettings, quick
+from nnunet_osasis.nnunet.raw_dataset import CHANNEL_NAMES, read_images, write_raw_dataset
 
 FULL = {
     "data_identifier": "nnUNetPlans_2d",

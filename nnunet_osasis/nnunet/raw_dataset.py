@@ -1,4 +1,4 @@
-"""nnU-Net raw datasets of RGB pictures, in the one form in which colour survives normalization."""
+"""nnU-Net raw datasets of 8-bit pictures, in the one form in which colour survives normalization."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from nnunet_osasis.storage import atomic_write_bytes, atomic_write_json
 # nnU-Net chooses the normalization by channel name: this one divides by 255, any other name for a colour
 # channel means a z-score per image, which would hide the very shift that the demo is about.
 CHANNEL_NAMES = {"0": "rgb_to_0_1", "1": "rgb_to_0_1", "2": "rgb_to_0_1"}
-LABELS = {"background": 0, "polyp": 1}
 
 
 def write_png(path: Path, picture: np.ndarray) -> Path:
@@ -31,7 +30,7 @@ def read_png(path: Path) -> np.ndarray:
 
 
 def write_images(folder: Path, images: Mapping[str, np.ndarray]) -> None:
-    """Write RGB pictures ``(H, W, 3)`` uint8 under nnU-Net's file names (``CASE_0000.png``: all three channels)."""
+    """Write pictures ``(H, W, 3)`` or ``(H, W)`` uint8 under nnU-Net's file names (``CASE_0000.png``: all channels)."""
     for case, image in images.items():
         write_png(folder / f"{case}_0000.png", image)
 
@@ -52,11 +51,19 @@ def read_masks(folder: Path) -> dict[str, np.ndarray]:
     return {path.stem: read_png(path) for path in sorted(folder.glob("*.png"))}
 
 
-def write_raw_dataset(folder: Path, images: Mapping[str, np.ndarray], masks: Mapping[str, np.ndarray]) -> None:
+def write_raw_dataset(
+    folder: Path, images: Mapping[str, np.ndarray], masks: Mapping[str, np.ndarray], *, foreground: str = "polyp"
+) -> None:
     """Write ``imagesTr``, ``labelsTr`` and, last, the ``dataset.json`` that makes the folder a dataset."""
     write_images(folder / "imagesTr", images)
     write_masks(folder / "labelsTr", masks)
+    grey = next(iter(images.values())).ndim == 2
     atomic_write_json(
         folder / "dataset.json",
-        {"channel_names": CHANNEL_NAMES, "labels": LABELS, "numTraining": len(images), "file_ending": ".png"},
+        {
+            "channel_names": {"0": CHANNEL_NAMES["0"]} if grey else CHANNEL_NAMES,
+            "labels": {"background": 0, foreground: 1},
+            "numTraining": len(images),
+            "file_ending": ".png",
+        },
     )

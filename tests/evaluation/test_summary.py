@@ -1,0 +1,124 @@
+"""From rows to a table: what is compared with what, and what becomes of undefined values."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from nnunet_osasis.evaluation.image_distance import ciede2000, distances, psnr, ssim
+from nnunet_osasis.evaluation.statistics import holm, paired_difference, wilcoxon_p
+from nnunet_osasis.evaluation.summary import ScoreTable, summarise
+
+from .scores import CASES, rows_of
+from .sites import experiment, image_set, picture
+
+METHODS = ["none", "fda", "gin", "osasis"]
+MEANS = {"none": 0.6, "fda": 0.68, "gin": 0.64, "osasis": 0.74, "truth": 0.8}
+SITE = [{"name": "b", "set": image_set("b")}]
+
+
+def study(**changes: Any):
+    return experiment(**{"methods": METHODS, "targets": SITE, "seeds": [0, 1, 2], **changes})
+
+
+def by_method(entries: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    return {entry["method"]: entry for entry in entries}
+
+
+def test_every_figure_is_computed_from_the_rows_it_names() -> None:
+    spec = study()
+    rows, groups = rows_of(spec, MEANS)
+    entries = by_method(summarise(spec, rows, groups))
+    assert list(entries) == METHODS
+    scores = {
+        name: np.array([[r["dice"] for r in rows if r["method"] == name and r["seed"] == s and r["test"] == "b"] for s in range(3)])
+        for name in METHODS
+    }  # fmt: skip
+    for name, entry in entries.items():
+        assert entry["target"]["mean"] == pytest.approx(scores[name].mean())
+        assert entry["difference"] == paired_difference(scores[name], scores["none"])
+        assert entry["points"] == pytest.approx(100 * (scores[name].mean() - scores["none"].mean()))
+        assert entry["per_seed"] == pytest.approx(scores[name].mean(axis=1))
+        assert entry["spread"] == pytest.approx(scores[name].mean(axis=1).std(ddof=1))
+        assert (entry["seeds"], entry["cases"], entry["groups"]) == (3, CASES, CASES)
+    p_values = [wilcoxon_p(scores[name], scores["none"]) for name in METHODS[1:]]
+    assert [entries[name]["p_holm"] for name in METHODS[1:]] == holm(p_values)
+    assert entries["none"]["difference"]["mean"] == 0 and "p_holm" not in entries["none"]
+
+
+def test_a_stylizer_is_held_against_the_best_free_control_and_the_gap_against_the_truth() -> None:
+    camera = {"name": "camera", "camera": {"seed": 3}, "reference_pool": image_set("a", include=["10-12"])}
+    spec = study(targets=[camera], methods=[*METHODS, "truth"])
+    rows, groups = rows_of(spec, MEANS)
+    entries = by_method(summarise(spec, rows, groups))
+    assert entries["osasis"]["best_control"] == "fda"
+    assert entries["osasis"]["against_control"]["mean"] == pytest.approx(0.06, abs=0.015)
+    assert entries["osasis"]["gap_closed"]["mean"] == pytest.approx(0.7, abs=0.1)
+    assert entries["truth"]["gap_closed"]["mean"] == pytest.approx(1)
+    assert entries["none"]["gap_closed"]["mean"] == 0
+
+
+def test_patients_not_images_are_counted_and_resampled() -> None:
+    spec = study()
+    rows, groups = rows_of(spec, MEANS)
+    patients = {test: {case: str(int(case) // 5) for case in cases} for test, cases in groups.items()}
+    alone, together = (by_method(summarise(spec, rows, each))["osasis"] for each in (groups, patients))
+    assert together["groups"] == CASES // 5
+    assert together["difference"]["mean"] == alone["difference"]["mean"]
+    assert together["difference"] != alone["difference"]
+
+
+def test_undefined_values_are_counted_and_left_out_never_zero() -> None:
+    spec = study(methods=["none", "gin"])
+    rows, groups = rows_of(spec, MEANS)
+    for row in rows:
+        row["hd95"] = None if row["case"] in ("00", "01") or row["method"] == "gin" else 4.0
+    entries = by_method(summarise(spec, rows, groups))
+    assert entries["none"]["metrics"]["hd95"] == 4.0
+    assert entries["none"]["undefined"] == {"dice": 0, "iou": 0, "specificity": 0, "mae": 0, "hd95": 6}
+    assert entries["gin"]["metrics"]["hd95"] is None and entries["gin"]["undefined"]["hd95"] == 3 * CASES
+    assert entries["none"]["metrics"]["dice"] == pytest.approx(0.6, abs=0.02)
+
+
+@pytest.mark.xfail(strict=True, reason="one undefined case makes every mean, interval and p of the network NaN")
+def test_an_undefined_value_of_the_first_metric_does_not_void_the_experiment() -> None:
+    spec = study(methods=["none", "gin"], metrics=["wf", "dice"])
+    rows, groups = rows_of(spec, MEANS)
+    for row in rows:
+        row["wf"] = None if row["case"] == "00" else row["wf"]
+    entries = by_method(summarise(spec, rows, groups))
+    assert np.isfinite(entries["gin"]["difference"]["low"]) and np.isfinite(entries["gin"]["p"])
+
+
+def test_one_training_has_no_spread_and_unfinished_ones_do_not_count() -> None:
+    spec = study(seeds=[0])
+    rows, groups = rows_of(spec, MEANS)
+    assert {entry["spread"] for entry in summarise(spec, rows, groups)} == {None}
+    spec = study()
+    rows, groups = rows_of(spec, MEANS)
+    rows = [r for r in rows if not (r["method"] == "gin" and r["seed"] == 2 and r["case"] > "10")]
+    rows = [r for r in rows if r["method"] != "fda"]
+    entries = by_method(summarise(spec, rows, groups))
+    assert entries["gin"]["seeds"] == 2 and entries["none"]["seeds"] == 3 and "fda" not in entries
+    assert ScoreTable(rows).scores("unet", "fda", "b", "b", "dice") is None
+
+
+def test_nothing_without_a_baseline() -> None:
+    spec = study()
+    rows, groups = rows_of(spec, MEANS)
+    assert summarise(spec, [r for r in rows if r["method"] != "none"], groups) == []
+
+
+def test_distances_to_the_truth_have_known_values() -> None:
+    image = picture(1)
+    assert (psnr(image, image), ssim(image, image), ciede2000(image, image)) == (99.0, pytest.approx(1), 0)
+    shifted = (image.astype(int) // 2 + 20).astype(np.uint8)
+    ten = np.clip(image.astype(int) // 2 + 30, 0, 255).astype(np.uint8)
+    assert psnr(ten, shifted) == pytest.approx(20 * np.log10(255 / 10))
+    assert ciede2000(ten, shifted) > 1 and ssim(picture(2), image) < 0.9
+    found = distances([image] * 100, [shifted] * 100, most=7)
+    assert {name: len(column) for name, column in found.items()} == {"psnr": 7, "ssim": 7, "ciede2000": 7}
+    grey = image[:1]
+    assert ciede2000(grey, grey) == 0 and ssim(grey, grey) == pytest.approx(1)
