@@ -116,9 +116,11 @@ def read_image(path: str | Path) -> LoadedImage:
     """Read one image or volume.
 
     Raises:
-        OsasisError: the file is missing, truncated, of an unknown format or of more than three spatial axes,
-            or it holds NaN or infinity.
+        OsasisError: the file is missing, truncated, of an unknown format, of more pixels than Pillow opens or of more
+            than three spatial axes, or it holds NaN or infinity.
     """
+    from PIL.Image import DecompressionBombError
+
     path = Path(path)
     suffix = image_suffix(path)
     if not path.is_file():
@@ -135,7 +137,7 @@ def read_image(path: str | Path) -> LoadedImage:
             array = _read_tiff(path)
         else:
             array, geometry = _read_volume(path)
-    except (OSError, ValueError, RuntimeError, SyntaxError, IndexError, KeyError) as error:
+    except (OSError, ValueError, RuntimeError, SyntaxError, IndexError, KeyError, DecompressionBombError) as error:
         reason = str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
         raise OsasisError(
             "The image must be readable", found=f"{path}: {reason}", remedy="Replace the file or leave it out."

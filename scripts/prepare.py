@@ -73,7 +73,10 @@ def make_parser() -> argparse.ArgumentParser:
 
 def main(argv: list[str] | None = None) -> None:
     """Parse, find, divide, convert, print what there is now."""
-    args = make_parser().parse_args(argv)
+    parser = make_parser()
+    args = parser.parse_args(argv)
+    if args.labels and not (args.foreground is None and args.threshold is None):
+        parser.error("--foreground and --threshold are for binary masks; leave them out beside --labels")
     from nnunet_osasis.prepare.convert import Request, write_dataset
     from nnunet_osasis.prepare.labels import LabelRule, parse_classes
     from nnunet_osasis.prepare.splits import SplitRule, divide

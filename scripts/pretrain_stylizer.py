@@ -165,6 +165,12 @@ def main(argv: list[str] | None = None) -> None:
     given = OSASISStylizer.from_pretrained(args.from_stylizer) if args.from_stylizer else None
     if given is not None:
         size, wanted = given.size, wanted or given.config.intensity
+    if given is not None and given.size != get_preset(args.preset).model["sample_size"]:
+        raise OsasisError(
+            "--from-stylizer must have the size of the preset",
+            found=f"{given.size} px for --preset {args.preset}",
+            remedy="Give the --preset it was made with.",
+        )
     sources, intensity = load_sources(
         arrays, size, intensity=wanted, schemes=schemes, window=window, max_images=args.max_images
     )

@@ -39,7 +39,9 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--source-test", metavar="DIR", help="in-domain test set (default: a quarter of the source)")
     parser.add_argument("--groups", default="", metavar="REGEX", help="what names the patient in a file name")
     parser.add_argument("-o", "--output", required=True, metavar="DIR", help="workspace and report")
-    parser.add_argument("-np", type=positive_int, default=1, metavar="N", help="trainings side by side (default: 1)")
+    parser.add_argument(
+        "-np", type=positive_int, metavar="N", help="trainings side by side (default: one per core or GPU)"
+    )
     parser.add_argument("-device", default="auto", help="cpu, cuda, mps, or several: cuda:0,cuda:1 (default: auto)")
     parser.add_argument("--from-stylizer", metavar="DIR", help="take the autoencoder pretrained on the same images")
     parser.add_argument("--iterations", type=positive_int, help="training steps (with --source; default: 400)")
@@ -50,7 +52,8 @@ def make_parser() -> argparse.ArgumentParser:
 
 def _experiment(args: argparse.Namespace, parser: argparse.ArgumentParser) -> tuple[Experiment, Path]:
     from nnunet_osasis.evaluation.defaults import folders_experiment
-    from nnunet_osasis.evaluation.experiment import Budget, load_experiment
+    from nnunet_osasis.evaluation.experiment import Budget
+    from nnunet_osasis.evaluation.experiment_file import load_experiment
     from nnunet_osasis.presets import override
 
     if args.experiment is not None:
@@ -69,7 +72,8 @@ def _experiment(args: argparse.Namespace, parser: argparse.ArgumentParser) -> tu
         raise OsasisError("The folders must exist", found=f"no {missing[0]}", remedy="Check the path.")
     data = Path(args.data) if args.data else Path(os.path.commonpath(folders))
     side = args.side or Budget().side
-    budget = override(Budget(), iterations=args.iterations, side=args.side, patch=min(side, Budget().patch))
+    patch = max(32, min(side, Budget().patch) // 32 * 32)  # a multiple of what the networks reduce by
+    budget = override(Budget(), iterations=args.iterations, side=args.side, patch=patch)
     test = folders[2] if args.source_test else None
     source, target = folders[:2]
     return folders_experiment(source, target, data, source_test=test, groups=args.groups, budget=budget), data
@@ -89,7 +93,8 @@ def main(argv: list[str] | None = None) -> None:
     if pretrained is not None and not is_stylizer_folder(pretrained):
         raise OsasisError("--from-stylizer must name a stylizer folder", found=pretrained)
     output = Path(args.output).resolve()
-    outcome = run_experiment(experiment, data, Options(output, args.np, devices, pretrained))
+    workers = args.np or (os.cpu_count() or 1 if devices == ("cpu",) else len(devices))
+    outcome = run_experiment(experiment, data, Options(output, workers, devices, pretrained))
     command = shlex.join(["osasis-report", *(argv if argv is not None else _typed())])
     results = write_report(experiment, outcome, output, command=command, with_images=not args.without_images)
     for found in results["verdicts"]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 import re
 import shlex
 import shutil
@@ -43,6 +44,14 @@ def test_python_snippets_run(
     shutil.copytree(stylizer_folder, tmp_path / "stylizer")
     monkeypatch.chdir(tmp_path)
     exec(compile(snippet, page, "exec"), {})  # noqa: S102 (our own text)
+
+
+def test_experiment_files_are_read() -> None:
+    from nnunet_osasis.evaluation.experiment_file import experiment_from_json
+
+    given = [json.loads(text) for _, text in blocks("json")]
+    given += [json.loads(path.read_text()) for path in sorted((ROOT / "benchmarks/harness").glob("*.json"))]
+    assert {experiment_from_json(values).name for values in given} >= {"polyp", "retina", "skin"}
 
 
 def test_there_is_something_to_run() -> None:

@@ -106,12 +106,21 @@ def camera_from_json(values: Any) -> KnownCamera:
         return random_camera(values["seed"])
     own = {key: value for key, value in values.items() if key in ("frame", "jpeg_quality")}
     rest: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in values.items() if key not in own}
+    if not isinstance(rest.get("gains", ()), tuple):
+        raise OsasisError("A camera's gains must be three numbers", found=rest["gains"])
     known = {item.name for item in fields(Camera)}
     if set(rest) != known:
         raise OsasisError(
             "A camera needs its seed, or all of its parameters",
             found=f"missing {sorted(known - set(rest))}, unknown {sorted(set(rest) - known)}",
         )
+    flat = [v for k, value in {**rest, **own}.items() if k != "name" for v in (value if k == "gains" else [value])]
+    numbers = all(isinstance(v, int | float) and not isinstance(v, bool) for v in flat if v is not None)
+    if not numbers or len(rest["gains"]) != 3 or not isinstance(rest["name"], str):
+        raise OsasisError("A camera's parameters must be numbers, gains three of them", found=dict(values))
+    quality = own.get("jpeg_quality")
+    if not 0 < own.get("frame", 1.0) <= 1 or (quality is not None and not 1 <= quality <= 95):
+        raise OsasisError("A camera's frame must lie in (0, 1], its jpeg_quality in 1 to 95", found=own)
     return KnownCamera(camera=Camera(**rest), **own)
 
 

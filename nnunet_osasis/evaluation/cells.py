@@ -48,6 +48,8 @@ class Cell:
         network = next(n for n in values["networks"] if n["name"] == self.network.name)
         method = next(m for m in values["methods"] if m["name"] == self.method.name)
         truth = self.method.kind == "truth"
+        folds = [experiment.seeds.index(self.seed), len(experiment.seeds)]
+        extra = {"folds": folds} if experiment.budget.engine == "nnunet" else {}
         camera = next((t.get("camera") for t in values["targets"] if t["name"] == self.target), None) if truth else None
         return sha256_of_json(
             {
@@ -60,6 +62,7 @@ class Cell:
                 "data": prepared.sha256(*self.tests),
                 "styled": None if styled is None else styled["sha256"],
                 "truth": camera,
+                **extra,
             }
         )
 

@@ -17,6 +17,7 @@ from nnunet_osasis.errors import OsasisError
 from nnunet_osasis.evaluation.domains import fits_domain
 from nnunet_osasis.evaluation.experiment import ImageSet
 from nnunet_osasis.image_io import image_stem, list_images, read_image
+from nnunet_osasis.prepare.labels import binary_labels, one_channel
 from nnunet_osasis.storage import sha256_of_array
 
 FORM = "Images and masks are paired by file name without its ending, in two folders."
@@ -42,16 +43,23 @@ class Case:
     def mask(self, side: int) -> np.ndarray:
         """``(H, W)`` uint8 of 0 and 1, of the size of :meth:`image`.
 
-        Raises ``OsasisError`` for masks of another size than their image or without two values to tell apart.
+        Raises ``OsasisError`` for masks of another size than their image, and for those that
+        :func:`nnunet_osasis.prepare.labels.binary_labels` finds doubtful.
         """
-        picture, mask = read_picture(self.image_path), read_picture(self.mask_path)[0]
+        picture, mask = read_picture(self.image_path), one_channel(read_picture(self.mask_path))
         if mask.shape != picture.shape[1:]:
             raise OsasisError(
                 "A mask must have the size of its image",
                 found=f"{mask.shape} for {picture.shape[1:]} ({self.mask_path})",
                 remedy="Resample the mask with nearest neighbours, or leave the case out.",
             )
-        return np.asarray(_resize(mask > _half(mask), side), dtype=np.uint8)
+        try:
+            labels = binary_labels(mask, None)
+        except OsasisError as error:
+            raise OsasisError(
+                error.rule, found=f"{error.found} ({self.mask_path})", remedy="Binarise the masks first."
+            ) from None
+        return np.asarray(_resize(labels > 0, side), dtype=np.uint8)
 
 
 def read_picture(path: Path) -> np.ndarray:
@@ -89,18 +97,12 @@ def _size(shape: Sequence[int], side: int) -> tuple[int, int]:
     return max(1, round(shape[0] * scale)), max(1, round(shape[1] * scale))
 
 
-def _half(mask: np.ndarray) -> int:
-    """Masks are 0/1 or 0/255 (JPEG masks blur between): above half of the highest value is foreground."""
-    return 0 if mask.max() <= 1 else 127
-
-
 def select_cases(images: ImageSet, data: Path, *, what: str) -> list[Case]:
     """The cases of a set, by name (numbers in their order).
 
     Raises ``OsasisError`` when folders are missing, an image has no mask, or nothing is left.
     """
-    by_stem = {image_stem(path): path for path in list_images(_inside(data, images.images))}
-    masks = {image_stem(path): path for path in list_images(_inside(data, images.masks))}
+    by_stem, masks = (_by_stem(_inside(data, folder)) for folder in (images.images, images.masks))
     stems = sorted((stem for stem in by_stem if _included(stem, images.include)), key=_natural)[:: images.every]
     if alone := [stem for stem in stems if stem not in masks]:
         raise OsasisError(
@@ -146,6 +148,17 @@ def manifest(cases: Sequence[Case]) -> list[dict[str, Any]]:
     return rows
 
 
+def _by_stem(folder: Path) -> dict[str, Path]:
+    paths = list_images(folder)
+    found = {image_stem(path): path for path in paths}
+    if len(found) < len(paths):
+        twin = next(path for path in paths if found[image_stem(path)] != path)
+        raise OsasisError(
+            "File names must differ by more than their ending", found=f"{twin.name} and its twin in {folder}"
+        )
+    return found
+
+
 def _inside(data: Path, folder: str) -> Path:
     path = (data / folder).resolve()
     if not path.is_relative_to(data.resolve()):
@@ -160,7 +173,7 @@ def _included(stem: str, rules: Sequence[str]) -> bool:
         found = re.fullmatch(r"(\d+)-(\d+)", str(rule))
         if found and stem.isdigit() and int(found.group(1)) <= int(stem) <= int(found.group(2)):
             return True
-        if fnmatch.fnmatchcase(stem, str(rule)):
+        if stem == str(rule) or fnmatch.fnmatchcase(stem, str(rule)):
             return True
     return not rules
 

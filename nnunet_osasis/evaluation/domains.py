@@ -35,18 +35,26 @@ def fits_domain(image: np.ndarray, mask: np.ndarray, where: Mapping[str, Any]) -
     """
     if not where:
         return True
-    if unknown := set(where) - {"statistic", "at_least", "below"}:
-        raise OsasisError("A domain rule has a statistic, at_least and below", found=f"also {sorted(unknown)}")
-    statistic = where.get("statistic")
-    if statistic not in STATISTICS:
-        raise OsasisError(
-            "The statistic of a domain rule must be known", found=statistic, remedy=f"Known: {', '.join(STATISTICS)}."
-        )
+    check_rule(where)
     outside = lab_values(image)[mask == 0]
     if not len(outside):
         return False
-    value = STATISTICS[statistic](outside)
+    value = STATISTICS[where["statistic"]](outside)
     return where.get("at_least", -np.inf) <= value < where.get("below", np.inf)
+
+
+def check_rule(where: Mapping[str, Any]) -> None:
+    """Raise ``OsasisError`` unless ``where`` is a domain rule, see :func:`fits_domain`."""
+    if unknown := set(where) - {"statistic", "at_least", "below"}:
+        raise OsasisError("A domain rule has a statistic, at_least and below", found=f"also {sorted(unknown)}")
+    bounds = [where[key] for key in ("at_least", "below") if key in where]
+    if not all(isinstance(bound, int | float) and not isinstance(bound, bool) for bound in bounds):
+        raise OsasisError("The bounds of a domain rule must be numbers", found=bounds)
+    statistic = where.get("statistic")
+    if not isinstance(statistic, str) or statistic not in STATISTICS:
+        raise OsasisError(
+            "The statistic of a domain rule must be known", found=statistic, remedy=f"Known: {', '.join(STATISTICS)}."
+        )
 
 
 REFERENCE_RULE = "the image whose median colour (CIELAB) is nearest to the median of all of them; no mask is looked at"

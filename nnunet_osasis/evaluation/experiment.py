@@ -1,16 +1,23 @@
-"""One experiment as data: what is trained on what, with which methods, how often; read from one JSON file."""
+"""One experiment as data: what is trained on what, with which methods, how often; one JSON file."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import MISSING, asdict, dataclass, field, fields
-from pathlib import Path
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from nnunet_osasis.errors import OsasisError
-from nnunet_osasis.evaluation.cameras import KnownCamera, camera_from_json
+from nnunet_osasis.evaluation.cameras import KnownCamera
+from nnunet_osasis.evaluation.domains import check_rule
 from nnunet_osasis.evaluation.method_list import MethodSpec
-from nnunet_osasis.storage import read_json, sha256_of_json
+from nnunet_osasis.metrics.definitions import METRICS
+from nnunet_osasis.storage import sha256_of_json
+
+NAME = r"[A-Za-z0-9]+([_-][A-Za-z0-9]+)*"
+"""Names of networks, targets and methods: they become parts of file names, joined by ``@`` and double underscores."""
+DECIDING = ("dice", "iou", "dice_mean", "iou_mean", "s", "e_max", "e_mean", "e_adaptive", "nsd")
+"""Metrics a verdict may rest on: in [0, 1], higher is better, defined for every case."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +39,17 @@ class ImageSet:
     every: int = 1
     where: Mapping[str, Any] = field(default_factory=dict)
     groups: str | tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.every < 1:
+            raise OsasisError("Of a set every n-th image is taken, n at least 1", found=self.every)
+        if isinstance(self.groups, str):
+            try:
+                re.compile(self.groups)
+            except re.error as error:
+                raise OsasisError("groups must be a regular expression", found=f"{self.groups!r}: {error}") from error
+        if self.where:
+            check_rule(self.where)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,6 +120,10 @@ class Budget:
         for name in ("side", "patch", "iterations", "batch_size"):
             if getattr(self, name) < 1:
                 raise OsasisError(f"The budget's {name} must be at least 1", found=getattr(self, name))
+        if not 0 < self.learning_rate < 1:
+            raise OsasisError("The budget's learning_rate must lie between 0 and 1", found=self.learning_rate)
+        if any(width < 1 for width in self.features) or (self.engine == "light" and len(self.features) < 2):
+            raise OsasisError("The budget's features must be two or more positive widths", found=self.features)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,16 +163,43 @@ class Experiment:
             ("targets", [target.name for target in self.targets]),
             ("networks", [network.name for network in self.networks]),
             ("methods", [method.name for method in self.methods]),
-            ("seeds", list(self.seeds)),
         ):
             if not names or len(set(names)) < len(names):
                 raise OsasisError(f"An experiment's {what} must be named, each once", found=names)
+            if odd := [name for name in names if not re.fullmatch(NAME, name)]:
+                raise OsasisError(
+                    f"Names of {what} are letters and digits with single - or _ between them", found=repr(odd[0])
+                )
+        if not self.seeds or len(set(self.seeds)) < len(self.seeds) or min(self.seeds) < 0:
+            raise OsasisError("The seeds must be whole numbers of at least 0, each once", found=self.seeds)
         if self.methods[0].kind != "none":
             raise OsasisError(
                 "The first method must be none: everything is compared with it", found=self.methods[0].name
             )
+        kinds = [method.kind for method in self.methods if not method.parameters]
+        if doubled := {kind for kind in kinds if kinds.count(kind) > 1}:
+            raise OsasisError("A method without parameters must not be there twice", found=sorted(doubled))
         if "source" in {target.name for target in self.targets}:
             raise OsasisError("A target must not be called source: that is the in-domain test")
+        self._check_metrics(self.metrics)
+        if not 0 <= self.tolerance < float("inf"):
+            raise OsasisError("The tolerance must be a number of pixels of at least 0", found=self.tolerance)
+
+    @staticmethod
+    def _check_metrics(metrics: Sequence[str]) -> None:
+        if unknown := [name for name in metrics if name not in METRICS]:
+            raise OsasisError("Metrics must be known", found=unknown, remedy=f"Known: {', '.join(METRICS)}.")
+        if not metrics or metrics[0] not in DECIDING or len(set(metrics)) < len(metrics):
+            raise OsasisError(
+                "The first metric decides the verdict: better when higher, in [0, 1], always defined",
+                found=list(metrics),
+                remedy=f"Begin with one of {', '.join(DECIDING)}; name each once.",
+            )
+
+    @property
+    def baseline(self) -> str:
+        """Name of the method that trains without any change."""
+        return self.methods[0].name
 
     def to_json(self) -> dict[str, Any]:
         """JSON-ready values that :func:`experiment_from_json` reads back."""
@@ -165,81 +214,6 @@ class Experiment:
         return sha256_of_json({key: value for key, value in self.to_json().items() if key != "note"})
 
 
-def load_experiment(path: str | Path) -> Experiment:
-    """Read an experiment file. Raises ``OsasisError`` naming the key that is missing, unknown or of a wrong type."""
-    return experiment_from_json(read_json(path, what="The experiment file"))
-
-
-def experiment_from_json(values: Mapping[str, Any]) -> Experiment:
-    """Build an :class:`Experiment` from JSON values."""
-    values = dict(values)
-    for key in ("train", "test"):
-        if isinstance(values.get(key), Mapping):
-            values[key] = _build(ImageSet, values[key], key)
-    values["targets"] = tuple(_target(item) for item in _items(values, "targets"))
-    values["networks"] = tuple(
-        _build(NetworkSpec, {"name": item} if isinstance(item, str) else item, "networks")
-        for item in _items(values, "networks")
-    )
-    values["methods"] = tuple(
-        MethodSpec.from_json({"name": item} if isinstance(item, str) else item) for item in _items(values, "methods")
-    )
-    for key, kind in (("budget", Budget), ("stylizer", StylizerSpec)):
-        values[key] = _build(kind, values.get(key, {}), key)
-    return _build(Experiment, values, "the experiment")
-
-
-def _target(values: Any) -> Target:
-    values = _mapping(values, "a target")
-    for key in ("set", "reference_pool"):
-        if values.get(key) is not None:
-            values[key] = _build(ImageSet, values[key], key)
-    if values.get("camera") is not None:
-        values["camera"] = camera_from_json(values["camera"])
-    target: Target = _build(Target, values, "a target")
-    if (target.set is None) == (target.camera is None):
-        raise OsasisError("A target is either a set or a camera", found=f"target {target.name}")
-    if target.camera is not None and target.reference_pool is None:
-        raise OsasisError(
-            "A camera target needs a reference_pool: source images in neither split, one of which is the reference",
-            found=f"target {target.name}",
-        )
-    return target
-
-
-def _items(values: Mapping[str, Any], key: str) -> list[Any]:
-    found = values.get(key)
-    if not isinstance(found, list | tuple) or not found:
-        raise OsasisError(f"The experiment's {key} must be a list of at least one", found=found)
-    return list(found)
-
-
-def _mapping(values: Any, where: str) -> dict[str, Any]:
-    if not isinstance(values, Mapping):
-        raise OsasisError(f"{where} must be a JSON object", found=repr(values)[:80])
-    return dict(values)
-
-
-def _build(kind: type, values: Any, where: str) -> Any:
-    """``kind(**values)`` with lists as tuples, unknown keys and wrong basic types refused."""
-    values = _mapping(values, where)
-    known = {item.name: item for item in fields(kind)}
-    if unknown := sorted(set(values) - set(known)):
-        raise OsasisError(f"{where}: unknown keys", found=", ".join(unknown), remedy=f"Known: {', '.join(known)}.")
-    wanting = [n for n, f in known.items() if f.default is MISSING and f.default_factory is MISSING and n not in values]
-    if wanting:
-        raise OsasisError(f"{where}: every required key must be there", found=f"no {', '.join(wanting)}")
-    for name, value in values.items():
-        default = known[name].default
-        if isinstance(default, bool | int | float | str) and value is not None:
-            number = isinstance(default, float) and isinstance(value, int | float)
-            if not (number or type(value) is type(default)):
-                raise OsasisError(
-                    f"{where}: {name} must be of type {type(default).__name__}", found=repr(value), remedy="Correct it."
-                )
-    return kind(**{name: tuple(v) if isinstance(v, list) else v for name, v in values.items()})
-
-
 def _plain(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {str(key): _plain(item) for key, item in value.items()}
@@ -247,6 +221,8 @@ def _plain(value: Any) -> Any:
 
 
 def _without_none(value: Any) -> Any:
+    """What is not given is left out, but for a network's or a method's own arguments, where null is a value."""
     if isinstance(value, dict):
-        return {key: _without_none(item) for key, item in value.items() if item is not None}
+        own = ("arguments", "parameters")
+        return {k: item if k in own else _without_none(item) for k, item in value.items() if item is not None}
     return [_without_none(item) for item in value] if isinstance(value, list) else value

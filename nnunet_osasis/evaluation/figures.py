@@ -27,8 +27,7 @@ def shown_methods(entries: Entries, most: int) -> list[Mapping[str, Any]]:
     """No style transfer, every stylizer, the best free controls and the upper bound: the rows a chart has room for."""
     none = [entry for entry in entries if entry["role"] == "baseline"]
     stylizers = [entry for entry in entries if entry["role"] == "stylizer"][: most - 2]
-    bound = [entry for entry in entries if entry["role"] == "check" and entry["gap_closed"]]
-    bound = [entry for entry in bound if entry["kind"] == "truth"][:1]
+    bound = [entry for entry in entries if entry["kind"] == "truth"][:1]
     controls = sorted((e for e in entries if e["role"] == "control"), key=lambda e: -e["target"]["mean"])
     room = max(1, most - len(none) - len(stylizers) - len(bound))
     return [*none, *controls[:room], *stylizers, *bound][:most]
@@ -59,7 +58,7 @@ def scatter(entries: Entries, table: ScoreTable, metric: str, path: Path) -> Pat
         found = (table.scores(place[0], method, style, place[1], metric) for style in (place[1], None))
         return np.asarray(next(s for s in found if s is not None).mean(axis=0))
 
-    before = scores("none") if any(e["method"] == "none" for e in entries) else scores(entries[0]["method"])
+    before = scores(entries[0]["method"])  # the baseline comes first
 
     def draw() -> Any:
         from matplotlib.figure import Figure
@@ -105,7 +104,7 @@ def predictions_grid(entries: Entries, experiment: Experiment, outcome: Outcome,
     """Worst, median and best target case (by the mean over methods): image, truth, and each method's map."""
     network, target = entries[0]["network"], entries[0]["target_name"]
     shown, metric = shown_methods(entries, 4), experiment.metrics[0]
-    table, seed = ScoreTable(outcome.rows), experiment.seeds[0]
+    table, seed = ScoreTable(outcome.rows), min(experiment.seeds)
     cases = table.cases(target)
     per_case = {e["method"]: _by_style(table, network, e["method"], target, metric) for e in shown}
     order = np.argsort(np.nanmean([scores.mean(axis=0) for scores in per_case.values()], axis=0), kind="stable")

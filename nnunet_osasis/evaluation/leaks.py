@@ -26,8 +26,14 @@ def thumbnail(image: np.ndarray) -> np.ndarray:
     return centred / max(float(np.linalg.norm(centred)), 1e-9)
 
 
-def check_splits(sets: Mapping[str, Sequence[Case]]) -> dict[str, Any]:
+def check_splits(
+    sets: Mapping[str, Sequence[Case]], *, one_site: Sequence[str] = (), may_share: Sequence[str] = ()
+) -> dict[str, Any]:
     """Look for leaks between the named sets.
+
+    Args:
+        one_site: sets whose groups are the same people wherever their files lie. may_share: sets that may hold the
+            same images as each other.
 
     Returns ``{"manifest": {set: rows}, "near_duplicates": [{"first", "second", "correlation"}]}``; near-duplicates
     within one set are nobody's leak and not listed.
@@ -39,6 +45,8 @@ def check_splits(sets: Mapping[str, Sequence[Case]]) -> dict[str, Any]:
     thumbnails = {n: np.stack([thumbnail(read_picture(case.image_path)) for case in c]) for n, c in sets.items()}
     near = []
     for first, second in combinations(sets, 2):
+        if first in may_share and second in may_share:
+            continue
         hashes = {row["sha256"]: row["name"] for row in manifests[first]}
         for row in manifests[second]:
             if row["sha256"] in hashes:
@@ -47,7 +55,7 @@ def check_splits(sets: Mapping[str, Sequence[Case]]) -> dict[str, Any]:
                     found=f"{hashes[row['sha256']]} of {first} and {row['name']} of {second} have equal pixels",
                     remedy="Leave it out of one of them.",
                 )
-        _refuse_shared_groups(sets, first, second)
+        _refuse_shared_groups(sets, first, second, one_site=first in one_site and second in one_site)
         correlation = thumbnails[first] @ thumbnails[second].T
         for i, j in np.argwhere(correlation > NEAR):
             near.append(
@@ -60,10 +68,10 @@ def check_splits(sets: Mapping[str, Sequence[Case]]) -> dict[str, Any]:
     return {"manifest": manifests, "near_duplicates": near}
 
 
-def _refuse_shared_groups(sets: Mapping[str, Sequence[Case]], first: str, second: str) -> None:
-    """Only sets of one folder can share a group: the same patient number elsewhere is another patient."""
+def _refuse_shared_groups(sets: Mapping[str, Sequence[Case]], first: str, second: str, *, one_site: bool) -> None:
+    """Only sets of one site can share a group: the same patient number elsewhere is another patient."""
     folders = [{case.image_path.parent for case in sets[name]} for name in (first, second)]
-    if folders[0].isdisjoint(folders[1]):
+    if folders[0].isdisjoint(folders[1]) and not (one_site and all(c.group != c.name for c in sets[first])):
         return
     shared = {case.group for case in sets[first]} & {case.group for case in sets[second]}
     if shared:

@@ -26,6 +26,8 @@ class Kind:
     parameters: tuple[str, ...] = ()
 
 
+LOSSES = ("osasis", "paper")
+
 KINDS: dict[str, Kind] = {
     "none": Kind("no style transfer", "baseline", False),
     "identity": Kind("identity (must change nothing)", "check", False),
@@ -77,13 +79,31 @@ class MethodSpec:
         given = dict(values)
         name = given.pop("name")
         kind = given.pop("kind", name)
-        if kind not in KINDS:
+        if not isinstance(kind, str) or kind not in KINDS:
             raise OsasisError("The kind of a method must be known", found=kind, remedy=f"Known: {', '.join(KINDS)}.")
-        given = {**given.pop("parameters", {}), **given}
+        named = given.pop("parameters", {})
+        if not isinstance(named, Mapping):
+            raise OsasisError(f"The parameters of the method {name} must be a JSON object", found=repr(named)[:80])
+        given = {**named, **given}
         if unknown := sorted(set(given) - set(KINDS[kind].parameters)):
             raise OsasisError(
                 f"The method {name} has unknown parameters",
                 found=", ".join(unknown),
                 remedy=f"Known for {kind}: {', '.join(KINDS[kind].parameters) or 'none'}.",
             )
+        for key, value in given.items():
+            _check_parameter(name, key, value)
         return cls(name=name, kind=kind, parameters=given)
+
+
+def _check_parameter(method: str, key: str, value: Any) -> None:
+    if key in ("strength", "beta"):
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if not number or not 0 <= value <= (1 if key == "strength" else 0.5):
+            raise OsasisError(f"{key} of the method {method} must be a number in its range", found=repr(value))
+        return
+    from nnunet_osasis.readout import READOUTS
+
+    known = READOUTS if key == "readout" else LOSSES
+    if value not in known:
+        raise OsasisError(f"{key} of the method {method} must be one of {', '.join(known)}", found=repr(value))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +15,6 @@ from nnunet_osasis.evaluation.preparation import Prepared
 from nnunet_osasis.transfer import StyleTransfer
 
 EIGHT_BIT = (0.0, 255.0)
-
-
-@dataclass(frozen=True)
-class Styled:
-    """The training images in a target's style, uint8, and how they came to be (seconds, fingerprint)."""
-
-    images: list[np.ndarray]
-    facts: dict[str, Any]
 
 
 def make_transfer(

@@ -39,13 +39,36 @@ def make_network(spec: NetworkSpec, channels: int, budget: Budget) -> nn.Module:
             from nnunet_osasis.networks import PraNet
 
             return PraNet(channels, CLASSES, **arguments)
-    except TypeError as error:
+    except (TypeError, ValueError, RuntimeError, AssertionError, NotImplementedError) as error:
+        if isinstance(error, OsasisError):
+            raise
         raise OsasisError(f"The network {spec.name} must take its arguments", found=error) from error
     raise OsasisError(
         "The network must be known",
         found=spec.name,
         remedy=f'Known: {", ".join(OWN)}; or name one of MONAI\'s: {{"name": "{spec.name}", "monai": "BasicUNet"}}.',
     )
+
+
+def check_network(spec: NetworkSpec, channels: int, budget: Budget) -> None:
+    """Build the network and send one patch through it, so that what cannot work is told before hours of work.
+
+    Raises ``OsasisError`` for unknown networks and arguments, and for patches that the network cannot take.
+    """
+    network = make_network(spec, channels, budget).eval()
+    patch = torch.zeros(1, channels, budget.patch, budget.patch)
+    try:
+        with torch.inference_mode():
+            answer = network(patch)
+    except (RuntimeError, ValueError, TypeError, IndexError) as error:
+        raise OsasisError(
+            f"The network {spec.name} must take patches of {budget.patch} px",
+            found=str(error).splitlines()[0][:200],
+            remedy="Choose a patch that is a multiple of 32, or other arguments.",
+        ) from error
+    first = answer if isinstance(answer, torch.Tensor) else answer[0]
+    if first.shape != (1, CLASSES, budget.patch, budget.patch):
+        raise OsasisError(f"The network {spec.name} must answer with two maps of its input's size", found=first.shape)
 
 
 def make_loss(spec: NetworkSpec) -> Loss:

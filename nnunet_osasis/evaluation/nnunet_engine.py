@@ -1,7 +1,4 @@
-"""The nnU-Net engine: every cell is ``nnUNetv2_train`` and ``nnUNetv2_predict``, with the trainers that users name.
-
-Trainings are folds: nnU-Net has no seed. Fold ``n`` keeps a few training cases of its own for nnU-Net's validation.
-"""
+"""The nnU-Net engine: every cell is ``nnUNetv2_train`` and ``nnUNetv2_predict``; trainings are folds, not seeds."""
 
 from __future__ import annotations
 
@@ -113,15 +110,14 @@ def plan(experiment: Experiment, prepared: Prepared, root: Path, stylizers: dict
     Args:
         root: holds nnU-Net's three folders. stylizers: folder by ``method@target``, with the read-out it is used with.
     """
-    truths = [(t.name, prepared.truths[t.name]) for t in experiment.targets if t.name in prepared.truths]
     cells = all_cells(experiment)
     sets = {SOURCE_ID: (f"Dataset{SOURCE_ID}_Source", prepared.train, prepared.train_masks)}
     for cell in cells:
         if cell.method.kind == "truth":
             number, name = dataset_of(cell, experiment)
-            truth = dict(truths)[cell.target or ""]
+            truth = prepared.truths[cell.target or ""]
             sets[number] = name, truth.pictures, truth.masks
-    cameras = [target.camera.to_json() for target in experiment.targets if target.camera]
+    cameras = [[target.name, target.camera.to_json()] for target in experiment.targets if target.camera]
     for number, (name, images, masks) in sets.items():
         key = sha256_of_json([prepared.sha256(), number, cameras])
         record = root / f"{name}.json"
@@ -225,7 +221,11 @@ def _run(command: list[str], root: Path, log: Path, *, device: str, threads: int
     }
     start = [sys.executable, "-m", "nnunet_osasis.demo.one_core"]
     if device.startswith("cuda:"):
-        environment["CUDA_VISIBLE_DEVICES"] = device.split(":")[1]
+        inherited = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
+        index = int(device.split(":")[1])
+        environment["CUDA_VISIBLE_DEVICES"] = (
+            inherited[index] if len(inherited) > index and inherited[0] else str(index)
+        )
     if device != "cpu" or threads > 1:
         start = [str(Path(sys.executable).with_name(command[0]))]
         command = command[1:]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import multiprocessing
-import os
 import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -14,6 +13,9 @@ from typing import Any
 from tqdm import tqdm
 
 from nnunet_osasis.errors import OsasisError
+
+THREADS = 1
+"""Of a task on a CPU, however many there are: sums in another order have other last bits, and rows are to be equal."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,6 @@ def run_tasks(
     """
     if not tasks:
         return
-    threads = max(1, min((os.cpu_count() or 1) // workers, _thread_limit()))
     free = [devices[i % len(devices)] for i in range(workers)]
     waiting, running, failed = list(tasks), dict[Future, tuple[Task, str]](), list[tuple[str, BaseException]]()
     with (
@@ -54,7 +55,7 @@ def run_tasks(
             while waiting or running:
                 while waiting and free:
                     task, device = waiting.pop(0), free.pop(0)
-                    arguments = (*task.arguments, device, threads) if task.takes_device else (*task.arguments, threads)
+                    arguments = (*task.arguments, device, THREADS) if task.takes_device else (*task.arguments, THREADS)
                     running[executor.submit(task.function, *arguments)] = task, device
                 for future in wait(running, return_when=FIRST_COMPLETED).done:
                     task, device = running.pop(future)
@@ -79,15 +80,10 @@ def run_tasks(
                 remedy="If memory ran out, use fewer of them (-np 1). The same command goes on from what is finished.",
             ) from error
         if not isinstance(error, OsasisError):
+            error.add_note(f"In {name}; failed in all: {', '.join(n for n, _ in failed)}.")
             raise error
         others = f" (also failed: {', '.join(n for n, _ in failed[1:])})" if len(failed) > 1 else ""
         raise OsasisError(f"{name} failed: {error.rule}", found=error.found, remedy=f"{error.remedy or ''}{others}")
-
-
-def _thread_limit() -> int:
-    """What OMP_NUM_THREADS allows: whoever runs several things on one machine says so there."""
-    said = os.environ.get("OMP_NUM_THREADS", "")
-    return int(said) if said.isdigit() and int(said) > 0 else os.cpu_count() or 1
 
 
 def _context() -> multiprocessing.context.BaseContext:
@@ -98,5 +94,7 @@ def _context() -> multiprocessing.context.BaseContext:
     if sys.platform == "win32":
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["torch", "monai.inferers", "nnunet_osasis.evaluation.work"])
+    trainer = "nnunetv2.training.nnUNetTrainer.nnUNetTrainer"
+    unet = "dynamic_network_architectures.architectures.unet"
+    context.set_forkserver_preload(["torch", "monai.inferers", trainer, unet, "nnunet_osasis.evaluation.work"])
     return context

@@ -19,6 +19,8 @@ from nnunet_osasis.storage import sha256_of_array, sha256_of_json
 
 SOURCE = "source"
 """Name of the in-domain test among the test sets."""
+POOL = " (reference pool)"
+"""Ending of the names of sets that only lend a reference; several cameras may share one."""
 
 
 @dataclass(frozen=True)
@@ -80,15 +82,18 @@ def prepare(experiment: Experiment, data: Path) -> Prepared:
     references, names = dict[str, np.ndarray](), dict[str, str]()
     for target in experiment.targets:
         pool = _pool(target, data)
-        sets[f"{target.name} (reference pool)" if target.camera else target.name] = pool
         pictures = [_seen(target, case, side) for case in pool]
         chosen = _chosen(target, pool, pictures)
         references[target.name], names[target.name] = pictures[chosen], pool[chosen].name
-        # The reference's own case is never a test case; a camera's pool is in no split anyway.
-        cases[target.name] = cases[SOURCE] if target.camera else [c for i, c in enumerate(pool) if i != chosen]
+        if target.camera:  # its pool is in no split
+            sets[f"{target.name}{POOL}"], cases[target.name] = pool, cases[SOURCE]
+        else:  # neither the reference nor another image of its patient is a test image
+            cases[target.name] = [case for case in pool if case.group != pool[chosen].group]
+            sets[target.name], sets[f"{target.name} (reference)"] = cases[target.name], [pool[chosen]]
         if not cases[target.name]:
             raise OsasisError("A target needs test images besides its reference", found=f"none in {target.name}")
-    report = check_splits(sets)
+    pools = [name for name in sets if name.endswith(POOL)]
+    report = check_splits(sets, one_site=("train", SOURCE), may_share=pools)
     pictures = [case.image(side) for case in train]
     tests = {SOURCE: {case.name: case.image(side) for case in cases[SOURCE]}}
     for target in experiment.targets:
@@ -105,7 +110,7 @@ def prepare(experiment: Experiment, data: Path) -> Prepared:
 
 
 def test_masks(prepared: Prepared, experiment: Experiment, test: str) -> dict[str, np.ndarray]:
-    """The masks of a test set, ``(H, W)`` of 0 and 1. The scoring's; nothing else in the package calls this."""
+    """The masks of a test set, ``(H, W)`` of 0 and 1: for the scoring, and for pictures of what was scored."""
     side = experiment.budget.side
     masks = {case.name: case.mask(side) for case in prepared.cases[test]}
     camera = next((target.camera for target in experiment.targets if target.name == test), None)

@@ -49,6 +49,7 @@ def make_results(experiment: Experiment, outcome: Outcome) -> dict[str, Any]:
         "styled": outcome.styled,
         "cells": [{key: value for key, value in cell.items() if key != "key"} for cell in outcome.cells],
         "stylizer_commands": outcome.commands,
+        "pretrained": outcome.pretrained,
         "machine": machine(),
     }
 
@@ -71,6 +72,8 @@ def write_report(
     """
     results = make_results(experiment, outcome)
     pictures = workspace / "pictures"
+    for old in pictures.glob("*"):  # of an earlier run, perhaps with images where now there are to be none
+        old.unlink()
     content: list[Block] = [*_verdicts(results), *_what(experiment, results)]
     table, grouped = ScoreTable(outcome.rows), blocks(results["summary"])
     for (network, target), entries in grouped.items():
@@ -115,7 +118,8 @@ def write_report(
 def rows_csv(rows: Sequence[Mapping[str, Any]]) -> str:
     """One line per network, method, seed, test set and case; undefined values are empty."""
     stream = io.StringIO()
-    writer = csv.DictWriter(stream, list(rows[0]), lineterminator="\n")
+    place = ["network", "method", "style", "seed", "test", "case"]
+    writer = csv.DictWriter(stream, [*place, *sorted(set(rows[0]) - set(place))], lineterminator="\n")
     writer.writeheader()
     writer.writerows({k: "" if v is None else v for k, v in row.items()} for row in rows)
     return stream.getvalue()
@@ -191,6 +195,19 @@ def _provenance(experiment: Experiment, results: Mapping[str, Any], command: str
             f"Experiment {results['experiment_sha256'][:16]}, data {results['data']['manifest_sha256'][:16]}. {facts}."
         ),
         Code((command, *(" ".join(line) for line in results["stylizer_commands"]))),
+        *_pretrained(results),
+    ]
+
+
+def _pretrained(results: Mapping[str, Any]) -> list[Block]:
+    given = results["pretrained"]
+    if given is None:
+        return []
+    return [
+        Text(
+            f"The autoencoder was pretrained elsewhere, on {given['source_images']} images "
+            f"({str(given['sources_sha256'])[:16]}); that they are training images of this experiment is not checked."
+        )
     ]
 
 

@@ -25,6 +25,7 @@ def main_table(experiment: Experiment, entries: Entries) -> Table:
         f"{label} in-domain",
         f"{label} on the target",
         "difference, points (95 %)",
+        "p (Holm)",
         "p (Wilcoxon, Holm)",
         "gap closed",
         "spread over seeds",
@@ -39,8 +40,9 @@ def main_table(experiment: Experiment, entries: Entries) -> Table:
                 f"{entry['source']['mean']:.3f}",
                 with_interval(entry["target"]),
                 NOTHING if base else points(entry["difference"]),
-                NOTHING if base else p_value(entry["p_holm"]),
-                NOTHING if base else share(entry["gap_closed"]),
+                p_value(entry.get("test_holm")),
+                p_value(entry.get("p_holm")),
+                share(entry["gap_closed"]),
                 NOTHING if entry["spread"] is None else f"{entry['spread']:.3f}",
                 NOTHING if base else points(entry["source_difference"]),
             )
@@ -96,7 +98,7 @@ def cost_table(experiment: Experiment, results: Mapping[str, Any]) -> Table:
                     _mean([fact["seconds_fit"] for fact in facts], "{:.2f}"),
                     _mean([1000 * fact["seconds_per_image"] for fact in facts], "{:.1f}"),
                     _mean([cell["seconds_train"] for cell in cells], "{:.0f}"),
-                    _mean([cell["peak_memory_mib"] for cell in cells], "{:.0f}"),
+                    _mean([c["peak_memory_mib"] for c in cells if c["peak_memory_mib"] is not None], "{:.0f}"),
                 )
             )
     columns = ("method", "fit or load, s", "styling, ms per image", "training, s", "peak memory of a training, MiB")
@@ -125,8 +127,10 @@ def points(value: Mapping[str, float]) -> str:
     return f"{100 * value['mean']:+.1f} ({100 * value['low']:+.1f} to {100 * value['high']:+.1f})"
 
 
-def p_value(p: float) -> str:
+def p_value(p: float | None) -> str:
     """Three digits, or a bound."""
+    if p is None:
+        return NOTHING
     return "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 

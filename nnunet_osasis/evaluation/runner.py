@@ -17,10 +17,11 @@ from nnunet_osasis.evaluation import image_distance, nnunet_engine, work
 from nnunet_osasis.evaluation.cells import Cell, all_cells
 from nnunet_osasis.evaluation.experiment import Experiment
 from nnunet_osasis.evaluation.method_list import MethodSpec
+from nnunet_osasis.evaluation.network_choice import check_network
 from nnunet_osasis.evaluation.pool import Task, run_tasks
 from nnunet_osasis.evaluation.preparation import Prepared, describe, prepare, test_masks
 from nnunet_osasis.evaluation.scoring import score_cell
-from nnunet_osasis.evaluation.stylizers import make_stylizer
+from nnunet_osasis.evaluation.stylizers import configured, losses_of, make_stylizers, pretrained_card
 from nnunet_osasis.storage import atomic_write_json
 from nnunet_osasis.stylizer_folder import stylizer_digest
 
@@ -29,7 +30,7 @@ MARKER = "osasis_report.json"
 
 @dataclass(frozen=True)
 class Options:
-    """How an experiment is run; none of this changes the rows, but for the device.
+    """How an experiment is run; none of this changes the rows, but for the kind of device.
 
     Attributes:
         workspace: folder of everything but the data. workers: trainings side by side. devices: shared out among them.
@@ -52,6 +53,7 @@ class Outcome:
     cells: list[dict[str, Any]]
     distances: list[dict[str, Any]]
     commands: list[list[str]]
+    pretrained: dict[str, Any] | None = None
 
 
 def run_experiment(
@@ -77,6 +79,9 @@ def _run(experiment: Experiment, data: Path, options: Options, say: Callable[[st
     root, log = options.workspace, _Log(options.workspace / "log.jsonl")
     if experiment.budget.engine == "nnunet":
         nnunet_engine.check(experiment)
+    else:
+        for network in experiment.networks:
+            check_network(network, 3, experiment.budget)
     say("Reading images and looking for leaks")
     prepared = prepare(experiment, data)
     atomic_write_json(root / "data.json", {**prepared.report, **describe(prepared)})
@@ -85,58 +90,19 @@ def _run(experiment: Experiment, data: Path, options: Options, say: Callable[[st
         say(f"Warning: {near} pairs of images in different sets look nearly the same; they are listed in data.json.")
     log("prepared", near_duplicates=near, **describe(prepared))
 
-    stylizers, commands = _make_stylizers(experiment, prepared, options, say)
+    stylizers, commands = make_stylizers(
+        experiment, prepared, root / "stylizers", pretrained=options.pretrained, device=options.devices[0], say=say
+    )
     styled = _style_all(experiment, prepared, options, stylizers, log)
     cells = all_cells(experiment)
     if experiment.budget.engine == "nnunet":
         say("Planning and preprocessing with nnU-Net")
-        nnunet_engine.plan(experiment, prepared, root / "nnunet", _configured(experiment, stylizers, root))
+        nnunet_engine.plan(experiment, prepared, root / "nnunet", configured(experiment, stylizers, root / "stylizers"))
     facts = _train_all(cells, experiment, prepared, options, log)
     rows = score_all(cells, facts, experiment, prepared, root / "cells")
     log("scored", rows=len(rows))
-    return Outcome(prepared, rows, styled, facts, _distances(experiment, prepared, root), commands)
-
-
-def _make_stylizers(
-    experiment: Experiment, prepared: Prepared, options: Options, say: Callable[[str], None]
-) -> tuple[dict[tuple[str, str], Path], list[list[str]]]:
-    """A stylizer per target and loss preset that the methods ask for; the first lends the others its autoencoder."""
-    found, commands, lender = dict[tuple[str, str], Path](), [], options.pretrained
-    wanted = [losses_of(m) for m in experiment.methods if m.kind == "osasis"]
-    for target in [t.name for t in experiment.targets] if wanted else []:
-        for losses in dict.fromkeys(wanted):
-            folder = options.workspace / "stylizers" / f"{target}_{losses}"
-            say(f"Stylizer for {target}, {losses} losses: {folder}")
-            command = make_stylizer(
-                folder, prepared, target, experiment.stylizer,
-                losses=losses, pretrained=lender, device=options.devices[0],
-            )  # fmt: skip
-            commands.append(command)
-            found[target, losses] = folder
-            lender = lender or folder
-    return found, commands
-
-
-def losses_of(method: MethodSpec) -> str:
-    """The loss preset of an OSASIS method; without one, the default recipe's."""
-    from nnunet_osasis.adapt import AdaptConfig
-
-    return str(method.parameters.get("losses", AdaptConfig().losses))
-
-
-def _configured(experiment: Experiment, stylizers: dict[tuple[str, str], Path], root: Path) -> dict[str, Path]:
-    """Stylizer folders by ``method@target`` for nnU-Net's trainers, which take a read-out from the folder alone."""
-    found = {}
-    for method in (m for m in experiment.methods if m.kind == "osasis"):
-        for target in (t.name for t in experiment.targets):
-            folder = stylizers[target, losses_of(method)]
-            if readout := method.parameters.get("readout"):
-                from nnunet_osasis.stylizer import OSASISStylizer
-
-                place = root / "stylizers" / f"{method.name}@{target}"
-                folder = OSASISStylizer.from_pretrained(folder).configured(readout=readout).save_pretrained(place)
-            found[f"{method.name}@{target}"] = folder
-    return found
+    distances = _distances(experiment, prepared, root)
+    return Outcome(prepared, rows, styled, facts, distances, commands, pretrained_card(options.pretrained))
 
 
 def _style_all(

@@ -12,7 +12,10 @@ import numpy as np
 from nnunet_osasis.errors import OsasisError
 from nnunet_osasis.evaluation.cells import Cell
 from nnunet_osasis.evaluation.work import finished, load_pictures
-from nnunet_osasis.storage import atomic_write_json, sha256_of_array, sha256_of_json
+from nnunet_osasis.storage import atomic_write_json, sha256_of_array, sha256_of_file, sha256_of_json
+
+FORMAT = 1
+"""Raised when a metric's definition changes, so that old scores are not reused."""
 
 Masks = Mapping[str, Mapping[str, np.ndarray]]
 """By test set and case."""
@@ -27,7 +30,7 @@ def score_cell(
     prediction or one of another size.
     """
     hashes = {test: {case: sha256_of_array(mask) for case, mask in masks[test].items()} for test in cell.tests}
-    key = sha256_of_json([prediction_key, hashes, metrics, tolerance])
+    key = sha256_of_json([FORMAT, prediction_key, sha256_of_file(predictions), hashes, metrics, tolerance])
     record = predictions.with_suffix(".scores.json")
     if done := finished(record, key):
         return list(done["rows"])

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.stats import t as student
 from scipy.stats import wilcoxon
 
 RESAMPLES = 5000
@@ -23,19 +24,24 @@ class Bootstrap:
     """Weights of trainings and cases in each resample, so that several statistics are taken over the same draws.
 
     Attributes:
-        cases: ``(RESAMPLES, cases)``, rows sum to 1.
+        cases: ``(RESAMPLES, cases)``, rows sum to 1; single weights may be a little below 0.
     """
 
     cases: np.ndarray
 
     @classmethod
     def over(cls, groups: Sequence[object]) -> Bootstrap:
-        """Draw whole groups (patients, sequences) of cases with replacement; a case weighs as much as any other."""
+        """Draw whole groups (patients, sequences) of cases with replacement; a case weighs as much as any other.
+
+        Deviations from the plain mean are enlarged by sqrt(G / (G - 1)) for G groups, see :meth:`means`.
+        """
         names = list(dict.fromkeys(groups))
         member = np.array([names.index(group) for group in groups])
         drawn = np.random.default_rng(0).multinomial(len(names), np.full(len(names), 1 / len(names)), size=RESAMPLES)
         weights = drawn[:, member].astype(float)
-        return cls(weights / weights.sum(axis=1, keepdims=True))
+        weights /= weights.sum(axis=1, keepdims=True)
+        even = 1 / len(member)
+        return cls(even + (weights - even) * np.sqrt(len(names) / max(1, len(names) - 1)))
 
     def means(self, scores: np.ndarray, *, stream: int) -> np.ndarray:
         """Mean score of each resample ``(RESAMPLES,)``; trainings are drawn with the random stream ``stream``.
@@ -80,10 +86,41 @@ def paired_difference(values: Scores, baseline: Scores, groups: Sequence[object]
     return interval(first.mean() - second.mean(), difference)
 
 
+def training_test(values: Scores, baseline: Scores, groups: Sequence[object] | None = None) -> dict[str, float]:
+    """Student's t for a difference of means that holds the chance in training *and* in the cases.
+
+    The variance of the difference is the sum of three: of the mean over the trainings of either side (n - 1 degrees
+    of freedom each) and of the mean over groups of cases (paired, linearised ratio, G - 1); their degrees of freedom
+    are joined as Welch and Satterthwaite do. With a single training its chance is unknown and counts as none; a
+    single group of cases says nothing about others.
+
+    Returns:
+        ``{"mean", "low", "high", "p"}``: the difference, its 95 % interval, and the two-sided p. A single group gives
+        the interval from ``mean - 1`` to ``mean + 1`` and p = 1.
+    """
+    first, second = as_scores(values), as_scores(baseline)
+    per_case = first.mean(axis=0) - second.mean(axis=0)
+    mean, count = float(first.mean() - second.mean()), per_case.size
+    names = np.unique([str(g) for g in (range(count) if groups is None else groups)], return_inverse=True)[1]
+    size = int(names.max()) + 1
+    if size < 2:
+        return {"mean": mean, "low": mean - 1, "high": mean + 1, "p": 1.0}
+    sums = np.bincount(names, weights=per_case - mean)
+    parts = [(size / (size - 1) * float((sums**2).sum()) / count**2, size - 1)]
+    parts += [(float(s.mean(axis=1).var(ddof=1)) / len(s), len(s) - 1) for s in (first, second) if len(s) > 1]
+    variance = sum(part for part, _ in parts)
+    if variance < 1e-18:
+        return {"mean": mean, "low": mean, "high": mean, "p": 1.0 if abs(mean) < 1e-12 else 0.0}
+    freedom = variance**2 / sum(part**2 / degrees for part, degrees in parts)
+    half = float(student.ppf(0.975, freedom)) * variance**0.5
+    p = 2 * float(student.sf(abs(mean) / variance**0.5, freedom))
+    return {"mean": mean, "low": mean - half, "high": mean + half, "p": p}
+
+
 def wilcoxon_p(values: Scores, baseline: Scores) -> float:
     """Two-sided p of Wilcoxon's signed-rank test on the cases' means over trainings; 1 where nothing differs.
 
-    It takes the cases for independent and knows nothing of the chance in training: read it beside the interval.
+    It takes the cases for independent and knows nothing of the chance in training: :func:`training_test` does.
     """
     difference = as_scores(values).mean(axis=0) - as_scores(baseline).mean(axis=0)
     return 1.0 if not np.any(difference) else float(wilcoxon(difference, zero_method="wilcox").pvalue)

@@ -5,17 +5,20 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from nnunet_osasis.errors import OsasisError
-from nnunet_osasis.evaluation.experiment import StylizerSpec
+from nnunet_osasis.evaluation.experiment import Experiment, StylizerSpec
+from nnunet_osasis.evaluation.method_list import MethodSpec
 from nnunet_osasis.evaluation.preparation import Prepared
 from nnunet_osasis.storage import atomic_write, atomic_write_json, ensure_writable, read_json, sha256_of_json
-from nnunet_osasis.stylizer_folder import is_stylizer_folder, stylizer_digest
+from nnunet_osasis.stylizer_folder import INDEX, is_stylizer_folder, stylizer_digest
 
 
 def write_pictures(folder: Path, images: dict[str, np.ndarray]) -> None:
@@ -67,6 +70,8 @@ def make_stylizer(
     write_pictures(images, dict(zip(prepared.train_names, prepared.train, strict=True)))
     write_pictures(reference, {"reference": prepared.references[target]})
     ensure_writable(folder)
+    if not same:  # before the record says otherwise: an older stylizer must not pass for the new one
+        (folder / INDEX).unlink(missing_ok=True)
     atomic_write_json(remembered, {"key": key, "command": command})
     module = [sys.executable, "-m", "nnunet_osasis.scripts.pretrain_stylizer"]
     ended = subprocess.run([*module, *arguments, "--resume" if same else "--overwrite"], check=False)
@@ -79,3 +84,59 @@ def make_stylizer(
             remedy="Its message is above. The same command goes on from what is finished.",
         )
     return command
+
+
+def make_stylizers(
+    experiment: Experiment,
+    prepared: Prepared,
+    root: Path,
+    *,
+    pretrained: Path | None,
+    device: str,
+    say: Callable[[str], None],
+) -> tuple[dict[tuple[str, str], Path], list[list[str]]]:
+    """A stylizer per target and loss preset that the methods ask for; the first lends the others its autoencoder."""
+    found, commands, lender = dict[tuple[str, str], Path](), [], pretrained
+    wanted = [losses_of(m) for m in experiment.methods if m.kind == "osasis"]
+    for target in [t.name for t in experiment.targets] if wanted else []:
+        for losses in dict.fromkeys(wanted):
+            folder = root / f"{target}_{losses}"
+            say(f"Stylizer for {target}, {losses} losses: {folder}")
+            command = make_stylizer(
+                folder, prepared, target, experiment.stylizer,
+                losses=losses, pretrained=lender, device=device,
+            )  # fmt: skip
+            commands.append(command)
+            found[target, losses] = folder
+            lender = lender or folder
+    return found, commands
+
+
+def losses_of(method: MethodSpec) -> str:
+    """The loss preset of an OSASIS method; without one, the default recipe's."""
+    from nnunet_osasis.adapt import AdaptConfig
+
+    return str(method.parameters.get("losses", AdaptConfig().losses))
+
+
+def configured(experiment: Experiment, stylizers: dict[tuple[str, str], Path], root: Path) -> dict[str, Path]:
+    """Stylizer folders by ``method@target`` for nnU-Net's trainers, which take a read-out from the folder alone."""
+    found = {}
+    for method in (m for m in experiment.methods if m.kind == "osasis"):
+        for target in (t.name for t in experiment.targets):
+            folder = stylizers[target, losses_of(method)]
+            if readout := method.parameters.get("readout"):
+                from nnunet_osasis.stylizer import OSASISStylizer
+
+                place = root / f"{method.name}@{target}"
+                folder = OSASISStylizer.from_pretrained(folder).configured(readout=readout).save_pretrained(place)
+            found[f"{method.name}@{target}"] = folder
+    return found
+
+
+def pretrained_card(folder: Path | None) -> dict[str, Any] | None:
+    """What a stylizer from elsewhere says about the images it was pretrained on."""
+    if folder is None:
+        return None
+    card = read_json(folder / INDEX, what="The stylizer's index").get("card", {})
+    return {key: card.get(key) for key in ("source_images", "sources_sha256")}

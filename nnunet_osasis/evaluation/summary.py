@@ -14,6 +14,7 @@ from nnunet_osasis.evaluation.statistics import (
     holm,
     mean_interval,
     paired_difference,
+    training_test,
     wilcoxon_p,
 )
 
@@ -54,15 +55,18 @@ def summarise(experiment: Experiment, rows: Rows, groups: Groups) -> list[dict[s
     (paired, to no style transfer), ``points`` (the difference in hundredths), ``per_seed``, ``spread`` (standard
     deviation over seeds), ``p`` and ``p_holm`` (Wilcoxon, over the methods of one network and target), ``gap_closed``,
     ``metrics`` (means of all metrics on the target, over defined values) and ``undefined`` (how many were not).
+    ``test`` is :func:`training_test`, ``test_holm`` its corrected p, which the verdict rests on; corrections are over
+    the controls and stylizers of one network and target. A stylizer also has ``against``, tests against every control.
     """
     table, first = ScoreTable(rows), experiment.metrics[0]
     entries: list[dict[str, Any]] = []
     for network in (n.name for n in experiment.networks):
         for target in (t.name for t in experiment.targets):
             block = _block(experiment, table, groups, network, target, first)
-            compared = [entry for entry in block if entry["method"] != "none"]
-            for entry, adjusted in zip(compared, holm([entry["p"] for entry in compared]), strict=True):
-                entry["p_holm"] = adjusted
+            compared = [entry for entry in block if entry["role"] in ("control", "stylizer")]
+            for plain, corrected in (("p", "p_holm"), ("p_test", "test_holm")):
+                for entry, adjusted in zip(compared, holm([entry[plain] for entry in compared]), strict=True):
+                    entry[corrected] = adjusted
             entries.extend(block)
     return entries
 
@@ -76,7 +80,7 @@ def _block(
     def of(method: str, style: str | None, test: str, name: str = metric) -> np.ndarray | None:
         return table.scores(network, method, style, test, name)
 
-    baseline, source_baseline = of("none", None, target), of("none", None, SOURCE)
+    baseline, source_baseline = of(experiment.baseline, None, target), of(experiment.baseline, None, SOURCE)
     if baseline is None or source_baseline is None:
         return []
     bounds = [of(m.name, target, target) for m in experiment.methods if m.kind == "truth"]
@@ -88,6 +92,10 @@ def _block(
         if scores is None or source is None:
             continue
         difference = paired_difference(scores, baseline, target_groups)
+        test = training_test(scores, baseline, target_groups)
+        closed = None
+        if bound is not None and method.kind != "truth":  # of itself the bound closes everything
+            closed = gap_closed_interval(scores, baseline, bound, target_groups)
         all_metrics = {name: of(method.name, style, target, name) for name in experiment.metrics}
         block.append(
             {
@@ -108,31 +116,33 @@ def _block(
                 "per_seed": scores.mean(axis=1).tolist(),
                 "spread": float(scores.mean(axis=1).std(ddof=1)) if len(scores) > 1 else None,
                 "p": wilcoxon_p(scores, baseline),
-                "gap_closed": None if bound is None else gap_closed_interval(scores, baseline, bound, target_groups),
+                "gap_closed": closed,
+                "test": test,
+                "p_test": test["p"],
+                "source_test": training_test(source, source_baseline, source_groups),
                 "metrics": {name: _defined_mean(values) for name, values in all_metrics.items()},
                 "undefined": {
                     name: int(np.isnan(values).sum()) for name, values in all_metrics.items() if values is not None
                 },
             }
         )
-    _against_best_control(block, of, target, target_groups)
+    _against_controls(block, of, target, target_groups)
     return block
 
 
-def _against_best_control(block: list[dict[str, Any]], of: Any, target: str, groups: list[str]) -> None:
-    """Every stylizer's paired difference to the free control with the highest mean on the target."""
-    controls = [entry for entry in block if entry["role"] == "control"]
-    if not controls:
-        return
-    best = max(controls, key=lambda entry: entry["target"]["mean"])
+def _against_controls(block: list[dict[str, Any]], of: Any, target: str, groups: list[str]) -> None:
+    """Every stylizer against every free control on the target, the control with the highest mean first."""
+    controls = sorted((e for e in block if e["role"] == "control"), key=lambda entry: -entry["target"]["mean"])
 
     def scores(entry: dict[str, Any]) -> Any:
         return next(s for style in (target, None) if (s := of(entry["method"], style, target)) is not None)
 
     for entry in block:
         if entry["role"] == "stylizer":
-            entry["best_control"], entry["best_control_label"] = best["method"], best["label"]
-            entry["against_control"] = paired_difference(scores(entry), scores(best), groups)
+            entry["against"] = [
+                {"method": c["method"], "label": c["label"], **training_test(scores(entry), scores(c), groups)}
+                for c in controls
+            ]
 
 
 def _defined_mean(values: np.ndarray | None) -> float | None:

@@ -6,6 +6,7 @@ import sys
 import time
 import zipfile
 import zlib
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,15 @@ from nnunet_osasis.storage import atomic_write, atomic_write_json, read_json, sh
 
 def save_pictures(path: Path, pictures: dict[str, np.ndarray]) -> None:
     """Arrays by name as one compressed file, atomically; same arrays, same bytes."""
-    atomic_write(path, lambda temporary: np.savez_compressed(temporary, **pictures))  # type: ignore[arg-type]
+
+    def write(temporary: Path) -> None:
+        # numpy's own savez takes the names as keyword arguments, and some names are its own.
+        with zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive:
+            for name, array in pictures.items():
+                with archive.open(zipfile.ZipInfo(f"{name}.npy", (1980, 1, 1, 0, 0, 0)), "w") as stream:
+                    np.lib.format.write_array(stream, np.ascontiguousarray(array), allow_pickle=False)
+
+    atomic_write(path, write)
 
 
 def load_pictures(path: Path) -> dict[str, np.ndarray]:
@@ -44,6 +53,15 @@ def finished(record: Path, key: str) -> dict[str, Any] | None:
     return found if found.get("key") == key else None
 
 
+def holds(path: Path, names: Iterable[str]) -> bool:
+    """Whether a file of pictures is there, whole at first sight, and has just these names (renamed cases are new)."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return {name.removesuffix(".npy") for name in archive.namelist()} == set(names)
+    except (OSError, zipfile.BadZipFile):
+        return False
+
+
 def style(
     method: MethodSpec,
     prepared: Prepared,
@@ -57,8 +75,10 @@ def style(
     place = target if target is not None else next(iter(prepared.references))
     reference = prepared.report["references"][place]["sha256"] if method.needs_reference else None
     settings = [method.kind, dict(method.parameters), reference, prepared.sha256(), stylizer_digest]
+    if method.kind != "osasis":  # cheap to make, and its fingerprint tells when the method itself has changed
+        settings.append(methods.make_transfer(method, prepared, place, None).fingerprint)
     key, record, file = sha256_of_json(settings), output.with_suffix(".json"), output.with_suffix(".npz")
-    if (done := finished(record, key)) and file.is_file():
+    if (done := finished(record, key)) and holds(file, prepared.train_names):
         return done
     _use_threads(threads)
     began = time.perf_counter()
@@ -88,7 +108,8 @@ def train_cell(
     facts = None if styled is None else read_json(styled.with_suffix(".json"), what="A record of styled images")
     key = cell.key(experiment, prepared, facts)
     record, file = folder / f"{cell.name}.json", folder / f"{cell.name}.npz"
-    if (done := finished(record, key)) and file.is_file():
+    wanted = [f"{test}/{name}" for test in cell.tests for name in prepared.tests[test]]
+    if (done := finished(record, key)) and holds(file, wanted):
         return done
     _use_threads(threads)
     if experiment.budget.engine == "nnunet":
@@ -108,7 +129,7 @@ def train_cell(
             "cell": cell.name,
             "seconds_train": spent["seconds"],
             "seconds_predict": spent["seconds_predict"],
-            "peak_memory_mib": _peak_memory(device),
+            "peak_memory_mib": _peak_memory(device, experiment.budget.engine),
             "losses": spent.get("losses", []),
             "device": device,
         },
@@ -147,14 +168,17 @@ def _use_threads(threads: int) -> None:
     torch.set_num_threads(threads)
 
 
-def _peak_memory(device: str) -> float:
-    """Peak memory in MiB: of the device where there is one, else of this process, which lives for one cell."""
+def _peak_memory(device: str, engine: str) -> float | None:
+    """Peak memory in MiB: of the device where there is one, else of this process, which lives for one cell.
+
+    None where it cannot be known: on a GPU that a child process used, and on Windows.
+    """
     import torch
 
     if device.startswith("cuda"):
-        return float(torch.cuda.max_memory_allocated(device) / 2**20)
+        return float(torch.cuda.max_memory_allocated(device) / 2**20) if engine == "light" else None
     if sys.platform == "win32":
-        return float("nan")
+        return None
     import resource
 
     # Whichever was larger: this process, or the largest of its own children (the nnU-Net engine's commands).

@@ -11,6 +11,7 @@ import numpy as np
 
 from nnunet_osasis.errors import OsasisError
 from nnunet_osasis.image_io import read_image
+from nnunet_osasis.prepare.labels import LEVELS, MOST_BETWEEN, NEAR
 
 MANY = 32  # a label map has fewer different values than this; a grey picture has more
 FOREGROUND_ABOVE = 128  # of 8-bit reference masks, which may be anti-aliased (PySODMetrics' and PraNet's rule)
@@ -27,6 +28,7 @@ class FileFacts:
         low, high: range of its values.
         values: its different values when they are whole numbers and fewer than ``MANY``.
         whole: all values are whole numbers.
+        between: share of pixels further than ``NEAR`` from both 0 and 255: neither black nor white in an 8-bit mask.
     """
 
     path: Path
@@ -36,6 +38,7 @@ class FileFacts:
     high: float
     values: tuple[int, ...] | None
     whole: bool
+    between: float = 0.0
 
 
 def read_values(path: Path) -> tuple[np.ndarray, tuple[float, ...] | None]:
@@ -82,6 +85,7 @@ def survey_file(path: Path) -> FileFacts:
     return FileFacts(
         path, array.shape, spacing, float(array.min()), float(array.max()),
         tuple(int(v) for v in values) if few else None, whole,
+        float(((array > NEAR) & (array < 255 - NEAR)).mean()),
     )  # fmt: skip
 
 
@@ -114,7 +118,8 @@ class Reading:
 def read_references(facts: Sequence[FileFacts], classes: Sequence[int] | None) -> Reading:
     """Decide what the references are: label maps when ``classes`` are given, else by their values.
 
-    0 and 1 are masks; a largest value of 255 means 8-bit masks; other whole numbers are labels.
+    0 and 1 are masks; a largest value of 255 means 8-bit masks, and then every file must look like one; other whole
+    numbers are labels. Raises ``OsasisError`` for what may be something else.
     """
     for fact in facts:
         if not fact.whole or fact.low < 0:
@@ -129,6 +134,8 @@ def read_references(facts: Sequence[FileFacts], classes: Sequence[int] | None) -
     if high <= 1:
         return Reading(None)
     if high == 255:
+        for fact in facts:
+            _require_8_bit_mask(fact)
         return Reading(None, 255)
     odd = next((fact for fact in facts if fact.values is None), None)
     if odd is not None:
@@ -138,6 +145,30 @@ def read_references(facts: Sequence[FileFacts], classes: Sequence[int] | None) -
             remedy="Name the labels with --classes, or binarise the masks.",
         )
     return Reading(tuple(sorted({v for fact in facts for v in fact.values or () if v > 0})))
+
+
+def _require_8_bit_mask(fact: FileFacts) -> None:
+    """Refuse a file of few values that 8-bit masks do not have: it would silently lose classes or all its foreground.
+
+    Soft edges and JPEG noise pass, by the rule of :func:`nnunet_osasis.prepare.labels.binary_labels`; so do few values
+    that are all near 0 or 255, on both sides, as JPEG's are.
+    """
+    values = fact.values
+    if values is None:
+        return
+    if len(values) <= 2:
+        fits = values[-1] == 0 or values[-1] > FOREGROUND_ABOVE
+    elif fact.between > 0:
+        fits = len(values) > LEVELS and fact.between <= MOST_BETWEEN
+    else:  # small numbers alone are labels, 255 beside them is what some datasets ignore
+        fits = max(v for v in values if v < 255) > FOREGROUND_ABOVE
+    if not fits:
+        shown = ", ".join(map(str, values[:6])) + (", ..." if len(values) > 6 else "")
+        raise OsasisError(
+            "Reference masks must all be 8-bit masks, 0 and 255 or nearly so, where one holds 255",
+            found=f"the values {shown} in {fact.path}",
+            remedy="Name the labels with --classes, or bring all masks to one convention.",
+        )
 
 
 def prediction_scale(facts: Sequence[FileFacts], reading: Reading, *, scale: int | None = None) -> int:

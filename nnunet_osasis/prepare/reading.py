@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -12,29 +13,39 @@ from nnunet_osasis.errors import OsasisError
 from nnunet_osasis.image_io import LoadedImage, check_array, read_image
 
 OLD_SUFFIXES = (".gif", ".ppm", ".pgm", ".ppm.gz", ".pgm.gz")
+LARGEST = 512 * 2**20  # bytes of an unpacked file; Pillow opens pictures of about as many
 
 
 def read_any(path: Path) -> LoadedImage:
     """``(C, H, W)`` or ``(C, D, H, W)`` as :func:`nnunet_osasis.image_io.read_image`, also of GIF and PPM files.
 
-    Raises ``OsasisError`` for what cannot be read.
+    Raises ``OsasisError`` for what cannot be read, and for pictures too large to be pictures.
     """
     if not path.name.lower().endswith(OLD_SUFFIXES):
         return read_image(path)
     from PIL import Image
 
     try:
-        data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+        data = _unpack(path) if path.name.lower().endswith(".gz") else path.read_bytes()
         with Image.open(io.BytesIO(data)) as opened:
             grey = opened.mode in ("1", "L", "I;16", "I") or _is_grey_palette(opened)
             array = np.array(opened.convert("L" if grey else "RGB"))
-    except (OSError, EOFError, SyntaxError, ValueError) as error:
+    except (OSError, EOFError, SyntaxError, ValueError, zlib.error, Image.DecompressionBombError) as error:
         raise OsasisError(
             "The image must be readable", found=f"{path}: {error}", remedy="Replace the file or leave it out."
         ) from error
     array = array[None] if array.ndim == 2 else np.ascontiguousarray(np.moveaxis(array, -1, 0))
     check_array(array, name=str(path))
     return LoadedImage(array, path)
+
+
+def _unpack(path: Path) -> bytes:
+    """The content of a gzipped file, read no further than ``LARGEST``; a few bytes can unpack to any size."""
+    with gzip.open(path) as stream:
+        data = stream.read(LARGEST + 1)
+    if len(data) > LARGEST:
+        raise ValueError(f"more than {LARGEST // 2**20} MiB when unpacked")
+    return data
 
 
 def _is_grey_palette(picture: object) -> bool:

@@ -113,7 +113,6 @@ def test_other_pixels_are_other_work(change: str, data: Path) -> None:
     assert keys().isdisjoint(before)
 
 
-@pytest.mark.xfail(strict=True, reason="cells are kept by pixels alone, but hold their maps by name")
 def test_a_renamed_test_case_is_other_work(data: Path) -> None:
     spec = experiment(targets=[{"name": "b", "set": image_set("b"), "reference": "1"}])
     before = preparation.prepare(spec, data)

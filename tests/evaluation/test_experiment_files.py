@@ -12,7 +12,8 @@ import pytest
 
 from nnunet_osasis import OsasisError
 from nnunet_osasis.evaluation.cells import all_cells
-from nnunet_osasis.evaluation.experiment import Budget, experiment_from_json, load_experiment
+from nnunet_osasis.evaluation.experiment import Budget
+from nnunet_osasis.evaluation.experiment_file import experiment_from_json, load_experiment
 from nnunet_osasis.evaluation.method_list import KINDS, MethodSpec
 from nnunet_osasis.evaluation.preparation import prepare
 
@@ -43,7 +44,6 @@ def test_a_note_is_not_part_of_what_decides_the_result() -> None:
     assert experiment(tolerance=1.0).sha256 != experiment().sha256
 
 
-@pytest.mark.xfail(strict=True, reason="to_json drops null arguments, so two different networks share one key")
 def test_an_argument_of_null_is_not_the_default() -> None:
     plain = {"name": "basic", "monai": "BasicUNet"}
     without = experiment(networks=[plain])
@@ -140,16 +140,12 @@ UNNOTICED: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.xfail(
-    strict=True, reason="accepted, or ends in a bare Python error; found out only during or after training"
-)
 @pytest.mark.parametrize("case", UNNOTICED)
 def test_a_mistake_that_would_surface_late_is_refused_with_the_file(case: str) -> None:
     with pytest.raises(OsasisError):
         experiment(**UNNOTICED[case])
 
 
-@pytest.mark.xfail(strict=True, reason="the summary looks for a method NAMED none, the experiment asks for the kind")
 def test_the_baseline_may_have_a_name_of_its_own() -> None:
     from nnunet_osasis.evaluation.summary import summarise
 

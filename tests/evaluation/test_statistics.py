@@ -50,12 +50,6 @@ def test_the_same_scores_give_the_same_numbers() -> None:
     assert lists == paired_difference(SCORES, BASELINE)
 
 
-def test_pairing_removes_the_spread_between_cases() -> None:
-    difficulty = RNG.normal(0, 0.2, 40)
-    found = paired_difference(0.65 + difficulty, 0.6 + difficulty)
-    assert found["low"] == pytest.approx(0.05) and found["high"] == pytest.approx(0.05)
-
-
 def simulated(
     rng: np.random.Generator, effect: float, *, between: float, within: float
 ) -> tuple[np.ndarray, np.ndarray]:

@@ -127,6 +127,13 @@ def test_several_classes(tmp_path):
     assert np.array(Image.open(folder / "labelsTr/Mine_3.png")).max() == 2
 
 
+@pytest.mark.parametrize("option", [["--foreground", "cup"], ["--threshold", "0"]])
+def test_options_of_binary_masks_are_refused_beside_labels(tmp_path, capsys, option):
+    with pytest.raises(SystemExit) as ended:
+        prepare.main(folders(tmp_path, "--labels", "background=0", "disc=128", *option))
+    assert ended.value.code == 2 and "binary masks" in capsys.readouterr().err
+
+
 def test_all_bad_files_are_told_at_once_and_nothing_is_left(tmp_path):
     trees.pairs(tmp_path, "a/{}.png", "b/{}.png", list(range(4)))
     trees.save(tmp_path / "b/1.png", trees.mask(size=(5, 5)))

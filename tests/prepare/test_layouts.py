@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import gzip
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from nnunet_osasis.errors import OsasisError
+from nnunet_osasis.prepare import reading
 from nnunet_osasis.prepare.labels import LabelRule
 from nnunet_osasis.prepare.layouts import LAYOUTS
 from nnunet_osasis.prepare.pairs import find_folder_cases, find_layout_cases
@@ -144,3 +146,24 @@ def test_broken_old_files_are_named(tmp_path):
         (tmp_path / name).write_bytes(b"broken")
         with pytest.raises(OsasisError, match="readable"):
             read_any(tmp_path / name)
+
+
+def test_damaged_and_oversized_old_files_are_named(tmp_path, monkeypatch):
+    content = b"P6 40 40 255\n" + np.random.default_rng(0).bytes(4800)
+    packed = gzip.compress(content)
+    files = {
+        "damaged.ppm.gz": packed[:40] + b"\xff" * 40 + packed[80:],
+        "cut.ppm.gz": packed[: len(packed) // 2],
+        "huge.ppm": b"P6 20000 20000 255\n",
+        "huge.PPM.GZ": gzip.compress(b"P6 20000 20000 255\n"),
+    }
+    for name, stored in files.items():
+        (tmp_path / name).write_bytes(stored)
+        with pytest.raises(OsasisError, match=f"readable; got .*{name}"):
+            read_any(tmp_path / name)
+    (tmp_path / "whole.ppm.gz").write_bytes(packed)
+    monkeypatch.setattr(reading, "LARGEST", len(content))
+    assert read_any(tmp_path / "whole.ppm.gz").array.shape == (3, 40, 40)
+    monkeypatch.setattr(reading, "LARGEST", len(content) - 1)
+    with pytest.raises(OsasisError, match="MiB when unpacked"):
+        read_any(tmp_path / "whole.ppm.gz")

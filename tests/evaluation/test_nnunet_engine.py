@@ -1,0 +1,82 @@
+"""The nnU-Net engine: real trainers by name, refusals before anything is trained, and one whole run."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from nnunet_osasis import OsasisError
+from nnunet_osasis.evaluation import nnunet_engine
+from nnunet_osasis.evaluation.cells import all_cells
+from nnunet_osasis.evaluation.experiment import Budget
+from nnunet_osasis.evaluation.experiment_file import experiment_from_json
+from nnunet_osasis.evaluation.runner import Options, run_experiment
+
+from .sites import values, write_data
+
+BUDGET = Budget(engine="nnunet", trainer_length="10epochs")
+KINDS = ["none", "histogram_matching", "pooled_reinhard", "fda", "gin", "da5", "osasis", "truth"]
+
+
+def experiment(**changes):
+    """The small experiment of these tests with the nnU-Net engine."""
+    given = {"methods": KINDS, "networks": ["unet"], "seeds": [0, 1], **changes}
+    return replace(experiment_from_json({**values(), **given}), budget=BUDGET)
+
+
+def test_every_method_with_a_trainer_finds_it_in_its_length():
+    made = experiment()
+    names = {cell.method.name: nnunet_engine.trainer_of(cell, made.budget) for cell in all_cells(made)}
+    assert names["none"] == names["truth"] == "nnUNetTrainer_10epochs"
+    assert names["fda"] == "nnUNetTrainerFDA_10epochs" and names["da5"] == "nnUNetTrainerDA5_10epochs"
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"methods": ["none", "identity"]}, "needs a trainer for identity with unet"),
+        ({"methods": ["none", "gin"], "networks": ["pranet"]}, "needs a trainer for gin with pranet; got none"),
+        ({"networks": [{"name": "unet", "monai": "BasicUNet"}], "methods": ["none"]}, "needs a trainer"),
+        ({"methods": ["none", {"name": "fda", "beta": 0.1}]}, "takes methods and networks as its trainers make them"),
+        ({"networks": [{"name": "unet", "arguments": {"features": [4]}}], "methods": ["none"]}, "arguments"),
+    ],
+)
+def test_what_has_no_trainer_is_refused_before_anything_is_trained(changes, message):
+    with pytest.raises(OsasisError, match=message):
+        nnunet_engine.check(experiment(**changes))
+
+
+def test_lengths_that_do_not_exist_are_named():
+    made = replace(experiment(methods=["none"]), budget=replace(BUDGET, trainer_length="7epochs"))
+    with pytest.raises(OsasisError, match="no nnUNetTrainer_7epochs"):
+        nnunet_engine.check(made)
+
+
+def test_configurations_and_datasets_keep_targets_apart():
+    made = experiment()
+    cells = {(cell.method.name, cell.target): cell for cell in all_cells(made) if cell.seed == 0}
+    configurations = {place: nnunet_engine.configuration_of(cell) for place, cell in cells.items()}
+    stylized = [name for place, name in configurations.items() if cells[place].method.kind not in ("none", "truth")]
+    with_reference = [name for name in stylized if name != nnunet_engine.BASE]
+    assert len(set(with_reference)) == len(with_reference) >= 4
+    truth = next(cell for (name, _), cell in cells.items() if name == "truth")
+    assert nnunet_engine.configuration_of(truth) == nnunet_engine.BASE
+    assert nnunet_engine.dataset_of(truth, made)[0] != nnunet_engine.dataset_of(cells["none", None], made)[0]
+
+
+@pytest.mark.slow
+def test_a_whole_run_trains_predicts_and_is_not_repeated(tmp_path):
+    write_data(tmp_path / "data")
+    small = replace(BUDGET, side=32, patch=32, batch_size=2, features=(4, 8))
+    made = replace(experiment(methods=["none", "gin", "truth"], seeds=[0]), budget=small)
+    options = Options(tmp_path / "work", workers=1)
+    first = run_experiment(made, tmp_path / "data", options)
+    assert {row["method"] for row in first.rows} == {"none", "gin", "truth"}
+    assert all(0 <= row["dice"] <= 1 for row in first.rows)
+    logs = sorted((tmp_path / "work/nnunet/logs").glob("*.log"))
+    before = [log.stat().st_mtime_ns for log in logs]
+    again = run_experiment(made, tmp_path / "data", options)
+    assert json.dumps(again.rows) == json.dumps(first.rows)
+    assert [log.stat().st_mtime_ns for log in logs] == before

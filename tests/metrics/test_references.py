@@ -1,0 +1,72 @@
+"""What references may be where one of them holds 255, and what would silently be read as something else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from nnunet_osasis import OsasisError
+from nnunet_osasis.metrics import score_folder
+from nnunet_osasis.metrics.reading import read_references, survey_file
+
+MASK = np.zeros((40, 40), int)
+MASK[10:30, 10:30] = 255
+DISC = np.where(MASK > 0, 128, 0)
+CUP = DISC.copy()
+CUP[15:25, 15:25] = 255
+
+
+def edged(values: list[int]) -> np.ndarray:
+    """The square with ``values`` along its edges."""
+    picture = MASK.copy()
+    picture[10, 10:30], picture[29, 10:30] = np.resize(values[:20], 20), np.resize(values[20:] or values, 20)
+    return picture
+
+
+REFUSED = {
+    "disc and cup": (CUP, "0, 128, 255"),
+    "a disc without a cup": (DISC, "0, 128"),
+    "0 and 1": (MASK // 255, "0, 1"),
+    "1 all over": (MASK * 0 + 1, "1"),
+    "labels": (DISC // 128 + CUP // 255, "0, 1, 2"),
+    "a label and 255 for what is ignored": (np.where(CUP == 128, 1, CUP), "0, 1, 255"),
+    "many classes": (MASK + 10 * (np.arange(1600).reshape(40, 40) % 20) * (MASK == 0), "0, 10, 20, 30, 40, 50, ..."),
+}
+READ = {
+    "0 and 255": MASK,
+    "empty": MASK * 0,
+    "full": MASK * 0 + 255,
+    "JPEG noise": edged([1, 2, 5, 250, 253, 254]),
+    "soft edges": edged(list(range(20, 240, 12))),
+    "soft edges of many values": edged(list(range(20, 240, 6))),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_a_file_that_would_lose_classes_or_its_foreground_is_refused(tmp_path: Path, save_png, name: str) -> None:
+    picture, shown = REFUSED[name]
+    save_png(tmp_path / "a.png", MASK)
+    save_png(tmp_path / "odd.png", picture)
+    facts = [survey_file(tmp_path / "a.png"), survey_file(tmp_path / "odd.png")]
+    with pytest.raises(OsasisError, match=rf"got the values {shown} in .*odd\.png\. .*--classes.*one convention"):
+        read_references(facts, None)
+    assert read_references(facts, [1, 255]).classes == (1, 255)
+
+
+@pytest.mark.parametrize("name", READ)
+def test_soft_edges_and_jpeg_noise_are_read_as_masks(tmp_path: Path, save_png, name: str) -> None:
+    save_png(tmp_path / "a.png", MASK)
+    save_png(tmp_path / "b.png", READ[name])
+    reading = read_references([survey_file(tmp_path / "a.png"), survey_file(tmp_path / "b.png")], None)
+    assert (reading.classes, reading.scale) == (None, 255)
+
+
+def test_three_classes_are_scored_when_they_are_named(tmp_path: Path, save_png) -> None:
+    for folder in ("p", "r"):
+        save_png(tmp_path / folder / "a.png", CUP)
+    with pytest.raises(OsasisError, match="--classes"):
+        score_folder(tmp_path / "p", tmp_path / "r", metrics=["dice"], progress=False)
+    found = score_folder(tmp_path / "p", tmp_path / "r", classes=[128, 255], metrics=["dice"], progress=False)
+    assert found.labels == ("128", "255", "mean") and {s.values["dice"] for s in found.scores} == {1.0}
