@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
-import shlex
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -95,17 +95,11 @@ def main(argv: list[str] | None = None) -> None:
     output = Path(args.output).resolve()
     workers = args.np or (os.cpu_count() or 1 if devices == ("cpu",) else len(devices))
     outcome = run_experiment(experiment, data, Options(output, workers, devices, pretrained))
-    command = shlex.join(["osasis-report", *(argv if argv is not None else _typed())])
+    command = ["osasis-report", *(sys.argv[1:] if argv is None else argv)]
     results = write_report(experiment, outcome, output, command=command, with_images=not args.without_images)
     for found in results["verdicts"]:
         print(f"{found['network']} on {found['target']}: {found['title']}")
     print(f"Report: {output / 'report.html'}")
-
-
-def _typed() -> list[str]:
-    import sys
-
-    return sys.argv[1:]
 
 
 def entry() -> None:

@@ -6,6 +6,7 @@ import csv
 import io
 import os
 import platform
+import shlex
 from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -25,7 +26,7 @@ from nnunet_osasis.storage import atomic_write_bytes, atomic_write_json, sha256_
 PACKAGES = ("nnunet-osasis", "nnunetv2", "torch", "monai", "diffusers", "numpy", "scikit-image")
 
 
-def make_results(experiment: Experiment, outcome: Outcome) -> dict[str, Any]:
+def make_results(experiment: Experiment, outcome: Outcome, workspace: Path) -> dict[str, Any]:
     """Everything the report says, as JSON-ready values."""
     groups = {test: {case.name: case.group for case in cases} for test, cases in outcome.prepared.cases.items()}
     entries = summarise(experiment, outcome.rows, groups)
@@ -48,7 +49,7 @@ def make_results(experiment: Experiment, outcome: Outcome) -> dict[str, Any]:
         "distances": outcome.distances,
         "styled": outcome.styled,
         "cells": [{key: value for key, value in cell.items() if key != "key"} for cell in outcome.cells],
-        "stylizer_commands": outcome.commands,
+        "stylizer_commands": [shareable(command, workspace) for command in outcome.commands],
         "pretrained": outcome.pretrained,
         "machine": machine(),
     }
@@ -63,14 +64,14 @@ def blocks(entries: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str], list[M
 
 
 def write_report(
-    experiment: Experiment, outcome: Outcome, workspace: Path, *, command: str, with_images: bool = True
+    experiment: Experiment, outcome: Outcome, workspace: Path, *, command: Sequence[str], with_images: bool = True
 ) -> dict[str, Any]:
     """Write ``report.html``, ``report.md``, their pictures, ``results.json`` and ``rows.csv``; returns the results.
 
     Without ``with_images`` no picture of the data set is drawn: what is written holds figures of scores alone and may
     be shared where the images may not.
     """
-    results = make_results(experiment, outcome)
+    results = make_results(experiment, outcome, workspace)
     pictures = workspace / "pictures"
     for old in pictures.glob("*"):  # of an earlier run, perhaps with images where now there are to be none
         old.unlink()
@@ -106,13 +107,25 @@ def write_report(
             ]
     if results["distances"]:
         content += [Heading("Distance to the true rendering"), distance_table(experiment, results["distances"])]
-    content += [Heading("Cost"), cost_table(experiment, results), *_provenance(experiment, results, command)]
+    content += [Heading("Cost"), cost_table(experiment, results), *_provenance(results, shareable(command, workspace))]
     title = f"Does stylization help here? {experiment.name}"
     atomic_write_bytes(workspace / "rows.csv", rows_csv(outcome.rows).encode())
     atomic_write_json(workspace / "results.json", results)
     atomic_write_bytes(workspace / "report.md", to_markdown(title, content).encode())
     atomic_write_bytes(workspace / "report.html", to_html(title, content).encode())
     return results
+
+
+def shareable(command: Sequence[str], workspace: Path) -> list[str]:
+    """A command without the machine's folders: paths from the workspace's name on, others by their last name."""
+    shown = []
+    for word in command:
+        path = Path(word)
+        if path.is_absolute():
+            inside = path.is_relative_to(workspace)
+            word = str(path.relative_to(workspace.parent)) if inside else f".../{path.name}"
+        shown.append(word)
+    return shown
 
 
 def rows_csv(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -185,7 +198,7 @@ def _what(experiment: Experiment, results: Mapping[str, Any]) -> list[Block]:
     return content
 
 
-def _provenance(experiment: Experiment, results: Mapping[str, Any], command: str) -> list[Block]:
+def _provenance(results: Mapping[str, Any], command: Sequence[str]) -> list[Block]:
     facts = ", ".join(f"{key} {value}" for key, value in results["machine"].items())
     return [
         Heading("Rule of the verdict"),
@@ -194,7 +207,7 @@ def _provenance(experiment: Experiment, results: Mapping[str, Any], command: str
         Text(
             f"Experiment {results['experiment_sha256'][:16]}, data {results['data']['manifest_sha256'][:16]}. {facts}."
         ),
-        Code((command, *(" ".join(line) for line in results["stylizer_commands"]))),
+        Code(tuple(shlex.join(line) for line in (command, *results["stylizer_commands"]))),
         *_pretrained(results),
     ]
 
