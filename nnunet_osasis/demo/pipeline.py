@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import os
-import platform
 import shutil
 import time
 from collections.abc import Callable
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +20,9 @@ from nnunet_osasis.demo.settings import CONFIGURATION, DemoSettings
 from nnunet_osasis.demo.steps import Step, StepBook
 from nnunet_osasis.demo.verdict import verdict
 from nnunet_osasis.demo.workspace import Workspace
-from nnunet_osasis.errors import OsasisError
 from nnunet_osasis.nnunet.raw_dataset import read_images, write_images
 from nnunet_osasis.storage import atomic_write_bytes, atomic_write_json, sha256_of_array
-
-MARKER = "osasis_demo.json"
-PACKAGES = ("nnunet-osasis", "nnunetv2", "torch", "monai", "diffusers", "numpy", "scikit-image")
+from nnunet_osasis.workspace import claim, machine
 
 
 def run_demo(settings: DemoSettings, *, say: Callable[[str], None] = print) -> Path:
@@ -39,7 +33,7 @@ def run_demo(settings: DemoSettings, *, say: Callable[[str], None] = print) -> P
     """
     started = time.monotonic()
     workspace = Workspace(settings.output.resolve())
-    _claim(workspace.root)
+    claim(workspace.root, "osasis-demo")
     book = StepBook(workspace.steps, workspace.logs, workspace.environment(threads=commands.threads(settings)), say)
     data = book.compute("images", "Images", _data_key(settings), lambda: _write_data(settings, workspace))
     _plan(settings, workspace, book)
@@ -53,7 +47,7 @@ def run_demo(settings: DemoSettings, *, say: Callable[[str], None] = print) -> P
         "methods": [{"key": method.key, "label": method.label} for method in rows],
         **scores,
         "stages": book.stages,
-        "machine": _machine(),
+        "machine": machine(),
         "wall_seconds": round(time.monotonic() - started, 1),
     }
     results["verdict"] = verdict(results)
@@ -61,17 +55,6 @@ def run_demo(settings: DemoSettings, *, say: Callable[[str], None] = print) -> P
     html, markdown = write_texts(results, draw_figures(results, settings, workspace))
     atomic_write_bytes(workspace.root / "report.md", markdown.encode())
     return atomic_write_bytes(workspace.root / "report.html", html.encode())
-
-
-def _claim(root: Path) -> None:
-    """Make the output folder ours: steps that run again replace whole subfolders of it."""
-    if root.exists() and not (root / MARKER).is_file() and (not root.is_dir() or any(root.iterdir())):
-        raise OsasisError(
-            "The output folder must be new, empty, or an earlier demo's",
-            found=f"other content in {root}",
-            remedy="Choose another --output.",
-        )
-    atomic_write_json(root / MARKER, {"made_by": "osasis-demo"})
 
 
 def _data_key(settings: DemoSettings) -> dict[str, Any]:
@@ -167,19 +150,3 @@ def _collect_pictures(settings: DemoSettings, workspace: Workspace) -> None:
 def _score(rows: tuple[Method, ...], settings: DemoSettings, workspace: Workspace) -> dict[str, Any]:
     cases = score_cases(rows, settings, workspace)
     return {"cases": cases, **summarise(rows, cases), "fidelity": score_fidelity(settings, workspace)}
-
-
-def _machine() -> dict[str, Any]:
-    def installed(package: str) -> str:
-        try:
-            return version(package)
-        except PackageNotFoundError:  # run from a source tree
-            return "not installed"
-
-    packages = {package: installed(package) for package in PACKAGES}
-    return {
-        "system": f"{platform.system()} {platform.machine()}",
-        "python": platform.python_version(),
-        "cores": os.cpu_count(),
-        **packages,
-    }

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import csv
 import io
-import os
-import platform
 import shlex
 from collections.abc import Mapping, Sequence
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +19,7 @@ from nnunet_osasis.evaluation.summary import ScoreTable, summarise
 from nnunet_osasis.evaluation.verdict import RULE, verdict
 from nnunet_osasis.metrics.definitions import METRICS
 from nnunet_osasis.storage import atomic_write_bytes, atomic_write_json, sha256_of_json
-
-PACKAGES = ("nnunet-osasis", "nnunetv2", "torch", "monai", "diffusers", "numpy", "scikit-image")
+from nnunet_osasis.workspace import machine
 
 
 def make_results(experiment: Experiment, outcome: Outcome, workspace: Path) -> dict[str, Any]:
@@ -136,23 +132,6 @@ def rows_csv(rows: Sequence[Mapping[str, Any]]) -> str:
     writer.writeheader()
     writer.writerows({k: "" if v is None else v for k, v in row.items()} for row in rows)
     return stream.getvalue()
-
-
-def machine() -> dict[str, Any]:
-    """System, interpreter, cores and package versions; nothing that names the machine."""
-
-    def installed(package: str) -> str:
-        try:
-            return version(package)
-        except PackageNotFoundError:  # run from a source tree
-            return "not installed"
-
-    return {
-        "system": f"{platform.system()} {platform.machine()}",
-        "python": platform.python_version(),
-        "cores": os.cpu_count(),
-        **{package: installed(package) for package in PACKAGES},
-    }
 
 
 def _verdicts(results: Mapping[str, Any]) -> list[Block]:

@@ -24,8 +24,7 @@ from nnunet_osasis.evaluation.scoring import score_cell
 from nnunet_osasis.evaluation.stylizers import configured, losses_of, make_stylizers, pretrained_card
 from nnunet_osasis.storage import atomic_write_json
 from nnunet_osasis.stylizer_folder import stylizer_digest
-
-MARKER = "osasis_report.json"
+from nnunet_osasis.workspace import claim
 
 
 @dataclass(frozen=True)
@@ -65,7 +64,7 @@ def run_experiment(
     that failed.
     """
     root = options.workspace
-    _claim(root)
+    claim(root, "osasis-report")
     try:
         with FileLock(root / ".lock", timeout=0):
             return _run(experiment, data, options, say)
@@ -205,14 +204,3 @@ class _Log:
         line = json.dumps({"time": round(time.time(), 1), "event": event, **values}, default=str)
         with self._path.open("a", encoding="utf-8") as stream:
             stream.write(line + "\n")
-
-
-def _claim(root: Path) -> None:
-    """Make the workspace ours. Raises ``OsasisError`` for a folder that holds something else."""
-    if root.exists() and not (root / MARKER).is_file() and (not root.is_dir() or any(root.iterdir())):
-        raise OsasisError(
-            "The workspace must be new, empty, or an earlier report's",
-            found=f"other content in {root}",
-            remedy="Choose another --output.",
-        )
-    atomic_write_json(root / MARKER, {"made_by": "osasis-report"})
