@@ -121,6 +121,7 @@ def _words(hint: Any) -> str:
     if origin in (Union, UnionType):
         return " or ".join(_words(one) for one in inner if one is not type(None))
     if origin is tuple:
-        return f"a list of {_words(inner[0])}"
+        plural = {str: "texts", int: "whole numbers", float: "numbers"}
+        return f"a list of {plural.get(inner[0], 'objects')}"
     names = {str: "text", int: "a whole number", float: "a number", dict: "an object"}
     return names.get(hint, "an object")

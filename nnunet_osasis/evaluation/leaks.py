@@ -12,18 +12,31 @@ from PIL import Image
 from nnunet_osasis.errors import OsasisError
 from nnunet_osasis.evaluation.datasets import Case, manifest, read_picture
 
-THUMBNAIL = 16  # pixels
-NEAR = 0.985
-"""Correlation of two 16 x 16 grey thumbnails, borders left out and contrast normalised, above which two images are
-called nearly the same: recompressed, resized and recoloured copies lie above 0.99."""
+THUMBNAIL = 24  # pixels
+FEWEST = 8  # images; of fewer the mean would be half of the image itself
+NEAR = 0.97
+"""Correlation, of what two thumbnails do not share with all others, above which images are called nearly the same."""
 
 
 def thumbnail(image: np.ndarray) -> np.ndarray:
-    """A picture ``(C, H, W)`` uint8 as a vector of zero mean and unit length, of 16 x 16 grey values."""
+    """A picture ``(C, H, W)`` uint8 as 24 x 24 grey values of zero mean and unit length, in one row."""
     grey = Image.fromarray(image.astype(np.float32).mean(axis=0))
     small = np.asarray(grey.resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BOX), dtype=np.float64)
-    centred = (small - small.mean()).ravel()
-    return centred / max(float(np.linalg.norm(centred)), 1e-9)
+    return _unit((small - small.mean()).ravel())
+
+
+def particulars(thumbnails: np.ndarray) -> np.ndarray:
+    """Thumbnails ``(N, pixels)`` without their mean image, of unit length again.
+
+    All eyes show a bright disc on black, all endoscopes the same frame: what is common is no sign of a copy.
+    """
+    if len(thumbnails) < FEWEST:
+        return thumbnails
+    return np.stack([_unit(row) for row in thumbnails - thumbnails.mean(axis=0)])
+
+
+def _unit(row: np.ndarray) -> np.ndarray:
+    return np.asarray(row / max(float(np.linalg.norm(row)), 1e-9))
 
 
 def check_splits(
@@ -42,7 +55,9 @@ def check_splits(
         OsasisError: identical decoded pixels, or one group, in two sets.
     """
     manifests = {name: manifest(cases) for name, cases in sets.items()}
-    thumbnails = {n: np.stack([thumbnail(read_picture(case.image_path)) for case in c]) for n, c in sets.items()}
+    owners = [name for name, cases in sets.items() for _ in cases]
+    rows = particulars(np.stack([thumbnail(read_picture(c.image_path)) for cases in sets.values() for c in cases]))
+    thumbnails = {name: rows[[owner == name for owner in owners]] for name in sets}
     near = []
     for first, second in combinations(sets, 2):
         if first in may_share and second in may_share:

@@ -42,4 +42,6 @@ def finished_study(tmp_path_factory: pytest.TempPathFactory) -> Study:
     data, workspace = write_data(root / "data"), root / "work"
     spec = experiment(methods=METHODS, seeds=[0, 1], note="A note with <markup>.")
     outcome = run_experiment(spec, data, Options(workspace, 2), say=lambda _: None)
-    return Study(spec, data, workspace, outcome, write_report(spec, outcome, workspace, command="osasis-report e.json"))
+    return Study(
+        spec, data, workspace, outcome, write_report(spec, outcome, workspace, command=["osasis-report", "e.json"])
+    )

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 
 from nnunet_osasis import OsasisError
-from nnunet_osasis.evaluation import preparation
-from nnunet_osasis.evaluation.cells import all_cells
+from nnunet_osasis.evaluation import preparation, work
+from nnunet_osasis.evaluation.cells import Cell, all_cells
 from nnunet_osasis.evaluation.datasets import Case
 from nnunet_osasis.evaluation.domains import STATISTICS, choose_reference, fits_domain, lab_values
 from nnunet_osasis.evaluation.methods import make_transfer, style_all, training_set
 
-from .sites import disc, experiment, image_set, picture, save, write_data
+from .sites import disc, experiment, image_set, picture, save, write_data, write_site
 
 
 @pytest.fixture
@@ -113,14 +113,55 @@ def test_other_pixels_are_other_work(change: str, data: Path) -> None:
     assert keys().isdisjoint(before)
 
 
-def test_a_renamed_test_case_is_other_work(data: Path) -> None:
+def test_a_renamed_test_case_keeps_its_key_but_not_its_maps(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     spec = experiment(targets=[{"name": "b", "set": image_set("b"), "reference": "1"}])
     before = preparation.prepare(spec, data)
     for part in ("images", "masks"):
         (data / "b" / part / "4.png").rename(data / "b" / part / "5.png")
     after, cell = preparation.prepare(spec, data), all_cells(spec)[0]
     assert list(before.tests["b"]) != list(after.tests["b"])
-    assert cell.key(spec, before, None) != cell.key(spec, after, None)
+    assert cell.key(spec, before, None) == cell.key(spec, after, None)  # pixels; names are looked for in the maps
+    trained: list[str] = []
+
+    def by_hand(cell: Cell, _: object, prepared: preparation.Prepared, *__: object) -> tuple[dict, dict]:
+        trained.append(cell.name)
+        maps = {f"{test}/{n}": image[0] for test in cell.tests for n, image in prepared.tests[test].items()}
+        return maps, {"seconds": 0.0, "seconds_predict": 0.0}
+
+    monkeypatch.setattr(work, "_by_light_engine", by_hand)
+    for prepared, times in ((before, 1), (before, 1), (after, 2), (after, 2)):
+        work.train_cell(cell, spec, prepared, data / "cells", None, "cpu", 1)
+        assert len(trained) == times
+    assert work.holds(data / "cells" / f"{cell.name}.npz", [f"{t}/{n}" for t in cell.tests for n in after.tests[t]])
+
+
+def test_all_images_of_the_references_patient_leave_the_test_set(data: Path) -> None:
+    for part in ("images", "masks"):
+        for old, new in {"1": "p1_1", "2": "p1_2", "3": "p2_1", "4": "p3_1"}.items():
+            (data / "b" / part / f"{old}.png").rename(data / "b" / part / f"{new}.png")
+    target = {"name": "b", "set": image_set("b", groups=r"^p\d+"), "reference": "p1_2"}
+    prepared = preparation.prepare(experiment(targets=[target]), data)
+    assert list(prepared.tests["b"]) == ["p2_1", "p3_1"]
+    alone = experiment(targets=[{**target, "set": image_set("b", groups=r"^p")}])
+    with pytest.raises(OsasisError, match="besides its reference"):
+        preparation.prepare(alone, data)
+
+
+def test_a_patient_in_the_two_folders_of_one_site_is_refused(tmp_path: Path) -> None:
+    write_site(tmp_path / "train", ["p1_1", "p2_1"])
+    write_site(tmp_path / "test", ["p2_2", "p3_1"], first=20)
+    write_site(tmp_path / "b", ["p1_1", "p4_1"], first=40)  # another hospital's first patient is somebody else
+
+    def prepared(**test: object) -> preparation.Prepared:
+        train, rule = image_set("train", groups=r"^p\d+"), r"^p\d+"
+        targets = [{"name": "b", "set": image_set("b", groups=rule)}]
+        return preparation.prepare(
+            experiment(train=train, test=image_set("test", groups=rule, **test), targets=targets), tmp_path
+        )
+
+    with pytest.raises(OsasisError, match="two sets; got p2 in train and source"):
+        prepared()
+    assert list(prepared(include=["p3*"]).tests["source"]) == ["p3_1"]
 
 
 def test_a_rule_divides_one_folder_by_the_colour_around_the_lesions() -> None:

@@ -121,6 +121,10 @@ def test_random_cameras_stay_in_their_documented_family() -> None:
 
 def test_two_cameras_may_share_one_reference_pool(tmp_path) -> None:
     pool = image_set("a", include=["10-12"])
-    targets = [{"name": f"camera {seed}", "camera": {"seed": seed}, "reference_pool": pool} for seed in (1, 2)]
+    targets = [{"name": f"camera_{seed}", "camera": {"seed": seed}, "reference_pool": pool} for seed in (1, 2)]
     prepared = preparation.prepare(experiment_from_json(values(targets=targets)), write_data(tmp_path))
-    assert set(prepared.references) == {"camera 1", "camera 2"}
+    assert set(prepared.references) == {"camera_1", "camera_2"}
+    assert not np.array_equal(prepared.references["camera_1"], prepared.references["camera_2"])
+    pool["include"] = ["6", "10-12"]  # of which one is a training image
+    with pytest.raises(OsasisError, match="equal pixels"):
+        preparation.prepare(experiment_from_json(values(targets=targets)), tmp_path)

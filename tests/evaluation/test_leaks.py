@@ -91,3 +91,27 @@ def test_a_flat_picture_is_like_nothing(tmp_path: Path) -> None:
     for folder, value in (("a", 9), ("b", 90)):
         save(tmp_path / folder / "images" / "1.png", np.full((3, 32, 32), value, np.uint8))
     assert check_splits({name: cases(tmp_path, name) for name in ("a", "b")})["near_duplicates"] == []
+
+
+def eye(seed: int) -> np.ndarray:
+    """A bright disc on black with a few random lines: what all eyes share is most of the picture."""
+    rows, columns = np.mgrid[:64, :64]
+    rng = np.random.default_rng(seed)
+    light = 150.0 * (np.hypot(rows - 32, columns - 32) < 30)
+    for angle, offset in rng.uniform(-1, 1, (5, 2)) * (np.pi, 20):
+        distance = np.abs((rows - 32) * np.cos(angle) + (columns - 32) * np.sin(angle) - offset)
+        light -= 60 * (distance < 2) * (light > 0)
+    return np.clip(light[None] * np.array([1.0, 0.6, 0.3])[:, None, None], 0, 255).astype(np.uint8)
+
+
+def test_what_all_images_share_makes_no_copies_of_them_and_hides_none(tmp_path: Path) -> None:
+    for number in range(12):
+        folder = tmp_path / ("a" if number < 6 else "b")
+        save(folder / "images" / f"{number}.png", eye(number))
+        save(folder / "masks" / f"{number}.png", np.ones((64, 64), np.uint8))
+    sets = {name: cases(tmp_path, name) for name in ("a", "b")}
+    assert check_splits(sets)["near_duplicates"] == []
+    save(tmp_path / "b" / "images" / "copy.png", recompressed(eye(2)))
+    save(tmp_path / "b" / "masks" / "copy.png", np.ones((64, 64), np.uint8))
+    listed = check_splits({name: cases(tmp_path, name) for name in ("a", "b")})["near_duplicates"]
+    assert [(pair["first"], pair["second"]) for pair in listed] == [("a/2", "b/copy")]

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from scipy.stats import wilcoxon
+from scipy.stats import t as student
+from scipy.stats import ttest_1samp, wilcoxon
 
 from nnunet_osasis.evaluation.statistics import (
     LEAST_GAP,
+    Bootstrap,
     gap_closed,
     gap_closed_interval,
     holm,
     mean_interval,
     paired_difference,
+    training_test,
     wilcoxon_p,
 )
 
@@ -67,6 +70,56 @@ def test_the_interval_covers_the_truth_about_as_often_as_it_says() -> None:
         found = paired_difference(*simulated(rng, 0.05, between=0.02, within=0.08))
         covered += found["low"] <= 0.05 <= found["high"]
     assert 0.88 <= covered / 200 <= 0.99
+
+
+def test_one_training_each_is_the_textbooks_paired_t_test() -> None:
+    found = training_test(SCORES[0], BASELINE[0])
+    expected = ttest_1samp(SCORES[0] - BASELINE[0], 0)
+    assert found["mean"] == pytest.approx(float((SCORES[0] - BASELINE[0]).mean()))
+    assert found["p"] == pytest.approx(expected.pvalue, rel=1e-9)
+    interval = expected.confidence_interval(0.95)
+    assert (found["low"], found["high"]) == pytest.approx((interval.low, interval.high))
+    assert training_test(BASELINE[0], SCORES[0])["p"] == pytest.approx(found["p"])
+
+
+def test_groups_and_trainings_add_their_variance_by_the_formula() -> None:
+    groups = [str(i // 7) for i in range(30)]  # five groups, the last of two cases
+    difference = SCORES.mean(axis=0) - BASELINE.mean(axis=0)
+    sums = [(difference[[g == name for g in groups]] - difference.mean()).sum() for name in dict.fromkeys(groups)]
+    parts = [(5 / 4 * float(np.square(sums).sum()) / 30**2, 4)]
+    parts += [(s.mean(axis=1).var(ddof=1) / 3, 2) for s in (SCORES, BASELINE)]
+    variance = sum(part for part, _ in parts)
+    freedom = variance**2 / sum(part**2 / degrees for part, degrees in parts)
+    found, half = training_test(SCORES, BASELINE, groups), student.ppf(0.975, freedom) * np.sqrt(variance)
+    assert found["high"] - found["mean"] == pytest.approx(half) == found["mean"] - found["low"]
+    assert found["p"] == pytest.approx(2 * student.sf(abs(difference.mean()) / np.sqrt(variance), freedom))
+
+
+def test_nothing_is_certain_of_equal_scores_and_of_a_single_group() -> None:
+    for same in (SCORES[0], SCORES):
+        found = training_test(same, same)
+        assert found["p"] == 1 and found["mean"] == 0 and found["low"] <= 0 <= found["high"]
+    assert training_test(SCORES[0], SCORES[0]) == {"mean": 0, "low": 0, "high": 0, "p": 1}
+    found, mean = training_test(SCORES, BASELINE, ["p1"] * 30), float(SCORES.mean() - BASELINE.mean())
+    assert found == pytest.approx({"mean": mean, "low": mean - 1, "high": mean + 1, "p": 1})
+
+
+def test_the_t_test_is_wrong_as_often_as_it_says_and_sees_what_is_clear() -> None:
+    """Without an effect trainings still differ, by more than the error of thirty cases."""
+    rng = np.random.default_rng(5)
+    nothing = [training_test(*simulated(rng, 0, between=0.03, within=0.02))["p"] < 0.05 for _ in range(400)]
+    assert 0.02 <= np.mean(nothing) <= 0.08
+    clear = [training_test(*simulated(rng, 0.15, between=0.03, within=0.02)) for _ in range(100)]
+    assert np.mean([found["p"] < 0.05 for found in clear]) > 0.9
+    assert np.mean([found["low"] <= 0.15 <= found["high"] for found in clear]) >= 0.9
+
+
+def test_few_groups_are_resampled_as_wide_as_their_number_says() -> None:
+    """Four groups of equal cases: the standard error is s / sqrt(4) with s over n - 1."""
+    means = np.array([0.5, 0.6, 0.75, 0.8])
+    error = means.std(ddof=1) / np.sqrt(4)
+    drawn = Bootstrap.over(np.repeat(range(4), 5)).means(np.repeat(means, 5)[None], stream=0)
+    assert drawn.std() == pytest.approx(error, rel=0.05)
 
 
 def test_chance_between_trainings_and_groups_of_cases_widen_the_interval() -> None:

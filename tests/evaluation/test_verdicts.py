@@ -45,16 +45,16 @@ def said(found: dict[str, Any]) -> str:
 def test_a_stylizer_that_leads_the_best_control_is_recommended() -> None:
     found = judged({"osasis": 0.75, "fda": 0.66})
     assert found["rule"] == "stylizer" and found["title"] == "OSASIS helps here, and more than every free control."
-    assert "Beyond chance better than none: FDA +0.0" in said(found)
+    assert "Better than none after correction for 3 methods: FDA +0.0" in said(found)
     assert "OSASIS minus FDA, the best free control: +0.0" in said(found)
     assert "0.850 in-domain and 0.600 on b: a loss of 0.250" in said(found)
-    assert "In-domain no method loses beyond chance" in said(found) and "Caution" not in said(found)
+    assert "In-domain no method loses, even before correction." in said(found) and "Caution" not in said(found)
 
 
 def test_a_price_in_domain_is_in_the_title() -> None:
     found = judged({"osasis": 0.75}, source={"osasis": 0.75})
     assert found["rule"] == "stylizer" and "at a price in-domain" in found["title"]
-    assert "In-domain cost: OSASIS -0.1" in said(found)
+    assert "In-domain cost (before correction): OSASIS -0.1" in said(found)
 
 
 def test_a_control_is_enough_when_the_stylizer_is_not_separable() -> None:
@@ -64,43 +64,50 @@ def test_a_control_is_enough_when_the_stylizer_is_not_separable() -> None:
 
 def test_a_control_wins_where_the_stylizer_does_nothing() -> None:
     found = judged({"gin": 0.7})
-    assert found["rule"] == "control" and found["title"].startswith("GIN is enough here: stylization did not help")
+    assert found["rule"] == "control" and found["title"].startswith(
+        "GIN is enough here: no stylization helped beyond chance"
+    )
     assert "do not use it" in judged({"gin": 0.7, "osasis": 0.5})["title"]
 
 
 def test_a_control_that_beats_a_helping_stylizer_is_said_to() -> None:
     found = judged({"fda": 0.8, "osasis": 0.68})
-    assert found["rule"] == "control" and "not separable" not in found["title"]
+    assert (found["rule"], found["title"]) == ("control", "FDA is enough here: it beats OSASIS.")
 
 
 def test_a_stylizer_alone_is_not_called_better_than_controls_it_is_not_separable_from() -> None:
     entries = entries_of({"osasis": 0.7, "fda": 0.7})
     for entry in entries:
         if entry["role"] == "control":
-            entry["p_holm"] = 0.2
+            entry["test_holm"] = 0.2
     found = verdict(entries)
     assert found["rule"] == "stylizer_alone" and "no free control does" in found["title"]
 
 
 def test_no_lead_over_controls_is_claimed_where_there_were_none() -> None:
     found = judged({"osasis": 0.75}, methods=["none", "osasis"])
-    assert "helps" in found["title"] and "more than every free control" not in found["title"]
+    assert found["rule"] == "stylizer_unopposed" and "no free control was run" in found["title"]
+    assert "the best free control" not in said(found)
 
 
 def test_a_harming_stylizer_is_not_to_be_used() -> None:
     found = judged({"osasis": 0.5})
-    assert (found["rule"], found["title"]) == ("harm", "Do not use stylization here: it harms.")
-    assert "Beyond chance worse than none: OSASIS -0.1" in said(found)
+    assert (found["rule"], found["title"]) == ("harm", "Do not use stylization here: OSASIS harms.")
+    assert "Worse than none after correction for 3 methods: OSASIS -0.1" in said(found)
 
 
 def test_nothing_helped() -> None:
     found = judged({"osasis": 0.601}, noise=0.1)
-    assert found["rule"] == "none" and "No method differs from none beyond chance." in said(found)
+    assert found["rule"] == "none" and "No method differs from none, not even before correction" in said(found)
 
 
 def test_without_a_shift_nothing_is_recommended() -> None:
-    found = judged({"none": 0.84, "osasis": 0.9, "fda": 0.84, "gin": 0.84, "identity": 0.84})
+    same = {"none": 0.84, "osasis": 0.84, "fda": 0.84, "gin": 0.84, "identity": 0.84}
+    found = judged(same)
     assert found["rule"] == "no_shift" and found["title"] == "There is hardly a shift to repair here."
+    assert judged({**same, "osasis": 0.7})["rule"] == "harm"
+    assert judged({**same, "gin": 0.7})["rule"] == "none"  # where a control harms, it is not the shift that is small
+    assert judged({**same, "osasis": 0.9})["rule"] == "stylizer"  # what helps is said, with a shift or without
     assert "a gain of 0.0" in said(judged({"none": 0.9, "identity": 0.9}))
 
 
@@ -118,20 +125,23 @@ def test_untrained_networks_prove_nothing() -> None:
 def test_an_interval_that_excludes_zero_is_not_enough_without_holm() -> None:
     entries = entries_of({"osasis": 0.7})
     osasis = next(entry for entry in entries if entry["method"] == "osasis")
-    assert osasis["difference"]["low"] > 0
-    osasis["p_holm"] = 0.051
-    assert verdict(entries)["rule"] == "none"
-    osasis["p_holm"] = 0.049
+    assert osasis["test"]["low"] > 0
+    osasis["test_holm"] = 0.051
+    found = verdict(entries)
+    assert found["rule"] == "none" and "Different from none before that correction only: OSASIS +0.1" in said(found)
+    osasis["test_holm"] = 0.049
     assert verdict(entries)["rule"] == "stylizer"
-    osasis["difference"] = {"mean": 0.1, "low": -0.001, "high": 0.2}
-    assert verdict(entries)["rule"] == "none"
+    osasis["against"][1]["low"] = -0.001  # every control, not the best alone
+    assert verdict(entries)["rule"] == "stylizer_alone"
+    osasis["test"]["mean"] = -0.1
+    assert verdict(entries)["rule"] == "harm"
 
 
 def test_the_checks_say_whether_the_harness_can_be_trusted() -> None:
     methods = [*METHODS, "truth"]
-    good = check_sentences(entries_of({}, methods=methods))
+    good = check_sentences(entries_of({}, methods=methods), 0.25)
     assert [sentence.rsplit(": ", 1)[1] for sentence in good] == ["as it must be.", "as it must be."]
-    bad = check_sentences(entries_of({"identity": 0.7, "truth": 0.58}, methods=methods))
+    bad = check_sentences(entries_of({"identity": 0.7, "truth": 0.58}, methods=methods), 0.25)
     assert all(sentence.endswith("NOT as it must be.") for sentence in bad) and len(bad) == 2
     assert "identity (must change nothing)" in bad[0] and "true target rendering" in bad[1]
 
@@ -139,6 +149,14 @@ def test_the_checks_say_whether_the_harness_can_be_trusted() -> None:
 def test_checks_are_never_recommended() -> None:
     found = judged({"truth": 0.85, "identity": 0.7}, methods=[*METHODS, "truth"])
     assert found["rule"] == "none"
+
+
+def test_few_groups_are_cautioned() -> None:
+    entries = entries_of({"osasis": 0.75})
+    assert "independent group(s)" not in said(verdict(entries))
+    for entry in entries:
+        entry["groups"] = 9
+    assert "Caution: 9 independent group(s) of target cases" in said(verdict(entries))
 
 
 @pytest.mark.parametrize(("seeds", "caution"), [([0], True), ([0, 1], True), ([0, 1, 2], False)])
