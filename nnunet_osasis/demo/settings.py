@@ -88,7 +88,7 @@ def quick(settings: dict[str, Any]) -> dict[str, Any]:
         "own_side": 64,
         "patch": 32,
         "batch": 2,
-        "features": (4, 8),
+        "features": (4, 8, 8),
         "minutes_pretrain": 0.05,
         "adapt_iterations": 1,
         "fidelity_cases": 4,

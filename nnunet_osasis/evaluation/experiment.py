@@ -122,8 +122,11 @@ class Budget:
                 raise OsasisError(f"The budget's {name} must be at least 1", found=getattr(self, name))
         if not 0 < self.learning_rate < 1:
             raise OsasisError("The budget's learning_rate must lie between 0 and 1", found=self.learning_rate)
-        if any(width < 1 for width in self.features) or (self.engine == "light" and len(self.features) < 2):
-            raise OsasisError("The budget's features must be two or more positive widths", found=self.features)
+        least = 2 if self.engine == "light" else 3
+        if any(width < 1 for width in self.features) or (
+            len(self.features) < least and (self.engine == "light" or self.features)
+        ):
+            raise OsasisError(f"The budget's features must be {least} or more positive widths", found=self.features)
 
 
 @dataclass(frozen=True, kw_only=True)
