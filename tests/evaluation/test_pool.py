@@ -5,12 +5,11 @@ from __future__ import annotations
 import os
 from typing import Any
 
+import pool_tasks
 import pytest
 
 from nnunet_osasis import OsasisError
 from nnunet_osasis.evaluation.pool import Task, run_tasks
-
-from . import pool_tasks
 
 
 def run(tasks: list[Task], *, workers: int = 2, devices: tuple[str, ...] = ("cpu",)) -> dict[str, dict[str, Any]]:
