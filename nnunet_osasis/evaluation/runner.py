@@ -78,11 +78,11 @@ def _run(experiment: Experiment, data: Path, options: Options, say: Callable[[st
     root, log = options.workspace, _Log(options.workspace / "log.jsonl")
     if experiment.budget.engine == "nnunet":
         nnunet_engine.check(experiment)
-    else:
-        for network in experiment.networks:
-            check_network(network, 3, experiment.budget)
     say("Reading images and looking for leaks")
     prepared = prepare(experiment, data)
+    if experiment.budget.engine == "light":
+        for network in experiment.networks:
+            check_network(network, prepared.channels, experiment.budget)
     atomic_write_json(root / "data.json", {**prepared.report, **describe(prepared)})
     near = len(prepared.report["near_duplicates"])
     if near:
