@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import copy
+import logging
 from contextlib import closing
-from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -16,86 +16,21 @@ from nnunet_osasis.autoencoder import DiffusionAutoencoder
 from nnunet_osasis.diffusion import add_noise, ddim_step, linear_alpha_bar, predict_x0
 from nnunet_osasis.errors import OsasisError
 from nnunet_osasis.presets import as_json
-from nnunet_osasis.sampler import SamplerConfig, encode_images, spn_injection
+from nnunet_osasis.recipes import RECIPES, AdaptConfig, get_recipe
+from nnunet_osasis.sampler import encode_images, spn_injection
+from nnunet_osasis.snapshots import Selection
 from nnunet_osasis.spn import StructurePreservingNetwork
-from nnunet_osasis.storage import sha256_of_array, sha256_of_json
+from nnunet_osasis.storage import atomic_write_json, sha256_of_array, sha256_of_json
 from nnunet_osasis.style.embedders import StyleEmbedder
-from nnunet_osasis.style.losses import Anchors, LossWeights, cycle_loss, get_losses, style_terms
-from nnunet_osasis.style_pair import StylePairConfig
-from nnunet_osasis.training import EMA, Checkpoint, Interruptible, RunLog, autocast, cosine, generator_for
+from nnunet_osasis.style.losses import Anchors, cycle_loss, style_terms
+from nnunet_osasis.training import EMA, Checkpoint, Interruptible, Kept, RunLog, autocast, cosine, generator_for
 
+__all__ = ["RECIPES", "SELECTED", "AdaptConfig", "adapt", "get_recipe"]
 
-@dataclass(frozen=True)
-class AdaptConfig:
-    """One-shot adaptation. Defaults are what held up at small scale; ``RECIPES["osasis"]`` is the official one.
+logger = logging.getLogger(__name__)
 
-    Attributes:
-        losses: ``osasis`` or ``paper``. ``statistics``: extra weight of the statistics term.
-        iterations: each takes ``contents`` real source images and one optimiser step per reverse step.
-        sampler: grids of training; ``pair``: how the style pair is made.
-        align_pair: use the reference recoloured by the pair's colour map as ``y_A`` (its structure then is the
-            reference's own), not the sample itself.
-        learning_rate, spn_learning_rate: of Adam on ``D_B`` and the SPN; ``decay`` lets both follow a cosine to 0.
-        ema_decay: of the weights that are kept; 0 keeps the last ones.
-        style_spn_weight: ``w`` on the style branch (content takes ``sampler.spn_weight``).
-        spn_time, spn_zero_init: see ``StructurePreservingNetwork``.
-    """
-
-    losses: str = "osasis"
-    statistics: float = 3.0
-    iterations: int = 20
-    contents: int = 3
-    sampler: SamplerConfig = field(default_factory=lambda: SamplerConfig(decode_steps=10))
-    pair: StylePairConfig = field(default_factory=StylePairConfig)
-    align_pair: bool = True
-    learning_rate: float = 1e-4
-    spn_learning_rate: float = 1e-4
-    decay: bool = True
-    ema_decay: float = 0.99
-    style_spn_weight: float = 0.1
-    spn_time: str = "real"
-    spn_zero_init: bool = True
-    precision: str = "auto"
-    seed: int = 0
-    checkpoint_every: int = 10
-
-    def __post_init__(self) -> None:
-        if self.iterations < 1 or self.contents < 1:
-            raise OsasisError("Adaptation needs at least one iteration and one content image", found=self.iterations)
-        get_losses(self.losses)
-
-    def weights(self) -> LossWeights:
-        """The recipe's weights with the statistics term added."""
-        return replace(get_losses(self.losses), statistics=self.statistics)
-
-
-RECIPES: dict[str, AdaptConfig] = {
-    "default": AdaptConfig(),
-    # the published configuration, as its code runs (facts: linear grids 50/20, t0 = 500, one optimiser step per step)
-    "osasis": AdaptConfig(
-        statistics=0.0,
-        iterations=50,
-        contents=8,
-        sampler=SamplerConfig(
-            t0=500, encode_steps=25, decode_steps=10, grid_power=1.0, mix="style", level_alignment="official"
-        ),
-        pair=StylePairConfig(maker="sdedit", t0=500, steps=25, grid_power=1.0, samples=1),
-        align_pair=False,
-        learning_rate=5e-6,
-        decay=False,
-        ema_decay=0.0,
-        style_spn_weight=1.0,
-        spn_time="index",
-        spn_zero_init=False,
-    ),
-}
-
-
-def get_recipe(name: str) -> AdaptConfig:
-    """Look a recipe up. Raises ``OsasisError`` naming those there are."""
-    if name not in RECIPES:
-        raise OsasisError("The adaptation recipe must be known", found=name, remedy=f"Use one of {', '.join(RECIPES)}.")
-    return RECIPES[name]
+SELECTED = "adapt_selected.json"
+"""In the work folder: the iteration whose weights were kept, and its score."""
 
 
 class _Adaptation:
@@ -106,6 +41,7 @@ class _Adaptation:
         model: DiffusionAutoencoder,
         spn: StructurePreservingNetwork,
         embed: StyleEmbedder,
+        sources: torch.Tensor,
         style_a: torch.Tensor,
         style_b: torch.Tensor,
         config: AdaptConfig,
@@ -123,10 +59,40 @@ class _Adaptation:
         with torch.no_grad():
             self.style_code = model.semantic_encoder(style_a)
             self.style_noise = encode_images(model.unet, style_a, self.style_code, config.sampler)
+        self.selection = None
+        if config.select_every:
+            self.selection = Selection(model, sources, style_a, style_b, config.sampler, self.averages)
 
-    def states(self) -> tuple[dict, dict, dict]:
+    def states(self) -> tuple[dict[str, torch.nn.Module], dict[str, Kept], dict[str, torch.optim.Adam]]:
         """What a checkpoint holds."""
-        return {"decoder": self.decoder, "spn": self.spn}, self.averages, self.optimizers
+        kept: dict[str, Kept] = {**self.averages}
+        if self.selection is not None:
+            kept |= self.selection.states()
+        return {"decoder": self.decoder, "spn": self.spn}, kept, self.optimizers
+
+    def end_iteration(self, iteration: int) -> dict[str, float]:
+        """Move the averages after ``iteration`` iterations and, where it is their turn, score them."""
+        for name, module in (("decoder", self.decoder), ("spn", self.spn)):
+            self.averages[name].update(module, iteration)
+        last = iteration == self.config.iterations
+        if self.selection is None or not (last or iteration % self.config.select_every == 0):
+            return {}
+        return self.selection.consider(iteration, self.decoder, self.spn)
+
+    def finish(self, work: Path) -> None:
+        """Load the weights that are kept; ``adapt_selected.json`` and the log say whose they are."""
+        for name, module in (("decoder", self.decoder), ("spn", self.spn)):
+            kept: Kept = self.averages[name] if self.selection is None else self.selection.best[name]
+            module.load_state_dict(kept.weights)
+        if self.selection is None:
+            (work / SELECTED).unlink(missing_ok=True)
+            return
+        found = self.selection.found()
+        atomic_write_json(work / SELECTED, found)
+        logger.info(
+            "Adaptation: keeps the weights of iteration %d of %d (structure %.3f, style gap %.3f).",
+            found["iteration"], self.config.iterations, found["structure"], found["style_gap"],
+        )  # fmt: skip
 
     def one_step(self, x: torch.Tensor, t: torch.Tensor, code: torch.Tensor, unet: ConditionalUNet) -> torch.Tensor:
         """A one-call prediction of the clean image, as eq. 11's transports need it."""
@@ -217,12 +183,13 @@ def adapt(
         model: ``D_A``, frozen. spn: fresh. embed: frozen style embedder.
         sources: source images ``(N, C, S, S)`` in [-1, 1], the content images.
         style_a, style_b: the style pair, each ``(1, C, S, S)``.
-        work: folder of ``adapt.safetensors`` and ``adapt.jsonl``; ``resume`` continues to the same weights (CPU).
+        work: folder of ``adapt.safetensors``, ``adapt.jsonl`` and, with ``select_every``, ``adapt_selected.json``;
+            ``resume`` continues to the same weights (CPU).
 
     Returns:
-        ``D_B``'s UNet and the SPN, averaged, in eval mode.
+        ``D_B``'s UNet and the SPN, averaged, of the iteration with the best score, in eval mode.
     """
-    run = _Adaptation(model, spn, embed, style_a, style_b, config)
+    run = _Adaptation(model, spn, embed, sources, style_a, style_b, config)
     # y_A is made from the others by the networks, and its last bits depend on the number of threads: a run may be
     # resumed with another one. Only where it is given is it an input of its own.
     given = (sources, style_a, style_b) if config.pair.maker == "file" else (sources, style_b)
@@ -248,9 +215,7 @@ def adapt(
                 generator = generator_for(config.seed, iteration, stream=3)
                 chosen = torch.randint(len(sources), (config.contents,), generator=generator)
                 totals = run.iterate(sources[chosen].to(style_a), iteration)
-                for name, module in run.states()[0].items():
-                    run.averages[name].update(module, iteration + 1)
-                log.write(iteration + 1, **totals)
+                log.write(iteration + 1, **totals, **run.end_iteration(iteration + 1))
                 bar.update()
                 bar.set_postfix(loss=f"{totals['loss']:.3f}", refresh=False)
                 last = iteration + 1 == config.iterations
@@ -258,6 +223,5 @@ def adapt(
                     checkpoint.save(iteration + 1, *run.states(), done=last)
                 if interrupted() and not last:
                     raise KeyboardInterrupt
-    run.decoder.load_state_dict(run.averages["decoder"].weights)
-    spn.load_state_dict(run.averages["spn"].weights)
+    run.finish(work)
     return run.decoder.eval().requires_grad_(False), spn.eval().requires_grad_(False)

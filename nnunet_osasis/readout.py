@@ -12,11 +12,9 @@ from typing import Any
 import torch
 
 from nnunet_osasis.errors import OsasisError
+from nnunet_osasis.readout_names import READOUTS
 
-READOUTS = ("raw", "local_affine", "decoder", "pair", "combined")
-"""``raw``: the decoder's picture, its change carried to other sizes. ``local_affine``: the same, always through
-the guided filter. ``decoder``, ``pair``: one map pooled over decoded source images, or fitted to the style pair.
-``combined``: the mean of those two maps."""
+__all__ = ["READOUTS", "ColorMap", "pixels_in_view"]
 
 
 @dataclass(frozen=True)

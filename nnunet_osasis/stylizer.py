@@ -13,12 +13,13 @@ import torch
 from nnunet_osasis.adagn import ConditionalUNet
 from nnunet_osasis.autoencoder import DiffusionAutoencoder
 from nnunet_osasis.border import DARK, field_of_view
+from nnunet_osasis.decoded_readouts import apply_decoded, transfer
 from nnunet_osasis.errors import OsasisError
 from nnunet_osasis.intensity import to_unit
-from nnunet_osasis.local_affine import carry_change, resize
+from nnunet_osasis.local_affine import resize
 from nnunet_osasis.native import stylize_arrays
 from nnunet_osasis.readout import ColorMap
-from nnunet_osasis.sampler import decode_images, encode_images, spn_injection
+from nnunet_osasis.readout_names import DECODED
 from nnunet_osasis.spn import StructurePreservingNetwork
 from nnunet_osasis.stylizer_config import DIRECTIONS, StylizerConfig, check_strength
 
@@ -26,8 +27,6 @@ __all__ = ["DIRECTIONS", "OSASISStylizer", "StylizerConfig", "check_strength"]
 
 BATCH = 8
 """Images the networks see at once."""
-NEIGHBOURS = 2
-"""Slices to either side that a local map of a volume is fitted over."""
 
 
 class OSASISStylizer:
@@ -177,12 +176,8 @@ class OSASISStylizer:
         return torch.where(weight == 0, images, (images + weight * (changed - images)).clamp(-1, 1))
 
     def _apply(self, images: torch.Tensor, readout: str, backwards: bool, joint: bool) -> torch.Tensor:
-        if readout in ("raw", "local_affine"):
-            small = resize(images, (self.size, self.size)).clamp(-1, 1)
-            plain = self.decode_style(small, backwards=backwards, joint=joint).to(images)
-            if readout == "raw" and small.shape == images.shape:
-                return plain
-            return carry_change(small, plain, images, slices=NEIGHBOURS if joint else 0)
+        if readout in DECODED:
+            return apply_decoded(self, images, readout, backwards=backwards, joint=joint)
         return self.color_map(readout, backwards=backwards)(images)
 
     def color_map(self, readout: str, *, backwards: bool = False) -> ColorMap:
@@ -191,11 +186,14 @@ class OSASISStylizer:
         return ColorMap.mean([self.maps[name + ("_inverse" if backwards else "")] for name in names])
 
     @torch.inference_mode()
-    def decode_style(self, images: torch.Tensor, *, backwards: bool = False, joint: bool = False) -> torch.Tensor:
+    def decode_style(
+        self, images: torch.Tensor, *, backwards: bool = False, joint: bool = False, relative: bool = False
+    ) -> torch.Tensor:
         """The networks' own picture: ``(B, C, S, S)`` in [-1, 1] encoded by one decoder, decoded by the other.
 
         Forwards: ``D_A`` to ``D_B`` with the SPN (eqs. 5-9); backwards: ``D_B`` to ``D_A``. ``joint`` as in
-        ``stylize``: the one code of a volume is the mean of its slices' codes.
+        ``stylize``: the one code of a volume is the mean of its slices' codes. ``relative``: minus the encoding
+        decoder's own round trip, in [-2, 2].
         """
         unit = images.to(self.device, torch.float32)
         codes = torch.cat([self.autoencoder.semantic_encoder(part) for part in unit.split(BATCH)])
@@ -203,19 +201,12 @@ class OSASISStylizer:
             shown = (unit > DARK).flatten(1).any(dim=1)  # slices of nothing but air say nothing about the volume
             codes = codes[shown if shown.any() else slice(None)].mean(dim=0, keepdim=True).expand_as(codes)
         parts = zip(unit.split(BATCH), codes.split(BATCH), strict=True)
+        if relative:
+            return torch.cat([transfer(self, part, code, backwards, relative=True) for part, code in parts])
         return torch.cat([self._transfer(part, code, backwards) for part, code in parts])
 
     def _transfer(self, unit: torch.Tensor, code: torch.Tensor, backwards: bool) -> torch.Tensor:
-        sampler = self.config.sampler
-        first, second = self.autoencoder.unet, self.decoder
-        if backwards:
-            first, second = second, first
-        x_t = encode_images(first, unit, code, sampler)
-        fine = None
-        if sampler.mix == "style" and not backwards:
-            fine = self.autoencoder.semantic_encoder(self.reference_unit().to(self.device)).expand(len(unit), -1)
-        inject = None if backwards else spn_injection(self.spn, unit, sampler)
-        return decode_images(second, x_t, code, sampler, fine_code=fine, inject=inject).clamp(-1, 1)
+        return transfer(self, unit, code, backwards)
 
     def reference_unit(self) -> torch.Tensor:
         """The reference at the networks' size: ``(1, C, S, S)`` in [-1, 1]."""

@@ -18,7 +18,7 @@ class StylizerConfig:
 
     Attributes:
         readout: see ``nnunet_osasis.readout.READOUTS``. ``strength``: default of ``stylize``, in [0, 1].
-        sampler: grids, SPN weight and mixing of the two networks (read-outs ``raw`` and ``local_affine``).
+        sampler: grids, SPN weight and mixing of the two networks (read-outs that run them).
         intensity: how native units map onto [-1, 1].
     """
 

@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
@@ -82,6 +82,12 @@ class EMA:
                 self.weights[name].copy_(value)
 
 
+class Kept(Protocol):
+    """Tensors by name, such as an EMA's, that a checkpoint stores and on resume fills in place."""
+
+    weights: dict[str, torch.Tensor]
+
+
 class Checkpoint:
     """One safetensors file holding everything a run needs to go on: weights, averages, optimiser, iteration."""
 
@@ -92,7 +98,7 @@ class Checkpoint:
         self,
         iteration: int,
         modules: Mapping[str, torch.nn.Module],
-        averages: Mapping[str, EMA],
+        averages: Mapping[str, Kept],
         optimizers: Mapping[str, torch.optim.Optimizer],
         done: bool,
     ) -> None:
@@ -114,7 +120,7 @@ class Checkpoint:
     def load(
         self,
         modules: Mapping[str, torch.nn.Module],
-        averages: Mapping[str, EMA],
+        averages: Mapping[str, Kept],
         optimizers: Mapping[str, torch.optim.Optimizer],
     ) -> tuple[int, bool]:
         """Restore the state; returns (iterations done, finished). (0, False) when there is no checkpoint.

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from nnunet_osasis.cli import add_device, positive_int, resolve_device, run_command
 from nnunet_osasis.errors import OsasisError
+from nnunet_osasis.readout_names import READOUTS
 
 if TYPE_CHECKING:
     import torch
@@ -64,7 +65,7 @@ def make_parser() -> argparse.ArgumentParser:
     how.add_argument(
         "--style-source-image", metavar="IMAGE", help="with --pair file: the reference as the source shows it"
     )
-    how.add_argument("--readout", default="pair", help="raw, local_affine, decoder, pair (default) or combined")
+    how.add_argument("--readout", default="pair", help=f"{', '.join(READOUTS)} (default: pair)")
     how.add_argument("--clip", metavar="DIR|MODEL:TAG", help="open_clip weights on this machine as the style embedder")
     how.add_argument("--from-stylizer", metavar="DIR", help="take the pretrained autoencoder of another stylizer")
     how.add_argument("--precision", help="auto (bf16 where the hardware has it), fp32 or bf16")

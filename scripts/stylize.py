@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from nnunet_osasis.cli import add_device, resolve_device, run_command, unit_interval
+from nnunet_osasis.readout_names import READOUTS
 
 EXAMPLES = """examples:
   osasis-stylize -i site_a/images -o site_a_as_b --stylizer stylizer
@@ -28,7 +29,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--stylizer", metavar="DIR", required=True, help="made by osasis-pretrain-stylizer")
     parser.add_argument("--masks", metavar="DIR", type=Path, help="copied unchanged to the output's masks/")
     parser.add_argument("--strength", type=unit_interval, help="0 keeps the image, 1 is full style (default)")
-    parser.add_argument("--readout", help="raw, local_affine, decoder, pair or combined; default: the stylizer's")
+    parser.add_argument("--readout", help=f"{', '.join(READOUTS)}; default: the stylizer's")
     parser.add_argument(
         "--direction", choices=("source_to_target", "target_to_source"), default="source_to_target",
         help="target_to_source harmonises new images for a model that is already trained",

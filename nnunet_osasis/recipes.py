@@ -1,0 +1,93 @@
+"""Settings of the one-shot adaptation, and the two named sets of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+from nnunet_osasis.errors import OsasisError
+from nnunet_osasis.sampler import SamplerConfig
+from nnunet_osasis.style.losses import LossWeights, get_losses
+from nnunet_osasis.style_pair import StylePairConfig
+
+
+@dataclass(frozen=True)
+class AdaptConfig:
+    """One-shot adaptation. Defaults are what held up at small scale; ``RECIPES["osasis"]`` is the official one.
+
+    Attributes:
+        losses: ``osasis`` or ``paper``. ``statistics``: extra weight of the statistics term.
+        iterations: each takes ``contents`` real source images and one optimiser step per reverse step.
+        sampler: grids of training; ``pair``: how the style pair is made.
+        align_pair: use the reference recoloured by the pair's colour map as ``y_A`` (its structure then is the
+            reference's own), not the sample itself.
+        learning_rate, spn_learning_rate: of Adam on ``D_B`` and the SPN; ``decay`` lets both follow a cosine to 0.
+        ema_decay: of the averaged weights; 0 makes them the last ones.
+        select_every: iterations between the scores (see ``snapshots``) by which the averaged weights that are kept
+            are chosen; 0 keeps the averaged weights of the last iteration.
+        style_spn_weight: ``w`` on the style branch (content takes ``sampler.spn_weight``).
+        spn_time, spn_zero_init: see ``StructurePreservingNetwork``.
+    """
+
+    losses: str = "osasis"
+    statistics: float = 3.0
+    iterations: int = 20
+    contents: int = 3
+    sampler: SamplerConfig = field(default_factory=lambda: SamplerConfig(decode_steps=10))
+    pair: StylePairConfig = field(default_factory=StylePairConfig)
+    align_pair: bool = True
+    learning_rate: float = 1e-4
+    spn_learning_rate: float = 1e-4
+    decay: bool = True
+    ema_decay: float = 0.99
+    select_every: int = 5
+    style_spn_weight: float = 0.1
+    spn_time: str = "real"
+    spn_zero_init: bool = True
+    precision: str = "auto"
+    seed: int = 0
+    checkpoint_every: int = 10
+
+    def __post_init__(self) -> None:
+        if self.iterations < 1 or self.contents < 1:
+            raise OsasisError("Adaptation needs at least one iteration and one content image", found=self.iterations)
+        if self.select_every < 0:
+            raise OsasisError(
+                "select_every must be 0 or more",
+                found=self.select_every,
+                remedy="0 keeps the weights of the last iteration.",
+            )
+        get_losses(self.losses)
+
+    def weights(self) -> LossWeights:
+        """The recipe's weights with the statistics term added."""
+        return replace(get_losses(self.losses), statistics=self.statistics)
+
+
+RECIPES: dict[str, AdaptConfig] = {
+    "default": AdaptConfig(),
+    # the published configuration, as its code runs (facts: linear grids 50/20, t0 = 500, one optimiser step per step)
+    "osasis": AdaptConfig(
+        statistics=0.0,
+        iterations=50,
+        contents=8,
+        sampler=SamplerConfig(
+            t0=500, encode_steps=25, decode_steps=10, grid_power=1.0, mix="style", level_alignment="official"
+        ),
+        pair=StylePairConfig(maker="sdedit", t0=500, steps=25, grid_power=1.0, samples=1),
+        align_pair=False,
+        learning_rate=5e-6,
+        decay=False,
+        ema_decay=0.0,
+        select_every=0,
+        style_spn_weight=1.0,
+        spn_time="index",
+        spn_zero_init=False,
+    ),
+}
+
+
+def get_recipe(name: str) -> AdaptConfig:
+    """Look a recipe up. Raises ``OsasisError`` naming those there are."""
+    if name not in RECIPES:
+        raise OsasisError("The adaptation recipe must be known", found=name, remedy=f"Use one of {', '.join(RECIPES)}.")
+    return RECIPES[name]

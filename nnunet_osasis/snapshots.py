@@ -1,0 +1,164 @@
+"""Which weights of the one-shot adaptation are kept: the ones that score best on the source images themselves.
+
+One reference image is soon learned by heart, and past that point the decoder repaints texture. The score needs no
+target image but the reference and no mask: how far the source's edges are still there, against how far its colours
+still are from where the style pair's own affine colour map would put them.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+from nnunet_osasis.adagn import ConditionalUNet
+from nnunet_osasis.autoencoder import DiffusionAutoencoder
+from nnunet_osasis.border import field_of_view
+from nnunet_osasis.errors import OsasisError
+from nnunet_osasis.readout import ColorMap, pixels_in_view
+from nnunet_osasis.sampler import SamplerConfig, decode_images, encode_images, spn_injection
+from nnunet_osasis.spn import StructurePreservingNetwork
+from nnunet_osasis.training import EMA, Kept
+
+SCORED_IMAGES = 4
+"""Source images that are decoded for a score."""
+LEAST_CHANGE = 2 / 255
+"""A style change below one grey level of 8 bits is measured against one grey level: it may be nothing at all."""
+
+
+@dataclass(frozen=True)
+class Score:
+    """``structure``: 1 when every edge is kept. ``style_gap``: 0 when the colours are there, 1 when none is."""
+
+    structure: float
+    style_gap: float
+
+    @property
+    def total(self) -> float:
+        """What is maximised."""
+        return self.structure - self.style_gap
+
+
+@dataclass
+class Snapshot:
+    """Tensors by name, as ``Checkpoint`` stores them."""
+
+    weights: dict[str, torch.Tensor]
+
+
+def edges(images: torch.Tensor) -> torch.Tensor:
+    """Gradient magnitude of the mean over channels: ``(B, C, H, W)`` to ``(B, 1, H, W)``."""
+    rows, columns = torch.gradient(images.mean(dim=1, keepdim=True), dim=(2, 3))
+    return (rows.square() + columns.square()).sqrt()
+
+
+def _correlation(a: torch.Tensor, b: torch.Tensor) -> float:
+    """Pearson's correlation of two vectors; 0 where one of them is constant."""
+    a, b = a.double() - a.double().mean(), b.double() - b.double().mean()
+    scale = (a.square().sum() * b.square().sum()).sqrt().item()
+    return (a * b).sum().item() / scale if scale > 0 else 0.0
+
+
+def score_pictures(decoded: torch.Tensor, sources: torch.Tensor, expected: torch.Tensor, view: torch.Tensor) -> Score:
+    """Score decoded pictures.
+
+    Args:
+        decoded, sources, expected: ``(B, C, H, W)`` in [-1, 1]; ``expected`` is recoloured by the pair's map.
+        view: bool ``(B, 1, H, W)``; edges are compared one pixel inside it, where no gradient reaches the frame.
+    """
+    inner = F.max_pool2d((~view).float(), 3, stride=1, padding=1) == 0
+    found = [
+        _correlation(a[inside], b[inside])
+        for a, b, inside in zip(edges(decoded), edges(sources), inner, strict=True)
+        if inside.any()
+    ]
+    count = view.expand_as(sources).sum().clamp(min=1)
+    left, whole = (((x - expected).abs() * view).sum() / count for x in (decoded, sources))
+    gap = left.item() / max(whole.item(), LEAST_CHANGE)
+    return Score(float(np.mean(found)) if found else 0.0, gap)
+
+
+class Selection:
+    """Scores averaged weights during one adaptation and remembers the best.
+
+    Args:
+        model: ``D_A``. sources: ``(N, C, S, S)`` in [-1, 1]; evenly spaced ones are decoded.
+        style_a, style_b: the style pair, each ``(1, C, S, S)``. sampler: grids of training.
+        averages: of ``decoder`` and ``spn``; read at every score.
+    """
+
+    def __init__(
+        self,
+        model: DiffusionAutoencoder,
+        sources: torch.Tensor,
+        style_a: torch.Tensor,
+        style_b: torch.Tensor,
+        sampler: SamplerConfig,
+        averages: Mapping[str, EMA],
+    ) -> None:
+        self.sampler, self.averages = sampler, averages
+        chosen = np.unique(np.linspace(0, len(sources) - 1, SCORED_IMAGES).round().astype(int))
+        self.images = sources[chosen].to(style_a)
+        self.view = field_of_view(self.images)
+        pair_view = field_of_view(style_b.cpu())
+        pair = ColorMap.fit(pixels_in_view(style_a.cpu(), pair_view), pixels_in_view(style_b.cpu(), pair_view))
+        self.expected = pair(self.images).clamp(-1, 1)
+        with torch.no_grad():
+            self.code = model.semantic_encoder(self.images)
+            self.noise = encode_images(model.unet, self.images, self.code, sampler)
+            self.fine_code = None
+            if sampler.mix == "style":
+                self.fine_code = model.semantic_encoder(style_b).expand(len(self.images), -1)
+        # until a score is finite these are the weights before the first iteration
+        self.best = {name: Snapshot({k: v.clone() for k, v in a.weights.items()}) for name, a in averages.items()}
+        numbers = {"iteration": 0.0, "score": -np.inf, "structure": 0.0, "style_gap": 0.0}
+        self.numbers = Snapshot({k: torch.tensor(v, dtype=torch.float64) for k, v in numbers.items()})
+
+    def states(self) -> Mapping[str, Kept]:
+        """What a checkpoint holds of it."""
+        return {"best": self.numbers} | {f"best_{name}": snapshot for name, snapshot in self.best.items()}
+
+    def found(self) -> dict[str, float]:
+        """The best so far: ``iteration``, ``score``, ``structure``, ``style_gap``.
+
+        Raises ``OsasisError`` when no score was finite.
+        """
+        values = {name: value.item() for name, value in self.numbers.weights.items()}
+        if not values["iteration"]:
+            raise OsasisError(
+                "The adapted decoder's pictures must be finite",
+                found="no finite score in any iteration",
+                remedy="Lower --adapt-learning-rate, or check the reference image.",
+            )
+        return values | {"iteration": int(values["iteration"])}
+
+    @torch.no_grad()
+    def decode(self, decoder: ConditionalUNet, spn: StructurePreservingNetwork) -> torch.Tensor:
+        """The fixed images as the averaged weights show them: ``(B, C, S, S)`` in [-1, 1].
+
+        The two networks lend their shape alone: copies are run, so that training goes on from what it had.
+        """
+        decoder, spn = copy.deepcopy(decoder).eval(), copy.deepcopy(spn).eval()
+        decoder.load_state_dict(self.averages["decoder"].weights)
+        spn.load_state_dict(self.averages["spn"].weights)
+        inject = spn_injection(spn, self.images, self.sampler)
+        return decode_images(
+            decoder, self.noise, self.code, self.sampler, fine_code=self.fine_code, inject=inject
+        ).clamp(-1, 1)
+
+    def consider(self, iteration: int, decoder: ConditionalUNet, spn: StructurePreservingNetwork) -> dict[str, float]:
+        """Score the averages after ``iteration`` iterations, keep them if they are the best; returns what to log."""
+        score = score_pictures(self.decode(decoder, spn), self.images, self.expected, self.view)
+        values = {"score": score.total, "structure": score.structure, "style_gap": score.style_gap}
+        # what is not finite is never better; of equal scores the earlier one stays
+        if score.total > self.numbers.weights["score"].item():
+            for name, value in (values | {"iteration": iteration}).items():
+                self.numbers.weights[name].fill_(value)
+            for name, snapshot in self.best.items():
+                for key, value in self.averages[name].weights.items():
+                    snapshot.weights[key].copy_(value)
+        return values
