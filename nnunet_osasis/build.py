@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 
 import diffusers
@@ -12,16 +12,22 @@ import numpy as np
 import torch
 
 from nnunet_osasis.adagn import ConditionalUNet
-from nnunet_osasis.adapt import AdaptConfig, adapt
+from nnunet_osasis.adapt import adapt
 from nnunet_osasis.autoencoder import DiffusionAutoencoder
 from nnunet_osasis.border import field_of_view
+from nnunet_osasis.build_config import BuildConfig, check_possible
+from nnunet_osasis.calibrate import train_calibrator
+from nnunet_osasis.calibrator import Calibrator
+from nnunet_osasis.detail import DetailChange, DetailStatistics
 from nnunet_osasis.errors import OsasisError
+from nnunet_osasis.findings import EXAMPLES, measure, show_stylized
+from nnunet_osasis.fitted_maps import StylePair, decoder_maps, estimate_maps, evenly
 from nnunet_osasis.intensity import IntensityRange, to_unit
 from nnunet_osasis.local_affine import resize
 from nnunet_osasis.pictures import save_grid
-from nnunet_osasis.presets import Preset, as_json
+from nnunet_osasis.presets import as_json
 from nnunet_osasis.pretrain import pretrain
-from nnunet_osasis.readout import ColorMap, pixels_in_view
+from nnunet_osasis.sources import detail_of
 from nnunet_osasis.spn import StructurePreservingNetwork
 from nnunet_osasis.storage import read_json, sha256_of_array
 from nnunet_osasis.style.embedders import make_embedder
@@ -31,54 +37,6 @@ from nnunet_osasis.stylizer_folder import INDEX, is_stylizer_folder
 
 WORK = "training"
 """Subfolder of the output for logs, grids and, until the end, checkpoints."""
-FIT_IMAGES = 24
-"""Source images the decoder's colour map is fitted on."""
-
-
-@dataclass(frozen=True)
-class BuildConfig:
-    """All settings of one build; equal settings, images and seed give equal bytes on a CPU."""
-
-    preset_name: str
-    preset: Preset
-    adapt: AdaptConfig = field(default_factory=AdaptConfig)
-    readout: str = "pair"
-    clip: str | None = None
-    device: str = "cpu"
-
-
-def fit_maps(
-    stylizer: OSASISStylizer, sources: torch.Tensor, reference: torch.Tensor, counterparts: torch.Tensor
-) -> dict[str, ColorMap]:
-    """The colour maps of the parametric read-outs.
-
-    Args:
-        stylizer: with trained networks (its maps are not used).
-        sources: ``(N, C, S, S)``; evenly spaced ones are decoded. reference: ``y`` ``(1, C, S, S)``.
-        counterparts: ``y_A``, ``(K, C, S, S)``.
-    """
-    chosen = sources[np.unique(np.linspace(0, len(sources) - 1, FIT_IMAGES).round().astype(int))]
-    decoded = torch.cat([stylizer.decode_style(part).cpu() for part in chosen.split(8)])
-    view = field_of_view(chosen)
-    plain, styled = pixels_in_view(chosen, view), pixels_in_view(decoded, view)
-    y_a, y = pair_pixels(reference, counterparts)
-    return {
-        "decoder": ColorMap.fit(plain, styled),
-        "decoder_inverse": ColorMap.fit(styled, plain),
-        "pair": ColorMap.fit(y_a, y),
-        "pair_inverse": ColorMap.fit(y, y_a),
-    }
-
-
-def pair_pixels(reference: torch.Tensor, counterparts: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Matching pixels ``(N, C)`` of ``y_A`` and ``y``, inside the reference's field of view.
-
-    The samples of ``y_A`` are averaged first: a map regressed on single, noisy samples has its contrast attenuated
-    (errors in the regressor).
-    """
-    view = field_of_view(reference.cpu())
-    mean = counterparts.cpu().mean(dim=0, keepdim=True)
-    return pixels_in_view(mean, view), pixels_in_view(reference.cpu(), view)
 
 
 class StylizerBuild:
@@ -92,16 +50,27 @@ class StylizerBuild:
         intensity: IntensityRange,
         output: Path,
         *,
+        more_references: Sequence[np.ndarray] = (),
+        details: Sequence[DetailStatistics] = (),
         autoencoder: DiffusionAutoencoder | None = None,
+        calibrator: Calibrator | None = None,
         counterpart: torch.Tensor | None = None,
         tensorboard: Path | None = None,
     ) -> None:
         self.config, self.sources, self.intensity, self.output = config, sources, intensity, output
         self.reference, self.given, self.counterpart = reference, autoencoder, counterpart
-        self.tensorboard = tensorboard
+        self.more_references = list(more_references)
+        self.given_calibrator = calibrator if config.calibrator.iterations else None
+        check_possible(config, references=1 + len(self.more_references))
+        self.tensorboard, self.details = tensorboard, details
         size = config.preset.model["sample_size"]
-        bounds = intensity.bounds(reference, name="the reference")
-        self.y = resize(torch.from_numpy(to_unit(reference, bounds))[None], (size, size)).clamp(-1, 1)
+        self.references = [
+            resize(
+                torch.from_numpy(to_unit(one, intensity.bounds(one, name="the reference")))[None], (size, size)
+            ).clamp(-1, 1)
+            for one in (reference, *self.more_references)
+        ]
+        self.y = self.references[0]
         self.work = output / WORK
 
     def card(self) -> dict:
@@ -117,13 +86,18 @@ class StylizerBuild:
             "preset": self.config.preset_name,
             "pretraining": as_json(self.config.preset.pretrain),
             "adaptation": adapt_config,
+            "calibrator": as_json(self.config.calibrator),
             "style_embedder": self.config.clip or "semantic encoder",
             "source_images": len(self.sources),
             "sources_sha256": sha256_of_array(self.sources.numpy()),
             "reference_sha256": sha256_of_array(self.reference),
         }
+        if self.more_references:
+            card["more_references_sha256"] = [sha256_of_array(one) for one in self.more_references]
         if self.given is not None:
             card["pretraining"] = "taken from another stylizer"
+        if self.given_calibrator is not None:
+            card["calibrator"] = "taken from another stylizer"
         return card
 
     def run(self, *, resume: bool = False) -> OSASISStylizer:
@@ -141,12 +115,11 @@ class StylizerBuild:
                 remedy="Add --resume to go on with it, or --overwrite to start again.",
             )
         model = self._autoencoder(resume)
+        calibrator = self._calibrator(resume)
         device, config = self.config.device, self.config.adapt
         y, sources = self.y.to(device), self.sources
-        counterparts = make_style_pair(
-            model, y, sources.to(device), config.pair, seed=config.seed, counterpart=self.counterpart
-        )
-        style_a = self._style_a(y, counterparts)
+        pairs = [self._pair(model, one, calibrator) for one in self.references]
+        style_a = self._style_a(pairs[0])
         torch.manual_seed(config.seed)
         spn = StructurePreservingNetwork(
             in_channels=sources.shape[1], time=config.spn_time, zero_init=config.spn_zero_init, **self.config.preset.spn
@@ -157,8 +130,11 @@ class StylizerBuild:
             work=self.work, resume=resume, tensorboard=self.tensorboard,
         )  # fmt: skip
         stylizer = self._assemble(model, decoder, spn)
-        stylizer.maps = fit_maps(stylizer, sources, self.y, counterparts)
-        self._show(stylizer, style_a)
+        maps, agreed = estimate_maps(pairs, sources, calibrator)
+        stylizer.maps, stylizer.calibrator = decoder_maps(stylizer, sources) | maps, calibrator
+        stylizer.detail = self._detail()
+        stylizer.findings = measure(model, pairs, agreed, calibrator, sources, self.config.calibrator)
+        show_stylized(self.work / "grid_stylized.png", stylizer, sources, self.y, style_a)
         stylizer.save_pretrained(self.output)
         for checkpoint in self.work.glob("*.safetensors"):
             checkpoint.unlink()
@@ -187,14 +163,38 @@ class StylizerBuild:
             on_grid=self._show_pretraining,
         )
 
-    def _style_a(self, y: torch.Tensor, counterparts: torch.Tensor) -> torch.Tensor:
+    def _detail(self) -> DetailChange:
+        """From the sources' sharpness and noise to the references', at their own sizes."""
+        seen = [detail_of(one, self.intensity.bounds(one)) for one in (self.reference, *self.more_references)]
+        return DetailChange.between(self.details, [one for found in seen for one in found])
+
+    def _calibrator(self, resume: bool) -> Calibrator | None:
+        if self.given_calibrator is not None:
+            return self.given_calibrator.to(self.config.device)
+        if self.config.calibrator.iterations == 0:
+            return None
+        return train_calibrator(
+            self.sources, self.config.calibrator, work=self.work, device=self.config.device, resume=resume
+        )
+
+    def _pair(self, model: DiffusionAutoencoder, reference: torch.Tensor, calibrator: Calibrator | None) -> StylePair:
+        device, config = self.config.device, self.config.adapt
+        counterparts = make_style_pair(
+            model, reference.to(device), self.sources.to(device), config.pair,
+            seed=config.seed, counterpart=self.counterpart, calibrator=calibrator,
+        )  # fmt: skip
+        return StylePair(
+            reference, counterparts, aligned=config.pair.maker != "nearest", given=config.pair.maker == "file"
+        )
+
+    def _style_a(self, pair: StylePair) -> torch.Tensor:
         """The one ``y_A`` that adaptation sees: the sample nearest to ``y``, or ``y`` itself recoloured."""
+        y = pair.reference.to(pair.counterparts)
         if self.config.adapt.align_pair:
-            y_a, pixels = pair_pixels(self.y, counterparts)
-            recoloured = ColorMap.fit(pixels, y_a)(y).clamp(-1, 1)
+            recoloured = pair.maps()[1](y).clamp(-1, 1)
             return torch.where(field_of_view(y), recoloured, y)
-        distance = (counterparts - y).abs().mean(dim=(1, 2, 3))
-        return counterparts[distance.argmin()][None]
+        distance = (pair.counterparts - y).abs().mean(dim=(1, 2, 3))
+        return pair.counterparts[distance.argmin()][None]
 
     def _assemble(
         self, model: DiffusionAutoencoder, decoder: ConditionalUNet, spn: StructurePreservingNetwork
@@ -207,18 +207,18 @@ class StylizerBuild:
         )
         return OSASISStylizer(model, decoder, spn, reference=self.reference, maps={}, config=config, card=self.card())
 
-    def _examples(self) -> torch.Tensor:
-        return self.sources[np.unique(np.linspace(0, len(self.sources) - 1, 5).round().astype(int))]
-
     def _show_pretraining(self, iteration: int, model: DiffusionAutoencoder) -> None:
         """What the half-trained model already makes of the pair: source, recoloured source, reference, ``y_A``."""
         device = self.config.device
+        config = self.config.adapt.pair
+        if config.maker == "calibrator":  # there is none yet
+            config = replace(config, maker="prealigned_sdedit")
         pair = make_style_pair(
-            model, self.y.to(device), self.sources.to(device), self.config.adapt.pair, seed=self.config.adapt.seed,
+            model, self.y.to(device), self.sources.to(device), config, seed=self.config.adapt.seed,
             counterpart=self.counterpart,
         )  # fmt: skip
-        examples = self._examples()
-        stylized = ColorMap.fit(*pair_pixels(self.y, pair))(examples)
+        examples = evenly(self.sources, EXAMPLES)
+        stylized = StylePair(self.y, pair, aligned=config.maker != "nearest").maps()[0](examples)
         columns: Sequence = [
             ("source", examples),
             ("stylized (pair)", stylized),
@@ -228,14 +228,3 @@ class StylizerBuild:
         save_grid(
             self.work / f"grid_pretrain_{iteration:07d}.png", columns, title=f"pretraining, iteration {iteration}"
         )
-
-    def _show(self, stylizer: OSASISStylizer, style_a: torch.Tensor) -> None:
-        examples = self._examples()
-        columns: Sequence = [
-            ("source", examples),
-            (f"stylized ({self.config.readout})", stylizer.stylize(examples)),
-            ("decoder's picture", stylizer.decode_style(examples)),
-            ("reference", self.y),
-            ("reference as source", style_a),
-        ]
-        save_grid(self.work / "grid_stylized.png", columns, title="stylizer")

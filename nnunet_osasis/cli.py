@@ -58,6 +58,14 @@ def positive_int(text: str) -> int:
     return value
 
 
+def whole_number(text: str) -> int:
+    """Argparse type: an integer of at least 0."""
+    value = int(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"must be at least 0, got {value}")
+    return value
+
+
 def unit_interval(text: str) -> float:
     """Argparse type: a number in [0, 1]."""
     value = float(text)

@@ -9,9 +9,10 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from nnunet_osasis.detail import DetailStatistics
 from nnunet_osasis.errors import OsasisError
 from nnunet_osasis.image_io import check_array, list_images, read_image
-from nnunet_osasis.intensity import IntensityRange, infer_range, to_unit
+from nnunet_osasis.intensity import Bounds, IntensityRange, infer_range, to_unit
 from nnunet_osasis.local_affine import resize
 from nnunet_osasis.volume import slice_axis, slices_first
 
@@ -55,6 +56,7 @@ def load_sources(
     schemes: Sequence[str] = (),
     window: Sequence[float] = (),
     max_images: int = 4000,
+    details: list[DetailStatistics] | None = None,
 ) -> tuple[torch.Tensor, IntensityRange]:
     """Read a training set.
 
@@ -62,6 +64,7 @@ def load_sources(
         size: side of the square the images are resized to (stretched, as in OSASIS).
         intensity: the range to use; None infers one (``infer_range``, with nnU-Net's ``schemes`` and ``window``).
         max_images: of more slices than this, evenly spaced ones are taken.
+        details: filled with the statistics of every image (volumes: of their middle slice) at its own size.
 
     Returns:
         ``(N, C, size, size)`` in [-1, 1] and the range. Empty slices of volumes are left out.
@@ -78,6 +81,8 @@ def load_sources(
         if not _has_contrast(array):
             raise OsasisError(f"{name} must have contrast", found="a constant image", remedy="Leave it out.")
         bounds = intensity.bounds(array, name=name)
+        if details is not None:
+            details.extend(detail_of(array, bounds))
         for image in _slices(array):
             if _has_contrast(image):
                 unit = torch.from_numpy(to_unit(image, bounds))[None]
@@ -85,6 +90,14 @@ def load_sources(
     if len(kept) > max_images:
         kept = [kept[i] for i in np.linspace(0, len(kept) - 1, max_images).round().astype(int)]
     return torch.cat(kept), intensity
+
+
+def detail_of(array: np.ndarray, bounds: Bounds) -> list[DetailStatistics]:
+    """Sharpness and noise of ``(C, H, W)``, or of the middle slice of a volume; none where nothing is in view."""
+    slices = _slices(array)
+    middle = torch.from_numpy(to_unit(slices[len(slices) // 2], bounds))[None]
+    found = DetailStatistics.of(middle)
+    return [] if found is None else [found]
 
 
 def load_reference(array: np.ndarray, channels: int, intensity: IntensityRange, *, name: str) -> np.ndarray:

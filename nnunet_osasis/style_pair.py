@@ -12,12 +12,15 @@ import torch
 from torch.nn import functional as F
 
 from nnunet_osasis.autoencoder import DiffusionAutoencoder
+from nnunet_osasis.border import field_of_view
+from nnunet_osasis.calibrator import Calibrator
 from nnunet_osasis.diffusion import add_noise, decode, linear_alpha_bar, time_grid
 from nnunet_osasis.errors import OsasisError
-from nnunet_osasis.statistics import PooledStatistics
+from nnunet_osasis.local_affine import resize
+from nnunet_osasis.moment_map import MomentMap
 from nnunet_osasis.training import generator_for
 
-PAIR_MAKERS = ("prealigned_sdedit", "sdedit", "nearest", "file")
+PAIR_MAKERS = ("prealigned_sdedit", "calibrator", "sdedit", "nearest", "file")
 
 
 @dataclass(frozen=True)
@@ -25,10 +28,13 @@ class StylePairConfig:
     """How ``y_A`` is made.
 
     Attributes:
-        maker: ``prealigned_sdedit``: inverse pooled colour transfer, then SDEdit (default). ``sdedit``: SDEdit straight
-            from ``y`` (the reference code's way, there with t0 = 500). ``nearest``: the real source image nearest to
-            ``y`` in z. ``file``: an image the caller gives.
-        t0: noise level of SDEdit. ``steps`` on a grid of ``grid_power``. ``samples``: how many are drawn.
+        maker: ``prealigned_sdedit``: inverse pooled colour transfer, then SDEdit (default). ``calibrator``: the
+            calibrator's way back instead, then SDEdit. ``sdedit``: SDEdit straight from ``y`` (the reference code's
+            way, there with t0 = 500). ``nearest``: the real source images nearest in z to ``y`` after inverse pooled
+            colour transfer; they show other scenes, so only their statistics are compared. ``file``: an image the
+            caller gives.
+        t0: noise level of SDEdit. ``steps`` on a grid of ``grid_power``. ``samples``: how many are drawn
+            (``nearest``: how many images are taken).
     """
 
     maker: str = "prealigned_sdedit"
@@ -69,12 +75,15 @@ def make_style_pair(
     *,
     seed: int = 0,
     counterpart: torch.Tensor | None = None,
+    calibrator: Calibrator | None = None,
 ) -> torch.Tensor:
     """Versions of the reference as the source domain would show it: ``(K, C, S, S)`` in [-1, 1].
 
     Args:
         model: ``D_A``. reference: ``y`` ``(1, C, S, S)``. sources: real source images ``(N, C, S, S)``.
-        counterpart: ``y_A`` for ``maker="file"``.
+        counterpart: ``y_A`` for ``maker="file"``. calibrator: for ``maker="calibrator"``.
+
+    Raises ``OsasisError`` when what the maker needs is missing.
     """
     if config.maker == "file":
         if counterpart is None or counterpart.shape[1:] != reference.shape[1:]:
@@ -85,11 +94,27 @@ def make_style_pair(
             )
         return counterpart
     encoder = model.semantic_encoder
+    start = reference
+    if config.maker in ("prealigned_sdedit", "nearest"):
+        moved = MomentMap.between(sources, reference).inverse()(reference)
+        start = torch.where(field_of_view(reference), moved, reference)
     if config.maker == "nearest":
         codes = torch.cat([encoder(part) for part in sources.split(64)])
-        similarity = F.cosine_similarity(codes, encoder(reference), dim=1)
-        return sources[similarity.argmax()][None]
-    start = reference
-    if config.maker == "prealigned_sdedit":
-        start = PooledStatistics.of(reference).move(reference, to=PooledStatistics.of(sources))
+        similarity = F.cosine_similarity(codes, encoder(start), dim=1)
+        return sources[similarity.topk(min(config.samples, len(sources))).indices]
+    if config.maker == "calibrator":
+        start = _as_source(reference, calibrator)
     return sdedit(model, start, encoder(start), config, seed)
+
+
+def _as_source(reference: torch.Tensor, calibrator: Calibrator | None) -> torch.Tensor:
+    """The reference through the calibrator's way back, its frame left as it is."""
+    if calibrator is None:
+        raise OsasisError(
+            "The pair maker calibrator needs a calibrator",
+            found="none",
+            remedy="Leave --calibrator-iterations above 0, or choose another --pair.",
+        )
+    side = calibrator.config.sample_size
+    back = calibrator.maps(resize(reference.cpu(), (side, side)).clamp(-1, 1))[1]
+    return torch.where(field_of_view(reference), back(reference).clamp(-1, 1), reference)

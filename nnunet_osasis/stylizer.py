@@ -13,8 +13,11 @@ import torch
 from nnunet_osasis.adagn import ConditionalUNet
 from nnunet_osasis.autoencoder import DiffusionAutoencoder
 from nnunet_osasis.border import DARK, field_of_view
+from nnunet_osasis.calibrator import Calibrator
 from nnunet_osasis.decoded_readouts import apply_decoded, transfer
+from nnunet_osasis.detail import DetailChange
 from nnunet_osasis.errors import OsasisError
+from nnunet_osasis.estimates import PixelMap
 from nnunet_osasis.intensity import to_unit
 from nnunet_osasis.local_affine import resize
 from nnunet_osasis.native import stylize_arrays
@@ -35,8 +38,10 @@ class OSASISStylizer:
     Args:
         autoencoder: ``D_A``. decoder: ``D_B``'s UNet. spn: the structure-preserving network.
         reference: ``y``, native units, ``(C, H, W)``.
-        maps: colour maps by name: ``decoder``, ``pair`` and, for the way back, ``decoder_inverse``, ``pair_inverse``.
-        card: what the folder's card says about its origin.
+        maps: by the name of the parametric read-out and, for the way back, that name with ``_inverse``.
+        card: what the folder's card says about its origin. findings: what was measured while it was made.
+        calibrator: what made the maps of this reference, and can make those of another (``--from-stylizer``).
+        detail: sharpness and noise, applied on top where ``config.detail`` says so (never on the way back).
     """
 
     def __init__(
@@ -46,14 +51,18 @@ class OSASISStylizer:
         spn: StructurePreservingNetwork,
         *,
         reference: np.ndarray,
-        maps: dict[str, ColorMap],
+        maps: dict[str, PixelMap],
         config: StylizerConfig,
         card: dict | None = None,
+        findings: dict | None = None,
+        calibrator: Calibrator | None = None,
+        detail: DetailChange | None = None,
     ) -> None:
         self.autoencoder, self.decoder, self.spn = autoencoder.eval(), decoder.eval(), spn.eval()
         for module in (self.autoencoder, self.decoder, self.spn):
             module.requires_grad_(False)
         self.reference, self.maps, self.config, self.card = reference, maps, config, card or {}
+        self.findings, self.calibrator, self.detail = findings or {}, calibrator, detail or DetailChange()
 
     # --- where it lives -------------------------------------------------------------------------------------------
 
@@ -171,7 +180,10 @@ class OSASISStylizer:
         if not weight.any():
             return images.clone()
         images, weight = images.float(), weight.to(images.device, torch.float32)
-        changed = self._apply(images, config.readout, direction == "target_to_source", joint)
+        backwards = direction == "target_to_source"
+        changed = self._apply(images, config.readout, backwards, joint)
+        if config.detail and not backwards:
+            changed = self.detail(changed.clamp(-1, 1))
         changed = torch.where(field_of_view(images, joint=joint), changed, images)
         return torch.where(weight == 0, images, (images + weight * (changed - images)).clamp(-1, 1))
 
@@ -180,10 +192,21 @@ class OSASISStylizer:
             return apply_decoded(self, images, readout, backwards=backwards, joint=joint)
         return self.color_map(readout, backwards=backwards)(images)
 
-    def color_map(self, readout: str, *, backwards: bool = False) -> ColorMap:
-        """The affine map behind a parametric read-out."""
-        names = {"combined": ("decoder", "pair")}.get(readout, (readout,))
-        return ColorMap.mean([self.maps[name + ("_inverse" if backwards else "")] for name in names])
+    def color_map(self, readout: str, *, backwards: bool = False) -> PixelMap:
+        """The map behind a parametric read-out.
+
+        Raises ``OsasisError`` when this stylizer was made without it (by an older version, or without a calibrator).
+        """
+        ending = "_inverse" if backwards else ""
+        if readout + ending in self.maps:
+            return self.maps[readout + ending]
+        if readout == "combined":  # of folders in the first format, where it was this mean
+            return ColorMap.mean([self.maps["decoder" + ending], self.maps["pair" + ending]])  # type: ignore[list-item]
+        raise OsasisError(
+            "The stylizer must hold the read-out's map",
+            found=f"no {readout}",
+            remedy="Choose another read-out, or make the stylizer anew (with a calibrator).",
+        )
 
     @torch.inference_mode()
     def decode_style(
@@ -201,12 +224,7 @@ class OSASISStylizer:
             shown = (unit > DARK).flatten(1).any(dim=1)  # slices of nothing but air say nothing about the volume
             codes = codes[shown if shown.any() else slice(None)].mean(dim=0, keepdim=True).expand_as(codes)
         parts = zip(unit.split(BATCH), codes.split(BATCH), strict=True)
-        if relative:
-            return torch.cat([transfer(self, part, code, backwards, relative=True) for part, code in parts])
-        return torch.cat([self._transfer(part, code, backwards) for part, code in parts])
-
-    def _transfer(self, unit: torch.Tensor, code: torch.Tensor, backwards: bool) -> torch.Tensor:
-        return transfer(self, unit, code, backwards)
+        return torch.cat([transfer(self, part, code, backwards, relative=relative) for part, code in parts])
 
     def reference_unit(self) -> torch.Tensor:
         """The reference at the networks' size: ``(1, C, S, S)`` in [-1, 1]."""

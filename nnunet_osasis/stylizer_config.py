@@ -18,12 +18,14 @@ class StylizerConfig:
 
     Attributes:
         readout: see ``nnunet_osasis.readout.READOUTS``. ``strength``: default of ``stylize``, in [0, 1].
+        detail: also carry over sharpness and noise, where the reference differs clearly from the sources.
         sampler: grids, SPN weight and mixing of the two networks (read-outs that run them).
         intensity: how native units map onto [-1, 1].
     """
 
-    readout: str = "pair"
+    readout: str = "combined"
     strength: float = 1.0
+    detail: bool = False
     sampler: SamplerConfig = field(default_factory=SamplerConfig)
     intensity: IntensityRange = field(default_factory=IntensityRange)
 

@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from nnunet_osasis.autoencoder import DiffusionAutoencoder
+from nnunet_osasis.calibrator import Calibrator
+from nnunet_osasis.detail import DetailChange
 from nnunet_osasis.errors import OsasisError
+from nnunet_osasis.estimates import map_from_json
 from nnunet_osasis.image_io import check_array
 from nnunet_osasis.intensity import IntensityRange
 from nnunet_osasis.presets import as_json
-from nnunet_osasis.readout import ColorMap
 from nnunet_osasis.sampler import SamplerConfig
 from nnunet_osasis.spn import StructurePreservingNetwork
 from nnunet_osasis.storage import (
@@ -33,9 +35,12 @@ if TYPE_CHECKING:
     from nnunet_osasis.stylizer import OSASISStylizer
     from nnunet_osasis.stylizer_config import StylizerConfig
 
-FORMAT = 1
+FORMAT = 2
+READABLE = (1, 2)
+"""Format 1 had colour maps of the decoder and the pair alone, and no calibrator."""
 INDEX = "stylizer.json"
-_FILES = (
+_CALIBRATOR = ("calibrator/config.json", "calibrator/diffusion_pytorch_model.safetensors")
+_FILES: tuple[str, ...] = (
     "autoencoder/config.json",
     "autoencoder/diffusion_pytorch_model.safetensors",
     "decoder/diffusion_pytorch_model.safetensors",
@@ -57,7 +62,8 @@ def stylizer_fingerprint(stylizer: OSASISStylizer) -> str:
         {
             "weights": [sha256_of_array(v.cpu().numpy()) for m in parts for _, v in sorted(m.state_dict().items())],
             "reference": sha256_of_array(stylizer.reference),
-            "maps": {name: [m.matrix, m.offset] for name, m in stylizer.maps.items()},
+            "maps": {name: one.to_json() for name, one in stylizer.maps.items()},
+            "detail": stylizer.detail.to_json(),
             "config": as_json(stylizer.config),
         }
     )
@@ -95,12 +101,18 @@ def save_stylizer(stylizer: OSASISStylizer, folder: Path) -> Path:
         save_tensors(temporary / "decoder/diffusion_pytorch_model.safetensors", stylizer.decoder.state_dict())
         save_tensors(temporary / "reference.safetensors", {"reference": torch.from_numpy(stylizer.reference)})
         (temporary / "README.md").write_text(_card(stylizer), encoding="utf-8")
+        files = _FILES
+        if stylizer.calibrator is not None:
+            stylizer.calibrator.save_pretrained(temporary / "calibrator")
+            files += _CALIBRATOR
         index: dict[str, Any] = {
             "format": FORMAT,
             "config": as_json(stylizer.config),
             "maps": {name: color_map.to_json() for name, color_map in stylizer.maps.items()},
             "card": stylizer.card,
-            "sha256": {name: sha256_of_file(temporary / name) for name in _FILES},
+            "findings": stylizer.findings,
+            "detail": stylizer.detail.to_json(),
+            "sha256": {name: sha256_of_file(temporary / name) for name in files},
         }
         atomic_write_json(temporary / INDEX, index)
         # files that are not the stylizer's own (logs, checkpoints, grids) live beside these and stay
@@ -141,13 +153,13 @@ def _require_index(folder: Path) -> None:
 def _read_index(folder: Path) -> dict[str, Any]:
     _require_index(folder)
     index = read_json(folder / INDEX, what="The stylizer's index")
-    if index.get("format") != FORMAT:
+    if index.get("format") not in READABLE:
         raise OsasisError(
-            f"The stylizer must be of format {FORMAT}",
+            f"The stylizer must be of format {' or '.join(map(str, READABLE))}",
             found=f"format {index.get('format')} in {folder}",
             remedy="Use the version of nnunet-osasis that made it, or make it anew.",
         )
-    for name in _FILES:
+    for name in _FILES + (_CALIBRATOR if _has_calibrator(index) else ()):
         path = folder / name
         if not path.is_file():
             raise OsasisError(
@@ -160,6 +172,10 @@ def _read_index(folder: Path) -> dict[str, Any]:
                 remedy="The file is truncated, damaged or foreign: copy the folder again or make it anew.",
             )
     return index
+
+
+def _has_calibrator(index: dict[str, Any]) -> bool:
+    return _CALIBRATOR[0] in index.get("sha256", {})
 
 
 def read_config(values: dict[str, Any]) -> StylizerConfig:
@@ -177,13 +193,19 @@ def load_stylizer(folder: Path, device: str = "cpu") -> OSASISStylizer:
     index = _read_index(folder)
     try:
         config = read_config(index["config"])
-        maps = {name: ColorMap.from_json(value) for name, value in index["maps"].items()}
+        maps = {name: map_from_json(value) for name, value in index["maps"].items()}
         autoencoder = DiffusionAutoencoder.from_pretrained(folder / "autoencoder", local_files_only=True)
         decoder = autoencoder.make_unet()
         decoder.load_state_dict(
             load_tensors(folder / "decoder/diffusion_pytorch_model.safetensors", what="The stylizer's decoder")
         )
         spn = StructurePreservingNetwork.from_pretrained(folder / "spn", local_files_only=True)
+        detail = DetailChange(**index.get("detail", {}))
+        calibrator = None
+        if _has_calibrator(index):
+            calibrator = Calibrator.from_pretrained(folder / "calibrator", local_files_only=True).eval()
+            for parameter in calibrator.parameters():  # a mapped file is aligned otherwise, and sums in another order
+                parameter.data = parameter.data.clone()
         reference = load_tensors(folder / "reference.safetensors", what="The stylizer's reference")["reference"].numpy()
     except OsasisError:
         raise
@@ -193,6 +215,7 @@ def load_stylizer(folder: Path, device: str = "cpu") -> OSASISStylizer:
         ) from error
     check_array(reference, name="the stylizer's reference", channels=autoencoder.config.in_channels)
     stylizer = OSASISStylizer(
-        autoencoder, decoder, spn, reference=reference, maps=maps, config=config, card=index["card"]
-    )
+        autoencoder, decoder, spn, reference=reference, maps=maps, config=config, card=index["card"],
+        findings=index.get("findings"), calibrator=calibrator, detail=detail,
+    )  # fmt: skip
     return stylizer.to(device)

@@ -14,8 +14,9 @@ import torch
 
 from nnunet_osasis.autoencoder import DiffusionAutoencoder
 from nnunet_osasis.cli import resolve_device
+from nnunet_osasis.detail import DetailChange
+from nnunet_osasis.estimates import map_from_json
 from nnunet_osasis.presets import as_json
-from nnunet_osasis.readout import ColorMap
 from nnunet_osasis.spn import StructurePreservingNetwork
 
 if TYPE_CHECKING:
@@ -23,14 +24,19 @@ if TYPE_CHECKING:
 
 
 def pack(stylizer: OSASISStylizer) -> tuple[str, bytes]:
-    """``(JSON, safetensors)`` of configuration, maps, card and device, and of weights and reference."""
+    """``(JSON, safetensors)`` of configuration, maps, card and device, and of weights and reference.
+
+    All that determines pixels; the calibrator, which only makes the maps of other references, stays behind.
+    """
     text = json.dumps(
         {
             "autoencoder": _plain(stylizer.autoencoder.config),
             "spn": _plain(stylizer.spn.config),
             "config": as_json(stylizer.config),
             "maps": {name: color_map.to_json() for name, color_map in stylizer.maps.items()},
+            "detail": stylizer.detail.to_json(),
             "card": stylizer.card,
+            "findings": stylizer.findings,
             "device": str(stylizer.device),
         },
         sort_keys=True,
@@ -56,10 +62,11 @@ def unpack(text: str, data: bytes) -> OSASISStylizer:
     decoder = autoencoder.make_unet()
     for part, module in (("autoencoder", autoencoder), ("decoder", decoder), ("spn", spn)):
         module.load_state_dict(weights(part))
-    maps = {name: ColorMap.from_json(value) for name, value in values["maps"].items()}
+    maps = {name: map_from_json(value) for name, value in values["maps"].items()}
     stylizer = OSASISStylizer(
         autoencoder, decoder, spn,
         reference=tensors["reference"].numpy(), maps=maps, config=read_config(values["config"]), card=values["card"],
+        detail=DetailChange(**values["detail"]), findings=values["findings"],
     )  # fmt: skip
     return stylizer.to(resolve_device(values["device"]))
 

@@ -49,6 +49,7 @@ def main(argv: list[str] | None = None) -> None:
             "size": stylizer.size,
             "config": as_json(stylizer.config),
             "card": stylizer.card,
+            "findings": stylizer.findings,
         }
     else:
         facts = {name: metadata.version(name) for name in PACKAGES}

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nnunet_osasis.cli import add_device, positive_int, resolve_device, run_command
+from nnunet_osasis.cli import add_device, positive_int, resolve_device, run_command, whole_number
 from nnunet_osasis.errors import OsasisError
 from nnunet_osasis.readout_names import READOUTS
 
@@ -40,7 +40,10 @@ def make_parser() -> argparse.ArgumentParser:
     )
     where = parser.add_argument_group("data")
     where.add_argument("--images", metavar="DIR", help="folder of source images: PNG, JPEG, TIFF, NIfTI, MHA")
-    where.add_argument("--style", metavar="IMAGE", required=True, help="the one reference image of the target domain")
+    where.add_argument(
+        "--style", metavar="IMAGE", required=True, nargs="+",
+        help="the one reference image of the target domain; of several, the first is adapted to and all are averaged",
+    )  # fmt: skip
     where.add_argument("--output", metavar="DIR", help="stylizer folder to write (nnU-Net: where its trainer looks)")
     where.add_argument("-d", metavar="DATASET", help="nnU-Net dataset id or name, instead of --images")
     where.add_argument("-c", metavar="CONFIGURATION", default="2d", help="nnU-Net configuration (default: 2d)")
@@ -61,13 +64,19 @@ def make_parser() -> argparse.ArgumentParser:
     how.add_argument("--learning-rate", type=float)
     how.add_argument("--adapt-iterations", type=positive_int)
     how.add_argument("--adapt-learning-rate", type=float)
-    how.add_argument("--pair", help="how the style pair is made: prealigned_sdedit, sdedit, nearest or file")
+    how.add_argument(
+        "--pair", help="how the style pair is made: prealigned_sdedit, calibrator, sdedit, nearest or file"
+    )
     how.add_argument(
         "--style-source-image", metavar="IMAGE", help="with --pair file: the reference as the source shows it"
     )
-    how.add_argument("--readout", default="pair", help=f"{', '.join(READOUTS)} (default: pair)")
+    how.add_argument("--readout", default="combined", help=f"{', '.join(READOUTS)} (default: combined)")
+    how.add_argument(
+        "--calibrator-iterations", type=whole_number, metavar="N",
+        help="training steps of the calibrator; 0 leaves it out",
+    )  # fmt: skip
     how.add_argument("--clip", metavar="DIR|MODEL:TAG", help="open_clip weights on this machine as the style embedder")
-    how.add_argument("--from-stylizer", metavar="DIR", help="take the pretrained autoencoder of another stylizer")
+    how.add_argument("--from-stylizer", metavar="DIR", help="take another stylizer's autoencoder and calibrator")
     how.add_argument("--precision", help="auto (bf16 where the hardware has it), fp32 or bf16")
     how.add_argument("--seed", type=int, default=0)
     add_device(how)
@@ -81,26 +90,27 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def _data(args: argparse.Namespace) -> tuple:
-    """``(arrays, reference array, normalization schemes, window, output)`` of folder or nnU-Net mode."""
+    """``(arrays, reference arrays, normalization schemes, window, output)`` of folder or nnU-Net mode."""
     from nnunet_osasis.sources import folder_arrays, read_in_slices
 
     if args.d is None:
         if args.images is None or args.output is None:
             raise OsasisError("Give --images and --output, or an nnU-Net dataset with -d", remedy="See --help.")
-        return folder_arrays(args.images), read_in_slices(args.style), (), (), Path(args.output)
+        styles = [read_in_slices(style) for style in args.style]
+        return folder_arrays(args.images), styles, (), (), Path(args.output)
     from nnunet_osasis.nnunet import cases
 
     hints = cases.intensity_hints(args.d, args.c, args.p)
     keys = cases.training_keys(args.d, args.f)
     window = (min(h.percentile_00_5 for h in hints), max(h.percentile_99_5 for h in hints))
-    reference = cases.read_reference(args.style, args.d, args.c, args.p)
+    styles = [cases.read_reference(style, args.d, args.c, args.p) for style in args.style]
     output = Path(args.output) if args.output else cases.default_stylizer_folder(args.d, args.c)
 
     def arrays():
         for key, array in cases.unnormalized_cases(args.d, args.c, args.p, keys):
             yield key, (array[:, 0] if array.shape[1] == 1 else array)
 
-    return arrays, reference, tuple(h.scheme for h in hints), window, output
+    return arrays, styles, tuple(h.scheme for h in hints), window, output
 
 
 def _preset(args: argparse.Namespace, output: Path, device: str, images: int, channels: int) -> Preset:
@@ -149,9 +159,11 @@ def main(argv: list[str] | None = None) -> None:
     if args.images is not None and args.d is not None:
         parser.error("give --images or -d, not both")
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    from nnunet_osasis.build import WORK, BuildConfig, StylizerBuild
+    from nnunet_osasis.build import WORK, StylizerBuild
+    from nnunet_osasis.build_config import BuildConfig, check_possible
+    from nnunet_osasis.calibrator import CalibratorConfig
     from nnunet_osasis.intensity import IntensityRange
-    from nnunet_osasis.presets import get_preset
+    from nnunet_osasis.presets import get_preset, override
     from nnunet_osasis.sources import load_reference, load_sources
     from nnunet_osasis.storage import ensure_writable
     from nnunet_osasis.stylizer import OSASISStylizer, StylizerConfig
@@ -159,9 +171,12 @@ def main(argv: list[str] | None = None) -> None:
 
     size = get_preset(args.preset).model["sample_size"]
     adaptation = _adaptation(args)  # unknown names are refused before any image is read
+    calibration = override(CalibratorConfig(seed=args.seed), iterations=args.calibrator_iterations)
+    wanted_settings = BuildConfig(args.preset, get_preset(args.preset), adaptation, calibration, args.readout)
+    check_possible(wanted_settings, references=len(args.style))
     StylizerConfig(readout=args.readout)
     device = resolve_device(args.device)
-    arrays, style, schemes, window, output = _data(args)
+    arrays, styles, schemes, window, output = _data(args)
     wanted = IntensityRange("fixed", *args.intensity_range) if args.intensity_range else None
     given = OSASISStylizer.from_pretrained(args.from_stylizer) if args.from_stylizer else None
     if given is not None:
@@ -172,13 +187,17 @@ def main(argv: list[str] | None = None) -> None:
             found=f"{given.size} px for --preset {args.preset}",
             remedy="Give the --preset it was made with.",
         )
+    details: list = []
     sources, intensity = load_sources(
-        arrays, size, intensity=wanted, schemes=schemes, window=window, max_images=args.max_images
+        arrays, size, intensity=wanted, schemes=schemes, window=window, max_images=args.max_images, details=details
     )
     channels = sources.shape[1]
     if given is not None and given.in_channels != channels:
         raise OsasisError("--from-stylizer must have the images' channels", found=f"{given.in_channels} for {channels}")
-    reference = load_reference(style, channels, intensity, name=f"the reference {args.style}")
+    references = [
+        load_reference(array, channels, intensity, name=f"the reference {name}")
+        for array, name in zip(styles, args.style, strict=True)
+    ]
     counterpart = _counterpart(args, channels, intensity, size)
     if args.overwrite:
         if (output / WORK).is_dir():
@@ -192,10 +211,13 @@ def main(argv: list[str] | None = None) -> None:
         )
     ensure_writable(output)
     preset = _preset(args, output, device, len(sources), channels)
-    config = BuildConfig(args.preset, preset, adaptation, args.readout, args.clip, device)
+    config = BuildConfig(args.preset, preset, adaptation, calibration, args.readout, args.clip, device)
     build = StylizerBuild(
-        config, sources, reference, intensity, output,
+        config, sources, references[0], intensity, output,
+        more_references=references[1:],
+        details=details,
         autoencoder=given.autoencoder if given else None,
+        calibrator=given.calibrator if given else None,
         counterpart=counterpart,
         tensorboard=output / WORK / "tensorboard" if args.tensorboard else None,
     )  # fmt: skip

@@ -30,6 +30,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--masks", metavar="DIR", type=Path, help="copied unchanged to the output's masks/")
     parser.add_argument("--strength", type=unit_interval, help="0 keeps the image, 1 is full style (default)")
     parser.add_argument("--readout", help=f"{', '.join(READOUTS)}; default: the stylizer's")
+    parser.add_argument("--detail", action="store_true", help="also carry over sharpness and noise")
     parser.add_argument(
         "--direction", choices=("source_to_target", "target_to_source"), default="source_to_target",
         help="target_to_source harmonises new images for a model that is already trained",
@@ -47,6 +48,8 @@ def main(argv: list[str] | None = None) -> None:
     stylizer = OSASISStylizer.from_pretrained(args.stylizer, device=resolve_device(args.device))
     if args.readout is not None:
         stylizer = stylizer.configured(readout=args.readout)
+    if args.detail:
+        stylizer = stylizer.configured(detail=True)
     made = stylize_folder(stylizer, args.i, args.o, strength=args.strength, direction=args.direction, masks=args.masks)
     print(f"{made} image(s) stylized into {args.o}")
 

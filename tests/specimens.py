@@ -12,6 +12,7 @@ import torch
 
 from nnunet_osasis.adapt import AdaptConfig
 from nnunet_osasis.build import BuildConfig, StylizerBuild
+from nnunet_osasis.calibrator import CalibratorConfig
 from nnunet_osasis.intensity import IntensityRange
 from nnunet_osasis.presets import PRESETS, Preset, override
 from nnunet_osasis.stylizer import OSASISStylizer
@@ -57,6 +58,12 @@ def tiny_adaptation(**changes: object) -> AdaptConfig:
     return override(replace(config, sampler=sampler, pair=replace(config.pair, samples=2, steps=4)), **changes)
 
 
+def tiny_calibration(**changes: object) -> CalibratorConfig:
+    """A calibrator of a few steps."""
+    config = CalibratorConfig(iterations=4, batch_size=4, pixels=40, simulations=3, checkpoint_every=2)
+    return override(config, **changes)
+
+
 def unit_images(count: int, *, channels: int = 3, first: int = 0) -> torch.Tensor:
     """``(count, channels, 32, 32)`` in [-1, 1]."""
     arrays = np.stack([draw(first + i, channels=channels) for i in range(count)])
@@ -72,7 +79,7 @@ def second_camera(image: np.ndarray) -> np.ndarray:
 def build_tiny(output: Path, *, channels: int = 3, resume: bool = False, **changes: object) -> OSASISStylizer:
     """Build the tiny stylizer into ``output``."""
     torch.manual_seed(0)
-    config = BuildConfig("tiny", tiny_preset(), tiny_adaptation(**changes))
+    config = BuildConfig("tiny", tiny_preset(), tiny_adaptation(**changes), tiny_calibration())
     reference = second_camera(draw(99, channels=channels))
     build = StylizerBuild(config, unit_images(8, channels=channels), reference, IntensityRange(), output)
     return build.run(resume=resume)

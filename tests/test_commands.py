@@ -20,7 +20,20 @@ from nnunet_osasis import presets as preset_module
 from nnunet_osasis.scripts import info, pretrain_stylizer, stylize
 from nnunet_osasis.stylize_folder import MANIFEST
 
-SHORT = ["--iterations", "2", "--batch-size", "2", "--adapt-iterations", "1", "--precision", "fp32", "-device", "cpu"]
+SHORT = [
+    "--iterations",
+    "2",
+    "--batch-size",
+    "2",
+    "--adapt-iterations",
+    "1",
+    "--calibrator-iterations",
+    "2",
+    "--precision",
+    "fp32",
+    "-device",
+    "cpu",
+]
 
 
 @pytest.fixture(autouse=True)

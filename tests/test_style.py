@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-from specimens import unit_images
+from specimens import randomise, unit_images
 
 from nnunet_osasis import OsasisError, OSASISStylizer
+from nnunet_osasis.calibrator import Calibrator
 from nnunet_osasis.style.embedders import SemanticEmbedder, load_clip, make_embedder
 from nnunet_osasis.style.losses import (
     LOSSES,
@@ -25,6 +27,13 @@ from nnunet_osasis.style_pair import PAIR_MAKERS, StylePairConfig, make_style_pa
 IMAGES = unit_images(4)
 
 
+def drawn_calibrator() -> Calibrator:
+    """A calibrator with something to say, the same every time."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return randomise(Calibrator(3, sample_size=32)).eval()
+
+
 @pytest.fixture
 def embed(stylizer: OSASISStylizer) -> SemanticEmbedder:
     return SemanticEmbedder(stylizer.autoencoder.semantic_encoder, unit_images(8))
@@ -33,18 +42,48 @@ def embed(stylizer: OSASISStylizer) -> SemanticEmbedder:
 @pytest.mark.parametrize("maker", PAIR_MAKERS)
 def test_every_pair_maker_gives_images_in_range_and_repeats(stylizer: OSASISStylizer, maker: str) -> None:
     config = StylePairConfig(maker=maker, samples=3, steps=4)
-    options = {"seed": 1, "counterpart": IMAGES[1:2]}
+    options = {"seed": 1, "counterpart": IMAGES[1:2], "calibrator": drawn_calibrator()}
     first, again = (make_style_pair(stylizer.autoencoder, IMAGES[:1], IMAGES, config, **options) for _ in range(2))
     assert torch.equal(first, again)
-    assert first.shape == ((3 if "sdedit" in maker else 1), 3, 32, 32)
+    assert first.shape == ((1 if maker == "file" else 3), 3, 32, 32)
     assert first.abs().max() <= 1
     if maker == "nearest":
-        assert torch.equal(first, IMAGES[:1])  # the reference is among the sources here
+        assert torch.equal(first[:1], IMAGES[:1])  # the reference is among the sources here
+        assert all(any(torch.equal(one, source) for source in IMAGES) for one in first)  # real images, untouched
+        assert len(first.flatten(1).unique(dim=0)) == 3
     if maker == "file":
         assert torch.equal(first, IMAGES[1:2])
-    if "sdedit" in maker:
-        other = make_style_pair(stylizer.autoencoder, IMAGES[:1], IMAGES, config, seed=2)
+    if maker in ("prealigned_sdedit", "sdedit", "calibrator"):
+        other = make_style_pair(stylizer.autoencoder, IMAGES[:1], IMAGES, config, **options | {"seed": 2})
         assert not torch.equal(first, other)
+
+
+def test_the_nearest_images_are_at_most_all_there_are(stylizer: OSASISStylizer) -> None:
+    config = StylePairConfig(maker="nearest", samples=9)
+    assert len(make_style_pair(stylizer.autoencoder, IMAGES[:1], IMAGES, config)) == len(IMAGES)
+
+
+def test_a_pair_from_the_calibrator_depends_on_its_way_back_alone(stylizer: OSASISStylizer) -> None:
+    config = StylePairConfig(maker="calibrator", samples=2, steps=4)
+    untrained = make_style_pair(stylizer.autoencoder, IMAGES[:1], IMAGES, config, calibrator=Calibrator(3))
+    plain = make_style_pair(stylizer.autoencoder, IMAGES[:1], IMAGES, replace(config, maker="sdedit"))
+    torch.testing.assert_close(untrained, plain, atol=1e-5, rtol=0)  # the identity: SDEdit from y itself
+    forth_only = Calibrator(3)
+    with torch.no_grad():
+        bias = forth_only.head[-1].bias.view(2, -1)
+        bias[0] = 0.5
+    found = make_style_pair(stylizer.autoencoder, IMAGES[:1], IMAGES, config, calibrator=forth_only)
+    assert torch.equal(found, untrained)
+    with torch.no_grad():
+        bias[1] = 0.5
+    assert not torch.equal(
+        make_style_pair(stylizer.autoencoder, IMAGES[:1], IMAGES, config, calibrator=forth_only), found
+    )
+
+
+def test_a_pair_from_the_calibrator_needs_one(stylizer: OSASISStylizer) -> None:
+    with pytest.raises(OsasisError, match="--calibrator-iterations"):
+        make_style_pair(stylizer.autoencoder, IMAGES[:1], IMAGES, StylePairConfig(maker="calibrator"))
 
 
 def test_a_pair_from_file_needs_the_file(stylizer: OSASISStylizer) -> None:

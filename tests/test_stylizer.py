@@ -13,6 +13,7 @@ from specimens import build_tiny, draw, unit_images
 from nnunet_osasis import OsasisError, OSASISStylizer
 from nnunet_osasis.intensity import IntensityRange
 from nnunet_osasis.readout import READOUTS
+from nnunet_osasis.readout_names import DECODED
 from nnunet_osasis.transfer import StyleTransfer
 
 DIRECTIONS = ("source_to_target", "target_to_source")
@@ -66,13 +67,35 @@ def test_the_way_back_undoes_a_colour_map(stylizer: OSASISStylizer) -> None:
     assert (back - images).abs().mean() < (there - images).abs().mean()
 
 
-def test_parametric_readouts_move_no_edge(stylizer: OSASISStylizer) -> None:
-    image = unit_images(1)
-    found = stylizer.stylize(image, readout="combined")
-    matrix = torch.tensor(stylizer.color_map("combined").matrix)
-    flat = (image[..., 1:] == image[..., :-1]).all(dim=1)
-    assert torch.equal((found[..., 1:] == found[..., :-1]).all(dim=1) | ~flat, torch.ones_like(flat))
-    assert torch.linalg.matrix_rank(matrix) == 3
+PARAMETRIC = [readout for readout in READOUTS if readout not in DECODED]
+
+
+@pytest.mark.parametrize("readout", PARAMETRIC)
+@pytest.mark.parametrize("direction", DIRECTIONS)
+def test_parametric_readouts_see_one_pixel_and_its_place(
+    stylizer: OSASISStylizer, readout: str, direction: str
+) -> None:
+    """So they can move no edge: whatever all other pixels become, a pixel's result stays the same, bit for bit."""
+    image = unit_images(1).clamp(-0.7, 0.9)  # all in view
+    kept = torch.rand(32, 32, generator=torch.Generator().manual_seed(0)) < 0.1
+    found = stylizer.stylize(image, readout=readout, direction=direction)
+    assert not torch.equal(found, image)
+    shuffled = image.flatten(2)[..., torch.randperm(32 * 32, generator=torch.Generator().manual_seed(1))]
+    for others in (shuffled.view_as(image), image.flip(-1), -0.5 * image, torch.full_like(image, 0.3)):
+        altered = torch.where(kept, image, others)
+        result = stylizer.stylize(altered, readout=readout, direction=direction)
+        assert torch.equal(result[..., kept], found[..., kept])
+        assert not torch.equal(result, found)
+
+
+@pytest.mark.parametrize("readout", DECODED)
+def test_decoded_readouts_see_the_whole_picture(stylizer: OSASISStylizer, readout: str) -> None:
+    """The property above is one that a read-out can lack."""
+    image = unit_images(1).clamp(-0.7, 0.9)
+    altered = image.clone()
+    altered[..., :16] = 0.5 * image[..., :16].flip(-1)
+    found = [stylizer.stylize(one, readout=readout)[..., 24:] for one in (image, altered)]
+    assert not torch.equal(*found)
 
 
 def test_the_frame_stays_black(stylizer: OSASISStylizer) -> None:

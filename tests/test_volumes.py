@@ -114,9 +114,12 @@ def test_equal_slices_stay_equal(stylizer: OSASISStylizer, readout: str) -> None
 
 def test_slices_share_one_code(stylizer: OSASISStylizer, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
-    monkeypatch.setattr(
-        OSASISStylizer, "_transfer", lambda self, unit, code, backwards: seen.append(code) or torch.zeros_like(unit)
-    )
+
+    def remember(_: OSASISStylizer, unit: torch.Tensor, code: torch.Tensor, *__: bool, **___: bool) -> torch.Tensor:
+        seen.append(code)
+        return torch.zeros_like(unit)
+
+    monkeypatch.setattr("nnunet_osasis.stylizer.transfer", remember)
     images = unit_images(10)
     images[0] = -1  # air says nothing about the volume
     stylizer.decode_style(images, joint=True)

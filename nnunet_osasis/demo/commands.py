@@ -26,6 +26,8 @@ def stylizer_command(settings: DemoSettings, workspace: Workspace) -> Command:
         arguments += ["--from-stylizer", str(settings.from_stylizer.resolve())]
     if settings.adapt_iterations is not None:
         arguments += ["--adapt-iterations", str(settings.adapt_iterations)]
+    if settings.calibrator_iterations is not None:
+        arguments += ["--calibrator-iterations", str(settings.calibrator_iterations)]
     return Command("osasis-pretrain-stylizer", (*arguments, "--overwrite", "-device", settings.device))
 
 

@@ -33,6 +33,7 @@ class DemoSettings:
         trainer_length: suffix of the trainers of every method alike, such as ``5epochs``.
         minutes_pretrain: time for pretraining the stylizer.
         adapt_iterations: of the one-shot adaptation (the default read-out does not use it, so the demo keeps it short).
+        calibrator_iterations: of the calibrator; None takes its own default.
         fidelity_cases: training images on which styles are compared.
     """
 
@@ -55,6 +56,7 @@ class DemoSettings:
     trainer_length: str = "5epochs"
     minutes_pretrain: float = 2.0
     adapt_iterations: int | None = 10
+    calibrator_iterations: int | None = None
     fidelity_cases: int = 24
 
     def __post_init__(self) -> None:
@@ -91,6 +93,7 @@ def quick(settings: dict[str, Any]) -> dict[str, Any]:
         "features": (4, 8, 8),
         "minutes_pretrain": 0.05,
         "adapt_iterations": 1,
+        "calibrator_iterations": 2,
         "fidelity_cases": 4,
     }
     return {**settings, **small}

@@ -136,6 +136,7 @@ class StylizerSpec:
     preset: str = "tiny"
     iterations: int | None = None
     adapt_iterations: int | None = None
+    calibrator_iterations: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

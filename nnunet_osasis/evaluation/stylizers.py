@@ -55,9 +55,12 @@ def make_stylizer(
         arguments += ["--iterations", str(spec.iterations)]
     if spec.adapt_iterations is not None:
         arguments += ["--adapt-iterations", str(spec.adapt_iterations)]
+    if spec.calibrator_iterations is not None:
+        arguments += ["--calibrator-iterations", str(spec.calibrator_iterations)]
     arguments += ["--losses", losses]
     digest = None if pretrained is None else stylizer_digest(pretrained)
-    options = {"preset": spec.preset, "losses": losses, "adapt_iterations": spec.adapt_iterations}
+    options = {"preset": spec.preset, "losses": losses, "adapt_iterations": spec.adapt_iterations,
+               "calibrator_iterations": spec.calibrator_iterations}  # fmt: skip
     pretraining = spec.iterations if digest is None else digest
     reference_hash = prepared.report["references"][target]["sha256"]
     key = sha256_of_json([prepared.sha256(), reference_hash, options, pretraining])

@@ -157,7 +157,11 @@ def test_a_stylizer_is_adapted_compared_and_kept(
     monkeypatch.setattr(stylizers, "subprocess", SimpleNamespace(run=here))
     target = [{"name": "b", "set": values()["targets"][1]["set"]}]
     methods = ["none", "reinhard", "osasis"]
-    file.write_text(json.dumps(values(targets=target, methods=methods, stylizer={"adapt_iterations": 1})))
+    file.write_text(
+        json.dumps(
+            values(targets=target, methods=methods, stylizer={"adapt_iterations": 1, "calibrator_iterations": 2})
+        )
+    )
     command = [str(file), "-o", str(file.parent / "o"), "-device", "cpu", "--from-stylizer", str(stylizer_folder)]
     report.main(command)
     results = json.loads((file.parent / "o" / "results.json").read_text())

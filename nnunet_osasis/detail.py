@@ -1,0 +1,99 @@
+"""Sharpness and noise: what a map of values cannot carry over, measured at the images' own size."""
+
+from __future__ import annotations
+
+import math
+import zlib
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch.nn import functional as F
+
+from nnunet_osasis.acquisition.base import sharpen
+from nnunet_osasis.border import field_of_view
+from nnunet_osasis.errors import OsasisError
+
+SHARPEST, SOFTEST = 1.5, -1.0
+"""Limits of the unsharp mask; -1 is the plain 3 x 3 binomial blur."""
+RESPONSE = 0.7
+"""Share of the finest band that the mask acts on (measured on natural images: 0.6 to 0.8)."""
+_NOISE_KERNEL = ((1.0, -2.0, 1.0), (-2.0, 4.0, -2.0), (1.0, -2.0, 1.0))
+_NOISE_IN_BAND = 0.640625
+"""Variance that white noise of variance 1 leaves in ``x - G x``."""
+
+
+@dataclass(frozen=True)
+class DetailStatistics:
+    """``sharpness``: log ratio of the two finest bands' amplitudes, noise taken out; contrast does not change it.
+    ``noise``: standard deviation in [-1, 1] units (Immerkaer's estimate)."""
+
+    sharpness: float
+    noise: float
+
+    @classmethod
+    def of(cls, image: torch.Tensor) -> DetailStatistics | None:
+        """Of one image ``(1, C, H, W)`` in [-1, 1] at its own size; None where too little is in view."""
+        view = field_of_view(image).float()
+        inside = F.max_pool2d(1 - view, 9, stride=1, padding=4)[:, 0] == 0  # away from the frame's edge
+        if int(inside.sum()) < 64:
+            return None
+        grey = image.mean(dim=1, keepdim=True)
+        once = torch.tensor([-1.0])
+        smooth = sharpen(grey, once)
+        smoother = sharpen(sharpen(smooth, once), once)
+        laplacian = F.conv2d(F.pad(grey, (1, 1, 1, 1), mode="reflect"), torch.tensor(_NOISE_KERNEL)[None, None])
+        noise = float(laplacian[:, 0][inside].abs().mean()) * math.sqrt(math.pi / 2) / 6
+        fine, coarse = ((a - b)[:, 0][inside].square().mean() for a, b in ((grey, smooth), (smooth, smoother)))
+        signal = max(float(fine) - _NOISE_IN_BAND * noise**2, 0.05 * float(fine))
+        return cls(0.5 * math.log((signal + 1e-10) / (float(coarse) + 1e-10)), noise)
+
+
+@dataclass(frozen=True)
+class DetailChange:
+    """``sharpness``: amount of unsharp masking (negative blurs). ``noise``: deviation of what is added."""
+
+    sharpness: float = 0.0
+    noise: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not (SOFTEST <= self.sharpness <= SHARPEST and 0 <= self.noise <= 1):
+            raise OsasisError("A change of detail must lie in its limits", found=self)
+
+    @classmethod
+    def between(cls, sources: Sequence[DetailStatistics], references: Sequence[DetailStatistics]) -> DetailChange:
+        """What turns the sources' detail into the references', as far as it exceeds the sources' own spread.
+
+        Scenes differ in detail too: only a difference beyond one standard deviation of the source images counts, and
+        only noise beyond what 95 % of them have. No change when either list is empty.
+        """
+        if not sources or not references:
+            return cls()
+        own = torch.tensor([one.sharpness for one in sources])
+        spread = float(own.std()) if len(own) > 1 else 0.0
+        apart = sum(one.sharpness for one in references) / len(references) - float(own.mean())
+        beyond = math.copysign(max(0.0, abs(apart) - spread), apart)
+        amount = min(SHARPEST, max(SOFTEST, (math.exp(beyond) - 1) / RESPONSE))
+        usual = float(torch.quantile(torch.tensor([one.noise for one in sources]), 0.95))
+        seen = sum(one.noise for one in references) / len(references)
+        return cls(round(amount, 6), round(math.sqrt(max(0.0, seen**2 - usual**2)), 6))
+
+    def __call__(self, images: torch.Tensor) -> torch.Tensor:
+        """Apply to ``(B, C, H, W)`` in [-1, 1]; clipped. The noise is drawn from the image's own content: equal images
+        get equal noise, alone or in a batch."""
+        if self.sharpness:
+            images = sharpen(images, torch.full((len(images),), self.sharpness).to(images))
+        if self.noise:
+            images = images + self.noise * torch.cat([_noise_of(image) for image in images.split(1)])
+        return images.clamp(-1, 1)
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON form; ``DetailChange(**values)`` reads it."""
+        return asdict(self)
+
+
+def _noise_of(image: torch.Tensor) -> torch.Tensor:
+    levels = ((image.detach().cpu() + 1) * 127.5).round().to(torch.uint8)  # last bits differ between devices
+    generator = torch.Generator().manual_seed(zlib.crc32(levels.contiguous().numpy().tobytes()))
+    return torch.randn(image.shape, generator=generator).to(image)

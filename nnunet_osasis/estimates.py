@@ -1,0 +1,118 @@
+"""Several independent estimates of one transfer become one map, and their disagreement says how far to trust it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+
+from nnunet_osasis.color_space import difference
+from nnunet_osasis.errors import OsasisError
+from nnunet_osasis.moment_map import MomentMap
+from nnunet_osasis.parametric_map import ParametricMap
+from nnunet_osasis.readout import ColorMap
+
+
+class PixelMap(Protocol):
+    """A map of channel values: no pixel moves, no neighbour matters."""
+
+    def __call__(self, images: torch.Tensor) -> torch.Tensor:
+        """``(B, C, H, W)`` in [-1, 1] to the same shape, not clipped."""
+        ...
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON form; ``map_from_json`` reads it."""
+        ...
+
+
+@dataclass(frozen=True)
+class MeanMap:
+    """``x + confidence * mean_k(f_k(x) - x)``: the average change, held back as far as the estimates disagree."""
+
+    maps: tuple[PixelMap, ...]
+    confidence: float = 1.0
+
+    def __call__(self, images: torch.Tensor) -> torch.Tensor:
+        change = torch.stack([one(images).clamp(-1, 1) - images for one in self.maps]).mean(dim=0)
+        return images + self.confidence * change
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON form; ``map_from_json`` reads it."""
+        return {"mean_of": [one.to_json() for one in self.maps], "confidence": self.confidence}
+
+
+def map_from_json(values: dict[str, Any]) -> PixelMap:
+    """Any of the maps from its JSON form. Raises ``KeyError``, ``TypeError`` or ``OsasisError`` for anything else."""
+    if "mean_of" in values:
+        confidence = float(values["confidence"])
+        if not 0 <= confidence <= 1 or not values["mean_of"]:
+            raise OsasisError("A mean of maps needs maps and a confidence in [0, 1]", found=confidence)
+        return MeanMap(tuple(map_from_json(one) for one in values["mean_of"]), confidence)
+    if "coefficients" in values:
+        return ParametricMap.from_json(values)
+    return MomentMap.from_json(values) if "source_mean" in values else ColorMap.from_json(values)
+
+
+UNSEEN = 1e-3
+"""A change below this is none (``difference`` never is exactly 0)."""
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How far independent estimates of a transfer agree, over source images (``color_space.difference`` units).
+
+    Attributes:
+        change: root mean square of the mean estimate's change.
+        disagreement: root mean square distance between an estimate and their mean, as a sample deviation.
+        estimates: how many there were.
+    """
+
+    change: float
+    disagreement: float
+    estimates: int
+
+    @property
+    def error(self) -> float:
+        """Standard error of the mean estimate, if the estimates err independently."""
+        return self.disagreement / self.estimates**0.5
+
+    @property
+    def confidence(self) -> float:
+        """``1 - error^2 / change^2``, at least 0: the factor that minimises the expected squared error of a mean with
+        that standard error (James and Stein's shrinkage towards no change). 1 for a single estimate."""
+        if self.estimates < 2 or self.change < UNSEEN:
+            return 1.0
+        return max(0.0, 1.0 - (self.error / self.change) ** 2)
+
+    def to_json(self) -> dict[str, float]:
+        """For the stylizer's card."""
+        names = ("change", "disagreement", "estimates", "error", "confidence")
+        return {name: round(float(getattr(self, name)), 4) for name in names}
+
+
+def agreement(maps: Sequence[PixelMap], values: torch.Tensor, view: torch.Tensor) -> Agreement:
+    """Compare estimates on source images ``(B, C, S, S)`` where ``view`` ``(B, 1, S, S)`` holds."""
+    keep = view[:, 0].flatten(1)
+    results = torch.stack([one(values).clamp(-1, 1).flatten(2) for one in maps])
+    mean = results.mean(dim=0)
+
+    def rms(a: torch.Tensor, b: torch.Tensor) -> float:
+        return float(difference(a, b)[keep].square().mean().sqrt())
+
+    spread = sum(rms(one, mean) ** 2 for one in results) / max(1, len(maps) - 1)
+    return Agreement(rms(mean, values.flatten(2)), spread**0.5, len(maps))
+
+
+def combine(maps: Sequence[PixelMap], sources: torch.Tensor, view: torch.Tensor) -> tuple[MeanMap, Agreement]:
+    """The plain mean of independent estimates (each counts alike), held back by their disagreement.
+
+    Args:
+        maps: estimates of one reference, or of several.
+        sources: source images ``(B, C, S, S)``, the images the map is for. view: their field of view.
+    """
+    if not maps:
+        raise OsasisError("Nothing can be combined from no estimate")
+    found = agreement(maps, sources, view)
+    return MeanMap(tuple(maps), found.confidence), found

@@ -1,0 +1,129 @@
+"""The parametric read-outs of a stylizer: fitted to what the networks say, and combined."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from nnunet_osasis.acquisition import family_for
+from nnunet_osasis.border import field_of_view
+from nnunet_osasis.calibrator import Calibrator
+from nnunet_osasis.estimates import Agreement, MeanMap, PixelMap, combine
+from nnunet_osasis.local_affine import resize
+from nnunet_osasis.moment_map import ANCHOR, MomentMap
+from nnunet_osasis.parametric_map import fit_images
+
+if TYPE_CHECKING:
+    from nnunet_osasis.stylizer import OSASISStylizer
+
+FIT_IMAGES = 24
+"""Source images that decoded pictures are compared on, and that estimates are compared over."""
+INVERSE = "_inverse"
+RIDGE = 1e-2
+"""Of the pair's map: one reference shows little variation in some directions of colour."""
+
+
+@dataclass(frozen=True)
+class StylePair:
+    """One reference ``y`` ``(1, C, S, S)`` and its versions ``y_A`` ``(K, C, S, S)`` in the source's style.
+
+    ``aligned``: ``y_A`` shows the scene of ``y``, pixel by pixel (not so for real source images). ``given``: ``y_A`` is
+    no estimate but a picture of that scene by the source's camera.
+    """
+
+    reference: torch.Tensor
+    counterparts: torch.Tensor
+    aligned: bool = True
+    given: bool = False
+
+    def images(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """``y_A`` (mean of the samples), ``y`` and the field of view, on the CPU.
+
+        The samples are averaged first: a map regressed on single, noisy samples has its contrast attenuated (errors in
+        the regressor).
+        """
+        y = self.reference.cpu()
+        return self.counterparts.cpu().mean(dim=0, keepdim=True), y, field_of_view(y)
+
+    def maps(self) -> tuple[PixelMap, PixelMap]:
+        """The affine maps ``y_A`` to ``y`` and back (moment matching where the scenes differ).
+
+        Raises ``OsasisError`` when almost nothing is in view.
+        """
+        if not self.aligned:
+            moved = MomentMap.between(self.counterparts.cpu(), self.reference.cpu())
+            return moved, moved.inverse()
+        before, after, view = self.images()
+        forth, back = (fit_images(*two, view, ridge=RIDGE, anchor=ANCHOR) for two in ((before, after), (after, before)))
+        return forth, back
+
+
+def evenly(sources: torch.Tensor, count: int) -> torch.Tensor:
+    """``count`` images spread evenly over a set."""
+    return sources[np.unique(np.linspace(0, len(sources) - 1, count).round().astype(int))]
+
+
+def decoder_maps(stylizer: OSASISStylizer, sources: torch.Tensor) -> dict[str, PixelMap]:
+    """Maps pooled over decoded source images: affine, and with the bends of the channel count's family."""
+    chosen = evenly(sources, FIT_IMAGES)
+    decoded = torch.cat([stylizer.decode_style(part).cpu() for part in chosen.split(8)])
+    view, terms = field_of_view(chosen), family_for("auto", chosen.shape[1]).terms
+    found: dict[str, PixelMap] = {}
+    for name, kinds in (("decoder", ()), ("decoder_bent", terms)):
+        found[name] = fit_images(chosen, decoded, view, terms=kinds)
+        found[name + INVERSE] = fit_images(decoded, chosen, view, terms=kinds)
+    return found
+
+
+def estimate_maps(
+    pairs: Sequence[StylePair], sources: torch.Tensor, calibrator: Calibrator | None
+) -> tuple[dict[str, PixelMap], Agreement]:
+    """The maps of the references themselves: ``moments``, ``pair``, ``calibrator`` and ``combined``, each with its way
+    back.
+
+    ``combined`` is the mean of the independent estimates of all references: of moments and calibrator. The pair is made
+    from a reference that was moved by its moments first, so it shares their errors; on known truth it added nothing to
+    them (``benchmarks/transfer``).
+
+    Args:
+        pairs: one for each reference; their estimates count alike.
+        sources: ``(N, C, S, S)``, over which the estimates are compared.
+        calibrator: None leaves its estimates out.
+    """
+    found: dict[str, PixelMap] = {}
+    forth, back = zip(*(_of_reference(pair, sources, calibrator) for pair in pairs), strict=True)
+    for ending, estimates in (("", forth), (INVERSE, back)):
+        for name in estimates[0]:
+            found[name + ending] = _mean([estimate[name] for estimate in estimates])
+    chosen = evenly(sources, FIT_IMAGES)
+    view = field_of_view(chosen)
+    given = any(pair.given for pair in pairs)
+    found["combined"], agreed = combine(_independent(forth, given), chosen, view)
+    styled = found["combined"](chosen).clamp(-1, 1)
+    found["combined" + INVERSE], _ = combine(_independent(back, given), styled, view)
+    return found, agreed
+
+
+def _of_reference(
+    pair: StylePair, sources: torch.Tensor, calibrator: Calibrator | None
+) -> tuple[dict[str, PixelMap], dict[str, PixelMap]]:
+    """All estimates of one reference, there and back."""
+    moved = MomentMap.between(sources, pair.reference)
+    answers: dict[str, tuple[PixelMap, PixelMap]] = {"moments": (moved, moved.inverse()), "pair": pair.maps()}
+    if calibrator is not None:
+        side = calibrator.config.sample_size
+        answers["calibrator"] = calibrator.maps(resize(pair.reference.cpu(), (side, side)).clamp(-1, 1))
+    return {name: both[0] for name, both in answers.items()}, {name: both[1] for name, both in answers.items()}
+
+
+def _mean(maps: Sequence[PixelMap]) -> PixelMap:
+    return maps[0] if len(maps) == 1 else MeanMap(tuple(maps))
+
+
+def _independent(estimates: Sequence[dict[str, PixelMap]], given: bool) -> list[PixelMap]:
+    names = ("pair",) if given else ("moments", "calibrator")
+    return [one[name] for name in names for one in estimates if name in one]

@@ -1,0 +1,312 @@
+"""Stylizers of one reference and of several, with a calibrator and without, of this format and of the first."""
+
+from __future__ import annotations
+
+import json
+import math
+import pickle
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from specimens import draw, second_camera, tiny_adaptation, tiny_calibration, tiny_preset, unit_images
+
+from nnunet_osasis import OsasisError, OSASISStylizer
+from nnunet_osasis import presets as preset_module
+from nnunet_osasis.build import BuildConfig, StylizerBuild
+from nnunet_osasis.estimates import MeanMap
+from nnunet_osasis.fitted_maps import StylePair, estimate_maps
+from nnunet_osasis.intensity import IntensityRange
+from nnunet_osasis.moment_map import MomentMap
+from nnunet_osasis.readout import READOUTS, ColorMap
+from nnunet_osasis.scripts import pretrain_stylizer
+from nnunet_osasis.stylizer_folder import FORMAT, save_stylizer
+
+DIRECTIONS = ("source_to_target", "target_to_source")
+WEIGHTS = "calibrator/diffusion_pytorch_model.safetensors"
+ONE, OTHER = second_camera(draw(99)), 255 - second_camera(draw(98)) // 2
+MILD = {
+    "decoder": ColorMap(((0.9, 0.05, 0.0), (0.0, 0.8, 0.0), (0.0, 0.1, 0.9)), (0.1, 0.0, -0.1)),
+    "pair": ColorMap(((0.7, 0.0, 0.1), (0.1, 0.9, 0.0), (0.0, 0.0, 0.6)), (-0.1, 0.1, 0.1)),
+}
+MILD |= {
+    f"{name}_inverse": ColorMap(tuple(zip(*one.matrix, strict=True)), tuple(-v for v in one.offset))
+    for name, one in MILD.items()
+}
+
+
+def build(output: Path, given: OSASISStylizer, *references: np.ndarray, calibrated: bool = True) -> OSASISStylizer:
+    """A stylizer of some references on another's networks: a moment's work."""
+    calibration = tiny_calibration() if calibrated else tiny_calibration(iterations=0)
+    config = BuildConfig("tiny", tiny_preset(), tiny_adaptation(iterations=1), calibration)
+    return StylizerBuild(
+        config, unit_images(8), references[0], IntensityRange(), output, more_references=references[1:],
+        autoencoder=given.autoencoder, calibrator=given.calibrator if calibrated else None,
+    ).run()  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def builds(stylizer_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, OSASISStylizer]:
+    """Stylizers of one reference, of the other, of both, and of the one without a calibrator."""
+    given, root = OSASISStylizer.from_pretrained(stylizer_folder), tmp_path_factory.mktemp("references")
+    return {
+        "one": build(root / "one", given, ONE),
+        "other": build(root / "other", given, OTHER),
+        "both": build(root / "both", given, ONE, OTHER),
+        "uncalibrated": build(root / "uncalibrated", given, ONE, calibrated=False),
+    }
+
+
+def index_of(folder: Path) -> dict:
+    return json.loads((folder / "stylizer.json").read_text())
+
+
+def first_format(stylizer: OSASISStylizer, folder: Path) -> Path:
+    """A folder as the first version of this package wrote it."""
+    save_stylizer(stylizer, folder)
+    shutil.rmtree(folder / "calibrator")
+    index = index_of(folder)
+    del index["findings"]
+    index["format"] = 1
+    index["maps"] = {name: {"matrix": one.matrix, "offset": one.offset} for name, one in MILD.items()}
+    index["sha256"] = {name: value for name, value in index["sha256"].items() if not name.startswith("calibrator")}
+    (folder / "stylizer.json").write_text(json.dumps(index))
+    return folder
+
+
+# --- folders ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_folder_of_the_first_format_still_works(stylizer: OSASISStylizer, tmp_path: Path) -> None:
+    old = OSASISStylizer.from_pretrained(first_format(stylizer, tmp_path / "old"))
+    assert old.calibrator is None
+    assert old.findings == {}
+    assert old.maps == MILD
+    images = 0.4 * unit_images(3)
+    for direction in DIRECTIONS:
+        combined, decoder, pair = (
+            old.stylize(images, readout=name, direction=direction) for name in ("combined", "decoder", "pair")
+        )
+        torch.testing.assert_close(combined, (decoder + pair) / 2, atol=1e-6, rtol=0)
+        assert not torch.equal(decoder, pair)
+    for readout in ("calibrator", "moments", "decoder_bent"):
+        with pytest.raises(OsasisError, match=f"no {readout}"):
+            old.stylize(images, readout=readout)
+    assert torch.equal(old.stylize(images, readout="raw"), stylizer.stylize(images, readout="raw"))
+
+
+def test_a_folder_of_the_first_format_becomes_one_of_the_second_when_saved(
+    stylizer: OSASISStylizer, tmp_path: Path
+) -> None:
+    old = OSASISStylizer.from_pretrained(first_format(stylizer, tmp_path / "old"))
+    again = OSASISStylizer.from_pretrained(old.save_pretrained(tmp_path / "new"))
+    assert index_of(tmp_path / "new")["format"] == FORMAT == 2
+    images = unit_images(2)
+    for readout in ("combined", "decoder", "pair"):
+        assert torch.equal(again.stylize(images, readout=readout), old.stylize(images, readout=readout))
+    assert again.fingerprint == old.fingerprint
+
+
+@pytest.mark.parametrize("number", [0, 3, None, "2"])
+def test_any_other_format_is_refused_with_the_remedy(stylizer: OSASISStylizer, tmp_path: Path, number: object) -> None:
+    folder = stylizer.save_pretrained(tmp_path / "s")
+    (folder / "stylizer.json").write_text(json.dumps(index_of(folder) | {"format": number}))
+    with pytest.raises(OsasisError, match=rf"1 or 2.*format {number}.*version of nnunet-osasis.*make it anew"):
+        OSASISStylizer.from_pretrained(folder)
+
+
+@pytest.mark.parametrize("name", [WEIGHTS, "calibrator/config.json"])
+def test_a_damaged_calibrator_is_refused(stylizer: OSASISStylizer, tmp_path: Path, name: str) -> None:
+    folder = stylizer.save_pretrained(tmp_path / "s")
+    whole = (folder / name).read_bytes()
+    (folder / name).write_bytes(whole[:-5] + bytes([whole[-5] ^ 1]) + whole[-4:])
+    with pytest.raises(OsasisError, match=r"saved with.*calibrator"):
+        OSASISStylizer.from_pretrained(folder)
+    (folder / name).unlink()
+    with pytest.raises(OsasisError, match=r"complete.*calibrator"):
+        OSASISStylizer.from_pretrained(folder)
+
+
+def test_a_folder_keeps_every_map_the_findings_and_the_calibrator(
+    builds: dict[str, OSASISStylizer], tmp_path: Path
+) -> None:
+    for name, stylizer in builds.items():
+        again = OSASISStylizer.from_pretrained(stylizer.save_pretrained(tmp_path / name))
+        assert again.maps == stylizer.maps
+        assert again.findings == stylizer.findings
+        assert again.card == stylizer.card
+        assert again.fingerprint == stylizer.fingerprint
+        assert (again.calibrator is None) == (stylizer.calibrator is None)
+        if stylizer.calibrator is not None and again.calibrator is not None:
+            states = (stylizer.calibrator.state_dict(), again.calibrator.state_dict())
+            assert states[0].keys() == states[1].keys()
+            assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
+
+
+def test_a_stylizer_without_calibrator_replaces_one_with(builds: dict[str, OSASISStylizer], tmp_path: Path) -> None:
+    builds["one"].save_pretrained(tmp_path / "s")
+    again = OSASISStylizer.from_pretrained(builds["uncalibrated"].save_pretrained(tmp_path / "s"))
+    assert again.calibrator is None
+    assert "calibrator" not in again.maps
+
+
+def test_pickling_keeps_the_pixels(builds: dict[str, OSASISStylizer]) -> None:
+    images = unit_images(2)
+    for stylizer in (builds["both"], builds["uncalibrated"]):
+        data = pickle.dumps(stylizer)
+        again = pickle.loads(data)  # noqa: S301 (our own bytes)
+        assert again.maps == stylizer.maps
+        assert again.fingerprint == stylizer.fingerprint
+        assert pickle.dumps(again) == data
+        for readout in [name for name in READOUTS if name in stylizer.maps] + ["raw"]:
+            for direction in DIRECTIONS:
+                options = {"readout": readout, "direction": direction}
+                assert torch.equal(again.stylize(images, **options), stylizer.stylize(images, **options))
+
+
+# --- references -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("ending", ["", "_inverse"])
+@pytest.mark.parametrize("name", ["moments", "pair", "calibrator"])
+def test_maps_of_two_references_are_the_means_of_either_alone(
+    builds: dict[str, OSASISStylizer], name: str, ending: str
+) -> None:
+    one, other, both = (builds[key].maps[name + ending] for key in ("one", "other", "both"))
+    assert one != other
+    assert both == MeanMap((one, other))
+    images = unit_images(3)
+    mean = (one(images).clamp(-1, 1) + other(images).clamp(-1, 1)) / 2
+    torch.testing.assert_close(both(images), mean, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("ending", ["", "_inverse"])
+def test_combined_counts_every_references_independent_estimates_alike(
+    builds: dict[str, OSASISStylizer], ending: str
+) -> None:
+    """The moments and the calibrator of each; the pair shares the errors of the moments and adds nothing."""
+    alone = [builds[key].maps for key in ("one", "other")]
+    found = builds["both"].maps["combined" + ending]
+    assert isinstance(found, MeanMap)
+    assert found.maps == tuple(maps[name + ending] for name in ("moments", "calibrator") for maps in alone)
+    assert 0 <= found.confidence <= 1
+    single = alone[0]["combined" + ending]
+    assert isinstance(single, MeanMap)
+    assert single.maps == (alone[0]["moments" + ending], alone[0]["calibrator" + ending])
+
+
+def test_a_pair_that_was_given_is_the_truth_and_stands_alone(builds: dict[str, OSASISStylizer]) -> None:
+    y = builds["one"].reference_unit()
+    pair = StylePair(y, 0.7 * y + 0.1, given=True)
+    maps, found = estimate_maps([pair], unit_images(8), builds["one"].calibrator)
+    assert found.estimates == 1
+    assert maps["combined"] == MeanMap((maps["pair"],), 1.0)
+    assert maps["combined_inverse"] == MeanMap((maps["pair_inverse"],), 1.0)
+    made, _ = estimate_maps([replace(pair, given=False)], unit_images(8), builds["one"].calibrator)
+    assert {name: made[name] for name in made if "combined" not in name} == {
+        name: maps[name] for name in maps if "combined" not in name
+    }
+    assert made["combined"] != maps["combined"]
+
+
+def test_the_first_of_several_references_is_the_one_adapted_to(builds: dict[str, OSASISStylizer]) -> None:
+    one, both = builds["one"], builds["both"]
+    assert np.array_equal(both.reference, one.reference)
+    for name in ("decoder", "decoder_bent", "decoder_inverse", "decoder_bent_inverse"):
+        assert both.maps[name] == one.maps[name]
+    assert len(both.card["more_references_sha256"]) == 1
+    assert "more_references_sha256" not in one.card
+    assert both.card["reference_sha256"] == one.card["reference_sha256"]
+
+
+def test_findings_are_finite_and_say_how_many_references_there_were(builds: dict[str, OSASISStylizer]) -> None:
+    for name, stylizer in builds.items():
+        found = stylizer.findings
+        assert found["references"] == (2 if name == "both" else 1)
+        assert len(found["pair_quality"]) == found["references"]
+        assert found["agreement"]["estimates"] == {"both": 4, "uncalibrated": 1}.get(name, 2)
+        assert (found["simulated_references"] is None) == (name == "uncalibrated")
+        parts = [found["agreement"], *found["pair_quality"], found["simulated_references"] or {}]
+        assert all(math.isfinite(value) for part in parts for value in part.values())
+        assert json.loads(json.dumps(found)) == found
+        combined = stylizer.maps["combined"]
+        assert isinstance(combined, MeanMap)
+        assert combined.confidence == pytest.approx(found["agreement"]["confidence"], abs=1e-4)
+
+
+def test_a_pair_of_real_source_images_compares_statistics_alone(builds: dict[str, OSASISStylizer]) -> None:
+    y, sources = builds["one"].reference_unit(), unit_images(8)
+    maps, _ = estimate_maps([StylePair(y, sources[:3], aligned=False)], sources, None)
+    assert maps["pair"] == MomentMap.between(sources[:3], y)
+    assert maps["pair_inverse"] == MomentMap.between(sources[:3], y).inverse()
+
+
+def test_without_a_calibrator_all_else_works(builds: dict[str, OSASISStylizer]) -> None:
+    stylizer, images = builds["uncalibrated"], unit_images(2)
+    assert stylizer.calibrator is None
+    combined = stylizer.maps["combined"]
+    assert combined == MeanMap((stylizer.maps["moments"],), 1.0)
+    for direction in DIRECTIONS:
+        assert not torch.equal(stylizer.stylize(images, direction=direction), images)
+        with pytest.raises(OsasisError, match=r"no calibrator.*another read-out.*calibrator"):
+            stylizer.stylize(images, readout="calibrator", direction=direction)
+
+
+# --- the command ------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def command(image_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """A short run of ``osasis-pretrain-stylizer`` into ``tmp_path / "s"``."""
+    monkeypatch.setitem(preset_module.PRESETS, "tiny", tiny_preset())
+    Image.fromarray(np.moveaxis(OTHER, 0, -1)).save(tmp_path / "other.png")
+    short = ["--iterations", "2", "--batch-size", "2", "--adapt-iterations", "1", "--precision", "fp32"]
+    images, style = str(image_folder / "images"), str(image_folder / "style.png")
+    return ["--images", images, "--output", str(tmp_path / "s"), "-device", "cpu", *short, "--style", style]
+
+
+def test_another_stylizers_calibrator_is_taken_over(command: list[str], stylizer_folder: Path, tmp_path: Path) -> None:
+    pretrain_stylizer.main(
+        [*command, str(tmp_path / "other.png"), "--from-stylizer", str(stylizer_folder), "--pair", "calibrator"]
+    )
+    assert (tmp_path / "s" / WEIGHTS).read_bytes() == (stylizer_folder / WEIGHTS).read_bytes()
+    assert (tmp_path / "s/training/adapt.jsonl").is_file()
+    assert not (tmp_path / "s/training/calibrator.jsonl").exists()
+    assert not (tmp_path / "s/training/pretrain.jsonl").exists()
+    index = index_of(tmp_path / "s")
+    assert index["card"]["calibrator"] == "taken from another stylizer"
+    assert index["card"]["adaptation"]["pair"]["maker"] == "calibrator"
+    assert index["findings"]["references"] == 2
+
+
+def test_the_command_can_leave_the_calibrator_out(command: list[str], stylizer: OSASISStylizer, tmp_path: Path) -> None:
+    old = first_format(stylizer, tmp_path / "old")
+    pretrain_stylizer.main([*command, "--from-stylizer", str(old), "--calibrator-iterations", "0"])
+    assert not (tmp_path / "s/calibrator").exists()
+    assert not (tmp_path / "s/training/calibrator.jsonl").exists()
+    assert not (tmp_path / "s/training/pretrain.jsonl").exists()
+    found = OSASISStylizer.from_pretrained(tmp_path / "s")
+    assert found.stylize_array(draw(0)).shape == (3, 32, 32)
+    with pytest.raises(OsasisError, match="no calibrator"):
+        found.stylize_array(draw(0), readout="calibrator")
+
+
+@pytest.mark.parametrize(
+    ("more", "word"),
+    [
+        (["{other}", "--pair", "file"], "one reference"),
+        (["--calibrator-iterations", "0", "--pair", "calibrator"], "need a calibrator"),
+        (["--calibrator-iterations", "0", "--readout", "calibrator"], "need a calibrator"),
+        (["{other}x"], "must exist"),
+    ],
+)
+def test_what_cannot_be_is_refused_before_anything_is_trained(
+    command: list[str], tmp_path: Path, more: list[str], word: str
+) -> None:
+    with pytest.raises(OsasisError, match=word):
+        pretrain_stylizer.main([*command, *(part.format(other=tmp_path / "other.png") for part in more)])
+    assert not [path for path in tmp_path.rglob("*") if path.suffix in (".jsonl", ".safetensors")]
