@@ -87,6 +87,7 @@ class StylizerBuild:
             "pretraining": as_json(self.config.preset.pretrain),
             "adaptation": adapt_config,
             "calibrator": as_json(self.config.calibrator),
+            "hold_back": self.config.hold_back,
             "style_embedder": self.config.clip or "semantic encoder",
             "source_images": len(self.sources),
             "sources_sha256": sha256_of_array(self.sources.numpy()),
@@ -130,7 +131,7 @@ class StylizerBuild:
             work=self.work, resume=resume, tensorboard=self.tensorboard,
         )  # fmt: skip
         stylizer = self._assemble(model, decoder, spn)
-        maps, agreed = estimate_maps(pairs, sources, calibrator)
+        maps, agreed = estimate_maps(pairs, sources, calibrator, hold_back=self.config.hold_back)
         stylizer.maps, stylizer.calibrator = decoder_maps(stylizer, sources) | maps, calibrator
         stylizer.detail = self._detail()
         stylizer.findings = measure(model, pairs, agreed, calibrator, sources, self.config.calibrator)

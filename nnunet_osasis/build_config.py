@@ -19,6 +19,7 @@ class BuildConfig:
     adapt: AdaptConfig = field(default_factory=AdaptConfig)
     calibrator: CalibratorConfig = field(default_factory=CalibratorConfig)
     readout: str = "combined"
+    hold_back: bool = False
     clip: str | None = None
     device: str = "cpu"
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -80,7 +80,7 @@ def decoder_maps(stylizer: OSASISStylizer, sources: torch.Tensor) -> dict[str, P
 
 
 def estimate_maps(
-    pairs: Sequence[StylePair], sources: torch.Tensor, calibrator: Calibrator | None
+    pairs: Sequence[StylePair], sources: torch.Tensor, calibrator: Calibrator | None, *, hold_back: bool = False
 ) -> tuple[dict[str, PixelMap], Agreement]:
     """The maps of the references themselves: ``moments``, ``pair``, ``calibrator`` and ``combined``, each with its way
     back.
@@ -93,6 +93,8 @@ def estimate_maps(
         pairs: one for each reference; their estimates count alike.
         sources: ``(N, C, S, S)``, over which the estimates are compared.
         calibrator: None leaves its estimates out.
+        hold_back: weaken ``combined`` by the confidence that the estimates' agreement leaves. Off by default: on known
+            truth it took more than it gave (``benchmarks/transfer``).
     """
     found: dict[str, PixelMap] = {}
     forth, back = zip(*(_of_reference(pair, sources, calibrator) for pair in pairs), strict=True)
@@ -102,9 +104,10 @@ def estimate_maps(
     chosen = evenly(sources, FIT_IMAGES)
     view = field_of_view(chosen)
     given = any(pair.given for pair in pairs)
-    found["combined"], agreed = combine(_independent(forth, given), chosen, view)
-    styled = found["combined"](chosen).clamp(-1, 1)
-    found["combined" + INVERSE], _ = combine(_independent(back, given), styled, view)
+    there, agreed = combine(_independent(forth, given), chosen, view)
+    again, _ = combine(_independent(back, given), there(chosen).clamp(-1, 1), view)
+    for ending, one in (("", there), (INVERSE, again)):
+        found["combined" + ending] = one if hold_back else replace(one, confidence=1.0)
     return found, agreed
 
 

@@ -11,8 +11,8 @@ the guided filter. ``difference``: what ``D_B``'s picture has beyond ``D_A``'s o
 that the error both share cancels. ``frequency``: the low frequencies alone of the decoder's change. ``decoder``:
 one affine map pooled over decoded source images; ``decoder_bent``: with bends, and a vignette or shading. ``moments``:
 pooled moment matching to the reference. ``pair``: an affine map fitted to the style pair. ``calibrator``: what the
-calibrator reads from the reference. ``combined``: the mean of moments and calibrator, which err independently, held
-back as far as they disagree; the pair's map alone where the pair was given (``--pair file``)."""
+calibrator reads from the reference. ``combined``: the mean of moments and calibrator, which err independently; the
+pair's map alone where the pair was given (``--pair file``)."""
 
 DECODED = ("raw", "local_affine", "difference", "frequency")
 """Those that run the networks on every image; the others are one colour map."""

@@ -75,6 +75,7 @@ def make_parser() -> argparse.ArgumentParser:
         "--calibrator-iterations", type=whole_number, metavar="N",
         help="training steps of the calibrator; 0 leaves it out",
     )  # fmt: skip
+    how.add_argument("--hold-back", action="store_true", help="weaken combined as far as its estimates disagree")
     how.add_argument("--clip", metavar="DIR|MODEL:TAG", help="open_clip weights on this machine as the style embedder")
     how.add_argument("--from-stylizer", metavar="DIR", help="take another stylizer's autoencoder and calibrator")
     how.add_argument("--precision", help="auto (bf16 where the hardware has it), fp32 or bf16")
@@ -211,7 +212,16 @@ def main(argv: list[str] | None = None) -> None:
         )
     ensure_writable(output)
     preset = _preset(args, output, device, len(sources), channels)
-    config = BuildConfig(args.preset, preset, adaptation, calibration, args.readout, args.clip, device)
+    config = BuildConfig(
+        args.preset,
+        preset,
+        adaptation,
+        calibration,
+        args.readout,
+        hold_back=args.hold_back,
+        clip=args.clip,
+        device=device,
+    )
     build = StylizerBuild(
         config, sources, references[0], intensity, output,
         more_references=references[1:],

@@ -62,7 +62,7 @@ def test_the_frame_is_dark_and_touches_the_edge_and_a_dark_lumen_is_image() -> N
 
 
 def test_a_dark_scene_that_runs_into_the_frame_stays_image() -> None:
-    """A dim lamp: the scene's corner lies below any fixed threshold, but is neither as dark nor as even as the frame."""
+    """A dim lamp: the corner lies below any fixed threshold, but is neither as dark nor as even as the frame."""
     generator = torch.Generator().manual_seed(0)
     image = 0.2 * torch.rand(1, 3, 24, 24, generator=generator) - 0.4
     image[..., :12, :12] = -0.92 + 0.08 * torch.rand(1, 3, 12, 12, generator=generator)

@@ -16,7 +16,7 @@ from nnunet_osasis.border import field_of_view
 from nnunet_osasis.calibrate import train_calibrator
 from nnunet_osasis.calibrator import CalibratorConfig
 from nnunet_osasis.color_space import difference
-from nnunet_osasis.estimates import combine
+from nnunet_osasis.estimates import MeanMap, combine
 from nnunet_osasis.local_affine import resize
 from nnunet_osasis.moment_map import MomentMap
 from nnunet_osasis.phantoms import render_pair, scene_seed
@@ -44,7 +44,11 @@ def main() -> None:
     y = resize(reference, (64, 64))
     estimates = {"moments": MomentMap.between(small, y), "calibrator": calibrator.maps(y)[0]}
     both, agreed = combine(list(estimates.values()), small[::4], field_of_view(small[::4]))
-    shown = {"source": ColorMap(tuple(map(tuple, np.eye(3).tolist())), (0.0,) * 3), **estimates, "combined": both}
+    shown = {
+        "source": ColorMap(tuple(map(tuple, np.eye(3).tolist())), (0.0,) * 3),
+        **estimates,
+        "combined": MeanMap(both.maps),
+    }
     columns, view = [], field_of_view(images)
     for name, one in shown.items():
         result = torch.where(view, one(images).clamp(-1, 1), images)

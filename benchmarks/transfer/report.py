@@ -16,7 +16,7 @@ from nnunet_osasis.storage import atomic_write_bytes, read_json
 FREE = ("histogram matching", "Reinhard", "pooled Reinhard", "FDA", "GIN", "histogram shift", "colour jitter")
 TWIN = "oracle affine (reference's twin)"
 ORDER = (
-    "source", *FREE, "moments", "pair", "calibrator", "combined, not held back", "combined", "combined of five", TWIN,
+    "source", *FREE, "moments", "pair", "calibrator", "combined, held back", "combined", "combined of five", TWIN,
     "oracle affine (tests)", "truth",
 )  # fmt: skip
 Key = tuple[str, str, int]

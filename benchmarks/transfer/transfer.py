@@ -108,7 +108,7 @@ def estimates(
         maps, agreed = estimate_maps([StylePair(y, made, aligned=maker != "nearest")], sources, calibrator)
         if maker == "prealigned_sdedit":
             found |= {name: maps[name] for name in ("moments", "pair", "calibrator", "combined")}
-            found["combined, not held back"] = MeanMap(maps["combined"].maps)
+            found["combined, held back"] = MeanMap(maps["combined"].maps, agreed.confidence)
             found["agreement"] = agreed  # type: ignore[assignment]
         else:
             found[f"pair: {maker}"] = maps["pair"]
