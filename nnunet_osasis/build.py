@@ -58,6 +58,9 @@ class StylizerBuild:
         tensorboard: Path | None = None,
     ) -> None:
         self.config, self.sources, self.intensity, self.output = config, sources, intensity, output
+        if config.calibrator.family == "auto" and intensity.kind == "channel_percentile":
+            # channels with units of their own are no colours, be they three
+            self.config = replace(config, calibrator=replace(config.calibrator, family="scanner"))
         self.reference, self.given, self.counterpart = reference, autoencoder, counterpart
         self.more_references = list(more_references)
         self.given_calibrator = calibrator if config.calibrator.iterations else None
@@ -88,6 +91,7 @@ class StylizerBuild:
             "adaptation": adapt_config,
             "calibrator": as_json(self.config.calibrator),
             "hold_back": self.config.hold_back,
+            "readout": self.config.readout,
             "style_embedder": self.config.clip or "semantic encoder",
             "source_images": len(self.sources),
             "sources_sha256": sha256_of_array(self.sources.numpy()),
@@ -132,7 +136,10 @@ class StylizerBuild:
         )  # fmt: skip
         stylizer = self._assemble(model, decoder, spn)
         maps, agreed = estimate_maps(pairs, sources, calibrator, hold_back=self.config.hold_back)
-        stylizer.maps, stylizer.calibrator = decoder_maps(stylizer, sources) | maps, calibrator
+        stylizer.maps, stylizer.calibrator = (
+            decoder_maps(stylizer, sources, self.config.calibrator.family) | maps,
+            calibrator,
+        )
         stylizer.detail = self._detail()
         stylizer.findings = measure(model, pairs, agreed, calibrator, sources, self.config.calibrator)
         show_stylized(self.work / "grid_stylized.png", stylizer, sources, self.y, style_a)

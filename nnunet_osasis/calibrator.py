@@ -133,7 +133,7 @@ class Calibrator(ModelMixin, ConfigMixin):
     def maps(self, reference: torch.Tensor) -> tuple[ParametricMap, ParametricMap]:
         """The two maps one reference ``(1, C, S, S)`` stands for."""
         limits = (tuple(self.config.low), tuple(self.config.high))
-        forth, back = self(reference.to(self.device)).double().cpu()[0]
+        forth, back = self(reference.to(self.device)).cpu().double()[0]
         bounds = ((-1.0,) * len(limits[0]), (1.0,) * len(limits[0]))  # the way back starts from the target's values
         return (
             ParametricMap(_rows(forth), tuple(self.config.terms), *limits),

@@ -19,6 +19,11 @@ SHARPEST, SOFTEST = 1.5, -1.0
 """Limits of the unsharp mask; -1 is the plain 3 x 3 binomial blur."""
 RESPONSE = 0.7
 """Share of the finest band that the mask acts on (measured on natural images: 0.6 to 0.8)."""
+SMALLEST = 16
+"""Side in pixels below which an image says nothing about detail."""
+FLAT = 1e-8
+"""Energy of a band (in [-1, 1] units squared) below which there is no structure to be sharp or soft."""
+LEAST_NOISE = 1e-3
 _NOISE_KERNEL = ((1.0, -2.0, 1.0), (-2.0, 4.0, -2.0), (1.0, -2.0, 1.0))
 _NOISE_IN_BAND = 0.640625
 """Variance that white noise of variance 1 leaves in ``x - G x``."""
@@ -34,7 +39,9 @@ class DetailStatistics:
 
     @classmethod
     def of(cls, image: torch.Tensor) -> DetailStatistics | None:
-        """Of one image ``(1, C, H, W)`` in [-1, 1] at its own size; None where too little is in view."""
+        """Of one image ``(1, C, H, W)`` in [-1, 1] at its own size; None where little is in view, or all is flat."""
+        if min(image.shape[-2:]) < SMALLEST:
+            return None
         view = field_of_view(image).float()
         inside = F.max_pool2d(1 - view, 9, stride=1, padding=4)[:, 0] == 0  # away from the frame's edge
         if int(inside.sum()) < 64:
@@ -46,6 +53,8 @@ class DetailStatistics:
         laplacian = F.conv2d(F.pad(grey, (1, 1, 1, 1), mode="reflect"), torch.tensor(_NOISE_KERNEL)[None, None])
         noise = float(laplacian[:, 0][inside].abs().mean()) * math.sqrt(math.pi / 2) / 6
         fine, coarse = ((a - b)[:, 0][inside].square().mean() for a, b in ((grey, smooth), (smooth, smoother)))
+        if float(coarse) < FLAT:
+            return None
         signal = max(float(fine) - _NOISE_IN_BAND * noise**2, 0.05 * float(fine))
         return cls(0.5 * math.log((signal + 1e-10) / (float(coarse) + 1e-10)), noise)
 
@@ -77,20 +86,40 @@ class DetailChange:
         amount = min(SHARPEST, max(SOFTEST, (math.exp(beyond) - 1) / RESPONSE))
         usual = float(torch.quantile(torch.tensor([one.noise for one in sources]), 0.95))
         seen = sum(one.noise for one in references) / len(references)
-        return cls(round(amount, 6), round(math.sqrt(max(0.0, seen**2 - usual**2)), 6))
+        added = math.sqrt(max(0.0, seen**2 - usual**2))
+        return cls(round(amount, 6), round(added, 6) if added >= LEAST_NOISE else 0.0)
 
-    def __call__(self, images: torch.Tensor) -> torch.Tensor:
-        """Apply to ``(B, C, H, W)`` in [-1, 1]; clipped. The noise is drawn from the image's own content: equal images
-        get equal noise, alone or in a batch."""
+    def __call__(
+        self, images: torch.Tensor, *, view: torch.Tensor | None = None, drawn_from: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Apply to ``(B, C, H, W)`` in [-1, 1]; clipped.
+
+        Args:
+            view: field of view ``(B, 1, H, W)``; nothing outside it reaches into it (no fringe along a frame).
+            drawn_from: images ``(B, C, H, W)`` whose content seeds the noise, so that equal ones get equal noise, alone
+                or in a batch; those before restyling, whose bits are the same on every machine. None takes ``images``.
+        """
+        result = images
         if self.sharpness:
-            images = sharpen(images, torch.full((len(images),), self.sharpness).to(images))
+            result = images + self.sharpness * (images - _smooth_inside(images, view))
         if self.noise:
-            images = images + self.noise * torch.cat([_noise_of(image) for image in images.split(1)])
-        return images.clamp(-1, 1)
+            seeds = images if drawn_from is None else drawn_from
+            result = result + self.noise * torch.cat([_noise_of(image) for image in seeds.split(1)]).to(images)
+        return result.clamp(-1, 1)
 
     def to_json(self) -> dict[str, Any]:
         """JSON form; ``DetailChange(**values)`` reads it."""
         return asdict(self)
+
+
+def _smooth_inside(images: torch.Tensor, view: torch.Tensor | None) -> torch.Tensor:
+    """The binomial blur, taken over pixels in view alone."""
+    once = torch.full((len(images),), -1.0).to(images)
+    if view is None:
+        return sharpen(images, once)
+    inside = view.to(images)
+    weight = sharpen(inside, once)
+    return torch.where(view, sharpen(images * inside, once) / weight.clamp(min=1e-6), images)
 
 
 def _noise_of(image: torch.Tensor) -> torch.Tensor:

@@ -82,8 +82,10 @@ class Agreement:
     def confidence(self) -> float:
         """``1 - error^2 / change^2``, at least 0: the factor that minimises the expected squared error of a mean with
         that standard error (James and Stein's shrinkage towards no change). 1 for a single estimate."""
-        if self.estimates < 2 or self.change < UNSEEN:
+        if self.estimates < 2 or self.disagreement < UNSEEN:
             return 1.0
+        if self.change < UNSEEN:
+            return 0.0
         return max(0.0, 1.0 - (self.error / self.change) ** 2)
 
     def to_json(self) -> dict[str, float]:

@@ -67,11 +67,11 @@ def evenly(sources: torch.Tensor, count: int) -> torch.Tensor:
     return sources[np.unique(np.linspace(0, len(sources) - 1, count).round().astype(int))]
 
 
-def decoder_maps(stylizer: OSASISStylizer, sources: torch.Tensor) -> dict[str, PixelMap]:
-    """Maps pooled over decoded source images: affine, and with the bends of the channel count's family."""
+def decoder_maps(stylizer: OSASISStylizer, sources: torch.Tensor, family: str = "auto") -> dict[str, PixelMap]:
+    """Maps pooled over decoded source images: affine, and with the bends of an acquisition family."""
     chosen = evenly(sources, FIT_IMAGES)
     decoded = torch.cat([stylizer.decode_style(part).cpu() for part in chosen.split(8)])
-    view, terms = field_of_view(chosen), family_for("auto", chosen.shape[1]).terms
+    view, terms = field_of_view(chosen), family_for(family, chosen.shape[1]).terms
     found: dict[str, PixelMap] = {}
     for name, kinds in (("decoder", ()), ("decoder_bent", terms)):
         found[name] = fit_images(chosen, decoded, view, terms=kinds)

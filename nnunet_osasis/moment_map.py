@@ -11,6 +11,8 @@ from nnunet_osasis.border import field_of_view
 from nnunet_osasis.color_space import from_perceptual, perceptual
 from nnunet_osasis.errors import OsasisError
 
+MOST = 4_000_000
+"""Pixels that are enough for a mean; of more, evenly spaced ones are taken."""
 ANCHOR = 0.25
 """Share of black pixels mixed into both sides by default: nearest to the truth in development, on either set."""
 
@@ -20,8 +22,12 @@ def moments(images: torch.Tensor, anchor: float = ANCHOR) -> tuple[tuple[float, 
 
     ``anchor``: share of black pixels mixed in.
     """
-    values = perceptual(images.cpu().flatten(2)).double().movedim(1, 0)
-    pixels = values[:, field_of_view(images)[:, 0].flatten(1).cpu()]
+    parts = []
+    step = max(1, images[:, 0].numel() // MOST)
+    for some in images.cpu().split(64):  # thousands of large images are no more than a few at once
+        seen = some.flatten(2).movedim(1, 0)[:, field_of_view(some)[:, 0].flatten(1)][:, ::step]
+        parts.append(perceptual(seen[None].float())[0].double())
+    pixels = torch.cat(parts, dim=1)
     black = perceptual(torch.full((1, images.shape[1], 1), -1.0))[0, :, 0].double()
     own, square = pixels.mean(dim=1), pixels.square().mean(dim=1)
     mean = (1 - anchor) * own + anchor * black

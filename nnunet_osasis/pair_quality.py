@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 
 import torch
+from torch.nn import functional as F
 
 from nnunet_osasis.autoencoder import DiffusionAutoencoder
 from nnunet_osasis.border import field_of_view
@@ -44,10 +45,20 @@ def gradient_magnitude(images: torch.Tensor) -> torch.Tensor:
     return (across.square() + down.square()).sqrt()
 
 
-def structure_agreement(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    """Correlation of the gradient magnitudes of two batches ``(B, C, H, W)``: ``(B,)``; 0 where one is flat."""
+def structure_agreement(a: torch.Tensor, b: torch.Tensor, view: torch.Tensor | None = None) -> torch.Tensor:
+    """Correlation of the gradient magnitudes of two batches ``(B, C, H, W)``: ``(B,)``; 0 where one is flat.
+
+    ``view`` ``(B or 1, 1, H, W)``: only pixels at least two away from its edge count; a frame that both share would
+    make any two scenes alike.
+    """
     x, y = (gradient_magnitude(v).flatten(1) for v in (a, b))
-    x, y = (v - v.mean(dim=1, keepdim=True) for v in (x, y))
+    if view is None:
+        keep = torch.ones_like(x)
+    else:
+        outside = F.max_pool2d(1 - view.to(a), 5, stride=1, padding=2)
+        keep = (1 - outside)[:, 0, 1:-1, 1:-1].flatten(1).expand_as(x)
+    count = keep.sum(dim=1, keepdim=True).clamp(min=1)
+    x, y = (keep * (v - (keep * v).sum(dim=1, keepdim=True) / count) for v in (x, y))
     return (x * y).sum(dim=1) / (x.norm(dim=1) * y.norm(dim=1)).clamp(min=1e-8)
 
 
@@ -77,7 +88,7 @@ def pair_quality(
     view = field_of_view(reference)[:, 0].flatten(1).expand(len(counterparts), -1)
     apart = difference(counterparts.flatten(2), mean.flatten(2).expand(len(counterparts), -1, -1))
     return PairQuality(
-        structure=float(structure_agreement(mean, reference)),
+        structure=float(structure_agreement(mean, reference, field_of_view(reference))),
         source_likelihood=float((known > own).float().mean()),
         sample_spread=float(apart[view].mean()) if len(counterparts) > 1 else 0.0,
     )

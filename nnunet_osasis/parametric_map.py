@@ -23,6 +23,8 @@ from nnunet_osasis.errors import OsasisError
 TERMS = ("quadratic", "tone", "radial", "field")
 KNOTS = 5
 """Hat functions per channel of the ``tone`` term, evenly spaced over [-1, 1]."""
+FEWEST = 0.05
+"""Share of pixels that must not be clipped for the clipped ones to be left out."""
 CLIPPED = 0.99
 """Beyond this absolute value a channel counts as clipped: it says nothing about the map."""
 
@@ -118,7 +120,8 @@ class ParametricMap:
         """
         channels = len(before)
         good = (torch.maximum(before.abs(), after.abs()) < CLIPPED).all(dim=0)
-        if int(good.sum()) <= 2 * (channels + 1):  # nearly everything is clipped: better those than nothing
+        few = max(FEWEST * before.shape[1], 2 * feature_count(channels, terms))
+        if int(good.sum()) < few:  # nearly everything is clipped: all pixels say more than a handful
             good = torch.ones_like(good)
         x, where = before[:, good], where[:, good]
         delta = (after[:, good] - x).T.double()

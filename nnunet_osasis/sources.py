@@ -119,3 +119,13 @@ def load_reference(array: np.ndarray, channels: int, intensity: IntensityRange, 
                 remedy="Convert it to the same bit depth and units, or give --intensity-range.",
             )
     return image
+
+
+def load_counterpart(path: str | Path, channels: int, intensity: IntensityRange, size: int) -> torch.Tensor:
+    """``y_A`` from a file, the reference as the source shows it: ``(1, C, size, size)`` in [-1, 1].
+
+    Raises ``OsasisError`` as ``load_reference`` does.
+    """
+    array = load_reference(read_in_slices(path), channels, intensity, name="--style-source-image")
+    unit = to_unit(array, intensity.bounds(array))
+    return resize(torch.from_numpy(unit)[None], (size, size)).clamp(-1, 1)

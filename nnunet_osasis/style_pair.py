@@ -92,7 +92,7 @@ def make_style_pair(
                 found="none" if counterpart is None else f"shape {tuple(counterpart.shape)}",
                 remedy="Give it with --style-source-image.",
             )
-        return counterpart
+        return counterpart.to(reference)
     encoder = model.semantic_encoder
     start = reference
     if config.maker in ("prealigned_sdedit", "nearest"):

@@ -182,9 +182,10 @@ class OSASISStylizer:
         images, weight = images.float(), weight.to(images.device, torch.float32)
         backwards = direction == "target_to_source"
         changed = self._apply(images, config.readout, backwards, joint)
+        view = field_of_view(images, joint=joint)
         if config.detail and not backwards:
-            changed = self.detail(changed.clamp(-1, 1))
-        changed = torch.where(field_of_view(images, joint=joint), changed, images)
+            changed = self.detail(changed.clamp(-1, 1), view=view, drawn_from=images)
+        changed = torch.where(view, changed, images)
         return torch.where(weight == 0, images, (images + weight * (changed - images)).clamp(-1, 1))
 
     def _apply(self, images: torch.Tensor, readout: str, backwards: bool, joint: bool) -> torch.Tensor:

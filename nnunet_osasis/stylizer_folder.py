@@ -118,6 +118,7 @@ def save_stylizer(stylizer: OSASISStylizer, folder: Path) -> Path:
         # files that are not the stylizer's own (logs, checkpoints, grids) live beside these and stay
         folder.mkdir(exist_ok=True)
         (folder / INDEX).unlink(missing_ok=True)
+        shutil.rmtree(folder / "calibrator", ignore_errors=True)  # of an older stylizer; the new one may have none
         for part in sorted(p for p in temporary.iterdir() if p.name != INDEX):
             target = folder / part.name
             if target.is_dir():

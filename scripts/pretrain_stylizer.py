@@ -14,10 +14,7 @@ from nnunet_osasis.errors import OsasisError
 from nnunet_osasis.readout_names import READOUTS
 
 if TYPE_CHECKING:
-    import torch
-
     from nnunet_osasis.adapt import AdaptConfig
-    from nnunet_osasis.intensity import IntensityRange
     from nnunet_osasis.presets import Preset
 
 EXAMPLES = """examples:
@@ -161,11 +158,11 @@ def main(argv: list[str] | None = None) -> None:
         parser.error("give --images or -d, not both")
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     from nnunet_osasis.build import WORK, StylizerBuild
-    from nnunet_osasis.build_config import BuildConfig, check_possible
+    from nnunet_osasis.build_config import BuildConfig, check_possible, lent_calibrator
     from nnunet_osasis.calibrator import CalibratorConfig
     from nnunet_osasis.intensity import IntensityRange
     from nnunet_osasis.presets import get_preset, override
-    from nnunet_osasis.sources import load_reference, load_sources
+    from nnunet_osasis.sources import load_counterpart, load_reference, load_sources
     from nnunet_osasis.storage import ensure_writable
     from nnunet_osasis.stylizer import OSASISStylizer, StylizerConfig
     from nnunet_osasis.stylizer_folder import is_stylizer_folder
@@ -199,7 +196,9 @@ def main(argv: list[str] | None = None) -> None:
         load_reference(array, channels, intensity, name=f"the reference {name}")
         for array, name in zip(styles, args.style, strict=True)
     ]
-    counterpart = _counterpart(args, channels, intensity, size)
+    counterpart = None
+    if args.style_source_image is not None:
+        counterpart = load_counterpart(args.style_source_image, channels, intensity, size)
     if args.overwrite:
         if (output / WORK).is_dir():
             shutil.rmtree(output / WORK)
@@ -227,27 +226,12 @@ def main(argv: list[str] | None = None) -> None:
         more_references=references[1:],
         details=details,
         autoencoder=given.autoencoder if given else None,
-        calibrator=given.calibrator if given else None,
+        calibrator=lent_calibrator(given, sources),
         counterpart=counterpart,
         tensorboard=output / WORK / "tensorboard" if args.tensorboard else None,
     )  # fmt: skip
     build.run(resume=args.resume)
     print(f"Stylizer: {output}\nPictures: {output / WORK / 'grid_stylized.png'}")
-
-
-def _counterpart(args: argparse.Namespace, channels: int, intensity: IntensityRange, size: int) -> torch.Tensor | None:
-    """``y_A`` from a file, at the networks' size, for ``--pair file``."""
-    if args.style_source_image is None:
-        return None
-    import torch
-
-    from nnunet_osasis.intensity import to_unit
-    from nnunet_osasis.local_affine import resize
-    from nnunet_osasis.sources import load_reference, read_in_slices
-
-    array = load_reference(read_in_slices(args.style_source_image), channels, intensity, name="--style-source-image")
-    unit = to_unit(array, intensity.bounds(array))
-    return resize(torch.from_numpy(unit)[None], (size, size)).clamp(-1, 1)
 
 
 def entry() -> None:

@@ -235,7 +235,7 @@ def test_findings_are_finite_and_say_how_many_references_there_were(builds: dict
         assert json.loads(json.dumps(found)) == found
         combined = stylizer.maps["combined"]
         assert isinstance(combined, MeanMap)
-        assert combined.confidence == pytest.approx(found["agreement"]["confidence"], abs=1e-4)
+        assert combined.confidence == 1  # disagreement is said, and weakens nothing unless asked to
 
 
 def test_a_pair_of_real_source_images_compares_statistics_alone(builds: dict[str, OSASISStylizer]) -> None:
@@ -269,11 +269,29 @@ def command(image_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     return ["--images", images, "--output", str(tmp_path / "s"), "-device", "cpu", *short, "--style", style]
 
 
-def test_another_stylizers_calibrator_is_taken_over(command: list[str], stylizer_folder: Path, tmp_path: Path) -> None:
+def test_a_calibrator_of_other_images_is_not_taken_over(
+    command: list[str], stylizer_folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level("INFO"):
+        pretrain_stylizer.main([*command, "--from-stylizer", str(stylizer_folder), "--calibrator-iterations", "2"])
+    assert "trained anew" in caplog.text
+    assert (tmp_path / "s/training/calibrator.jsonl").is_file()
+
+
+def test_the_combined_map_is_weakened_on_request(command: list[str], tmp_path: Path) -> None:
+    pretrain_stylizer.main([*command, "--hold-back", "--calibrator-iterations", "2"])
+    found = OSASISStylizer.from_pretrained(tmp_path / "s")
+    assert found.maps["combined"].confidence == pytest.approx(found.findings["agreement"]["confidence"], abs=1e-4)
+
+
+def test_another_stylizers_calibrator_is_taken_over(command: list[str], tmp_path: Path) -> None:
+    lender = tmp_path / "lender"
+    own = [str(lender) if part == str(tmp_path / "s") else part for part in command]
+    pretrain_stylizer.main([*own, "--calibrator-iterations", "2"])
     pretrain_stylizer.main(
-        [*command, str(tmp_path / "other.png"), "--from-stylizer", str(stylizer_folder), "--pair", "calibrator"]
+        [*command, str(tmp_path / "other.png"), "--from-stylizer", str(lender), "--pair", "calibrator"]
     )
-    assert (tmp_path / "s" / WEIGHTS).read_bytes() == (stylizer_folder / WEIGHTS).read_bytes()
+    assert (tmp_path / "s" / WEIGHTS).read_bytes() == (lender / WEIGHTS).read_bytes()
     assert (tmp_path / "s/training/adapt.jsonl").is_file()
     assert not (tmp_path / "s/training/calibrator.jsonl").exists()
     assert not (tmp_path / "s/training/pretrain.jsonl").exists()

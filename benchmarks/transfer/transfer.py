@@ -140,7 +140,7 @@ def rows_of(args: argparse.Namespace, world: World, model: DiffusionAutoencoder)
     rows: list[dict] = []
     for seed in args.seeds:
         config = CalibratorConfig(seed=seed)
-        calibrator = train_calibrator(sources, config, work=args.work / f"{args.world}_{seed}", resume=True)
+        calibrator = train_calibrator(sources, config, work=args.work / f"{args.world}_{args.size}_{seed}", resume=True)
         for camera, kind in world.cameras.items():
             several: dict[str, list[PixelMap]] = {}
             fixed = {"source": lambda image: image, "oracle affine (tests)": styled(oracle(world, camera))}
@@ -207,7 +207,7 @@ def autoencoder(args: argparse.Namespace, sources: torch.Tensor) -> DiffusionAut
         preset = get_preset("tiny")
         preset = override(preset, pretrain=override(preset.pretrain, iterations=args.iterations))
         args.origin = f"tiny, {args.iterations} steps on these sources"
-        return pretrain(sources, preset, work=args.work / f"{args.world}_autoencoder", resume=True)
+        return pretrain(sources, preset, work=args.work / f"{args.world}_{args.size}_autoencoder", resume=True)
     stylizer = OSASISStylizer.from_pretrained(args.autoencoder)
     if stylizer.card["source_images"] != len(sources) or stylizer.in_channels != sources.shape[1]:
         raise OsasisError("The autoencoder must be of these sources", found=stylizer.card["source_images"])
