@@ -55,8 +55,9 @@ def main() -> None:
                     scores = []
                     for image, truth in shown:
                         x = unit(image)
-                        result = torch.where(field_of_view(x), one(x), x)
-                        near = float(structure_agreement(result, unit(truth)))
+                        view = field_of_view(x)
+                        result = torch.where(view, one(x, view=view), x)
+                        near = float(structure_agreement(result, unit(truth), view))
                         scores.append((ssim(to_8_bit(result), truth), near))
                     row |= dict(zip((f"ssim_{label}", f"structure_{label}"), np.mean(scores, 0).round(4), strict=True))
                 rows.append(row)
