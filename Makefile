@@ -1,4 +1,4 @@
-# make test    the fast tests          make demo    the demonstration, about ten minutes on two CPU cores
+# make test    the fast tests          make demo    the demonstration, a quarter of an hour on two CPU cores
 # make lint    style and types         make clean   remove .venv and caches
 #
 # The first run creates .venv (PYTHON=python3.12 picks another interpreter). VENV=path uses an environment that
