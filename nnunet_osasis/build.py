@@ -91,6 +91,7 @@ class StylizerBuild:
             "adaptation": adapt_config,
             "calibrator": as_json(self.config.calibrator),
             "hold_back": self.config.hold_back,
+            "detail": self.config.detail,
             "readout": self.config.readout,
             "style_embedder": self.config.clip or "semantic encoder",
             "source_images": len(self.sources),
@@ -210,6 +211,7 @@ class StylizerBuild:
         training = self.config.adapt.sampler
         config = StylizerConfig(
             readout=self.config.readout,
+            detail=self.config.detail,
             sampler=replace(training, decode_steps=max(training.decode_steps, training.encode_steps)),
             intensity=self.intensity,
         )

@@ -28,6 +28,7 @@ class BuildConfig:
     calibrator: CalibratorConfig = field(default_factory=CalibratorConfig)
     readout: str = "combined"
     hold_back: bool = False
+    detail: bool = False
     clip: str | None = None
     device: str = "cpu"
 

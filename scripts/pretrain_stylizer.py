@@ -73,6 +73,7 @@ def make_parser() -> argparse.ArgumentParser:
         help="training steps of the calibrator; 0 leaves it out",
     )  # fmt: skip
     how.add_argument("--hold-back", action="store_true", help="weaken combined as far as its estimates disagree")
+    how.add_argument("--detail", action="store_true", help="the stylizer also carries over sharpness and noise")
     how.add_argument("--clip", metavar="DIR|MODEL:TAG", help="open_clip weights on this machine as the style embedder")
     how.add_argument("--from-stylizer", metavar="DIR", help="take another stylizer's autoencoder and calibrator")
     how.add_argument("--precision", help="auto (bf16 where the hardware has it), fp32 or bf16")
@@ -218,6 +219,7 @@ def main(argv: list[str] | None = None) -> None:
         calibration,
         args.readout,
         hold_back=args.hold_back,
+        detail=args.detail,
         clip=args.clip,
         device=device,
     )

@@ -284,6 +284,13 @@ def test_the_combined_map_is_weakened_on_request(command: list[str], tmp_path: P
     assert found.maps["combined"].confidence == pytest.approx(found.findings["agreement"]["confidence"], abs=1e-4)
 
 
+def test_a_stylizer_may_carry_detail_wherever_it_is_used(command: list[str], tmp_path: Path) -> None:
+    pretrain_stylizer.main([*command, "--detail", "--calibrator-iterations", "2"])
+    found = OSASISStylizer.from_pretrained(tmp_path / "s")
+    assert found.config.detail
+    assert not found.configured(detail=False).config.detail
+
+
 def test_another_stylizers_calibrator_is_taken_over(command: list[str], tmp_path: Path) -> None:
     lender = tmp_path / "lender"
     own = [str(lender) if part == str(tmp_path / "s") else part for part in command]
