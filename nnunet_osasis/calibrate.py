@@ -102,7 +102,11 @@ def train_calibrator(
         KeyboardInterrupt: after the state has been saved.
     """
     if len(sources) < 2:
-        raise OsasisError("A calibrator needs at least 2 source images", found=len(sources))
+        raise OsasisError(
+            "A calibrator needs at least 2 source images",
+            found=len(sources),
+            remedy="Add source images, or leave it out with --calibrator-iterations 0.",
+        )
     side = min(LARGEST, sources.shape[-1])
     scenes = resize(sources, (side, side)).clamp(-1, 1)
     family = family_for(config.family, scenes.shape[1])
@@ -142,7 +146,11 @@ def train_calibrator(
             back = difference(_apply(coefficients[:, 1], truth, where, terms), values).mean()
             loss = forth + config.inverse_weight * back
             if not torch.isfinite(loss):
-                raise OsasisError("The calibrator's loss must stay finite", found=f"iteration {iteration + 1}")
+                raise OsasisError(
+                    "The calibrator's loss must stay finite",
+                    found=f"{loss.item()} in iteration {iteration + 1}",
+                    remedy="Check the source images, or leave it out with --calibrator-iterations 0.",
+                )
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             norm = torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)

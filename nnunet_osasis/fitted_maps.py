@@ -14,7 +14,7 @@ from nnunet_osasis.border import field_of_view
 from nnunet_osasis.calibrator import Calibrator
 from nnunet_osasis.estimates import Agreement, MeanMap, PixelMap, combine
 from nnunet_osasis.local_affine import resize
-from nnunet_osasis.moment_map import ANCHOR, MomentMap
+from nnunet_osasis.moment_map import ANCHOR, MomentMap, Moments, moments
 from nnunet_osasis.parametric_map import fit_images
 
 if TYPE_CHECKING:
@@ -97,7 +97,8 @@ def estimate_maps(
             truth it took more than it gave (``benchmarks/transfer``).
     """
     found: dict[str, PixelMap] = {}
-    forth, back = zip(*(_of_reference(pair, sources, calibrator) for pair in pairs), strict=True)
+    own = moments(sources)
+    forth, back = zip(*(_of_reference(pair, own, calibrator) for pair in pairs), strict=True)
     for ending, estimates in (("", forth), (INVERSE, back)):
         for name in estimates[0]:
             found[name + ending] = _mean([estimate[name] for estimate in estimates])
@@ -112,10 +113,10 @@ def estimate_maps(
 
 
 def _of_reference(
-    pair: StylePair, sources: torch.Tensor, calibrator: Calibrator | None
+    pair: StylePair, own: Moments, calibrator: Calibrator | None
 ) -> tuple[dict[str, PixelMap], dict[str, PixelMap]]:
     """All estimates of one reference, there and back."""
-    moved = MomentMap.between(sources, pair.reference)
+    moved = MomentMap(*own, *moments(pair.reference))
     answers: dict[str, tuple[PixelMap, PixelMap]] = {"moments": (moved, moved.inverse()), "pair": pair.maps()}
     if calibrator is not None:
         side = calibrator.config.sample_size

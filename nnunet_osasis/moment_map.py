@@ -17,7 +17,10 @@ ANCHOR = 0.25
 """Share of black pixels mixed into both sides by default: nearest to the truth in development, on either set."""
 
 
-def moments(images: torch.Tensor, anchor: float = ANCHOR) -> tuple[tuple[float, ...], tuple[float, ...]]:
+Moments = tuple[tuple[float, ...], tuple[float, ...]]
+
+
+def moments(images: torch.Tensor, anchor: float = ANCHOR) -> Moments:
     """Mean and deviation per channel of ``color_space.perceptual`` over all pixels in view of ``(B, C, H, W)``.
 
     ``anchor``: share of black pixels mixed in.

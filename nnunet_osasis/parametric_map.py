@@ -91,7 +91,11 @@ class ParametricMap:
             raise OsasisError("A map's terms must be known", found=sorted(unknown), remedy=f"Known: {TERMS}.")
         wanted = feature_count(channels, self.terms)
         if any(len(row) != wanted for row in self.coefficients) or not len(self.low) == len(self.high) == channels:
-            raise OsasisError(f"A map of {channels} channels with {self.terms} needs {wanted} coefficients a channel")
+            raise OsasisError(
+                f"A map of {channels} channels with {self.terms} needs {wanted} coefficients and limits per channel",
+                found=f"{[len(row) for row in self.coefficients]} and {len(self.low)}, {len(self.high)} limits",
+                remedy="Make the stylizer anew, or copy its folder again.",
+            )
 
     @classmethod
     def fit(

@@ -13,13 +13,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch.nn import functional as F
 
 from nnunet_osasis.adagn import ConditionalUNet
 from nnunet_osasis.autoencoder import DiffusionAutoencoder
 from nnunet_osasis.border import field_of_view
 from nnunet_osasis.errors import OsasisError
-from nnunet_osasis.readout import ColorMap, pixels_in_view
+from nnunet_osasis.pair_quality import structure_agreement
+from nnunet_osasis.parametric_map import fit_images
 from nnunet_osasis.sampler import SamplerConfig, decode_images, encode_images, spn_injection
 from nnunet_osasis.spn import StructurePreservingNetwork
 from nnunet_osasis.training import EMA, Kept
@@ -50,36 +50,17 @@ class Snapshot:
     weights: dict[str, torch.Tensor]
 
 
-def edges(images: torch.Tensor) -> torch.Tensor:
-    """Gradient magnitude of the mean over channels: ``(B, C, H, W)`` to ``(B, 1, H, W)``."""
-    rows, columns = torch.gradient(images.mean(dim=1, keepdim=True), dim=(2, 3))
-    return (rows.square() + columns.square()).sqrt()
-
-
-def _correlation(a: torch.Tensor, b: torch.Tensor) -> float:
-    """Pearson's correlation of two vectors; 0 where one of them is constant."""
-    a, b = a.double() - a.double().mean(), b.double() - b.double().mean()
-    scale = (a.square().sum() * b.square().sum()).sqrt().item()
-    return (a * b).sum().item() / scale if scale > 0 else 0.0
-
-
 def score_pictures(decoded: torch.Tensor, sources: torch.Tensor, expected: torch.Tensor, view: torch.Tensor) -> Score:
     """Score decoded pictures.
 
     Args:
         decoded, sources, expected: ``(B, C, H, W)`` in [-1, 1]; ``expected`` is recoloured by the pair's map.
-        view: bool ``(B, 1, H, W)``; edges are compared one pixel inside it, where no gradient reaches the frame.
+        view: bool ``(B, 1, H, W)``; edges are compared inside it, where no gradient reaches the frame.
     """
-    inner = F.max_pool2d((~view).float(), 3, stride=1, padding=1) == 0
-    found = [
-        _correlation(a[inside], b[inside])
-        for a, b, inside in zip(edges(decoded), edges(sources), inner, strict=True)
-        if inside.any()
-    ]
     count = view.expand_as(sources).sum().clamp(min=1)
     left, whole = (((x - expected).abs() * view).sum() / count for x in (decoded, sources))
     gap = left.item() / max(whole.item(), LEAST_CHANGE)
-    return Score(float(np.mean(found)) if found else 0.0, gap)
+    return Score(float(structure_agreement(decoded, sources, view).mean()), gap)
 
 
 class Selection:
@@ -105,7 +86,7 @@ class Selection:
         self.images = sources[chosen].to(style_a)
         self.view = field_of_view(self.images)
         pair_view = field_of_view(style_b.cpu())
-        pair = ColorMap.fit(pixels_in_view(style_a.cpu(), pair_view), pixels_in_view(style_b.cpu(), pair_view))
+        pair = fit_images(style_a.cpu(), style_b.cpu(), pair_view)
         self.expected = pair(self.images).clamp(-1, 1)
         with torch.no_grad():
             self.code = model.semantic_encoder(self.images)

@@ -79,31 +79,6 @@ def test_a_frame_need_not_be_black(level: float) -> None:
     assert torch.equal(~field_of_view(image)[0, 0, 0], torch.arange(16) < 3)
 
 
-def test_a_colour_map_is_found_exactly_and_survives_outliers() -> None:
-    generator = torch.Generator().manual_seed(0)
-    x = torch.rand(4000, 3, generator=generator) * 2 - 1
-    truth = ColorMap(((0.8, 0.1, 0.0), (0.0, 1.1, 0.05), (0.1, 0.0, 0.7)), (0.1, -0.05, 0.0))
-    y = truth(x.T[None, :, :, None])[0, :, :, 0].T
-    exact = ColorMap.fit(x, y, ridge=0)
-    np.testing.assert_allclose(exact.matrix, truth.matrix, atol=1e-6)
-    spoilt = y.clone()
-    spoilt[:400] = 1.0
-    robust, plain = (ColorMap.fit(x, spoilt, ridge=0, rounds=r) for r in (10, 1))
-    error = [np.abs(np.subtract(m.matrix, truth.matrix)).max() for m in (robust, plain)]
-    assert error[0] < 0.3 * error[1]
-
-
-def test_ridge_pulls_to_the_identity() -> None:
-    x = torch.rand(100, 1)
-    strong = ColorMap.fit(x, 3 * x, ridge=1e6)
-    assert strong.matrix[0][0] == pytest.approx(1, abs=1e-3)
-
-
-def test_too_few_pixels_are_refused() -> None:
-    with pytest.raises(OsasisError, match="pixels"):
-        ColorMap.fit(torch.zeros(3, 3), torch.zeros(3, 3))
-
-
 def test_mean_of_maps_applies_like_the_mean_of_results() -> None:
     a, b = ColorMap(((0.5,),), (0.2,)), ColorMap(((1.5,),), (-0.4,))
     x = unit_images(1, channels=1)

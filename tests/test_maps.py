@@ -420,7 +420,7 @@ def test_a_confidence_outside_0_to_1_is_refused(confidence: float) -> None:
 def test_a_mean_of_nothing_is_refused() -> None:
     with pytest.raises(OsasisError, match="needs maps"):
         map_from_json({"mean_of": [], "confidence": 1.0})
-    with pytest.raises(OsasisError, match="no estimate"):
+    with pytest.raises(OsasisError, match="at least one estimate"):
         combine([], unit_images(1), everywhere(unit_images(1)))
 
 
