@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from monai_transforms.gating import Gating
 from monai_transforms.loading import StylizerHandle
 from monai_transforms.style import RandStyle, StyleTransform
 from nnunet_osasis.errors import OsasisError
@@ -35,6 +36,9 @@ class OSASISStylize(StyleTransform):
             that run networks must see images the way up they were trained on; pixelwise ones do not care.
         device: for a stylizer folder, where it works (``cpu`` by default).
         batched: inputs have a batch axis first, ``(B, C, H, W[, D])``, as a DataLoader returns them.
+        gate: compare every result with its image by the structure gate: what fails is tried weaker, and stays as it is
+            when that fails too. None: where the stylizer has thresholds, as every one made since has.
+        audit: a file that gets a line of JSON for every decision (``osasis-info --audit`` reads it).
 
     Raises:
         OsasisError: no stylizer there, unknown options; on use: wrong channel count or rank, NaN, empty, boolean or
@@ -51,6 +55,8 @@ class OSASISStylize(StyleTransform):
         axes: str = "auto",
         device: str | None = None,
         batched: bool = False,
+        gate: bool | None = None,
+        audit: str | Path | None = None,
     ) -> None:
         if direction not in DIRECTIONS:
             raise OsasisError("direction must be known", found=direction, remedy=f"Use one of {DIRECTIONS}.")
@@ -58,6 +64,7 @@ class OSASISStylize(StyleTransform):
             raise OsasisError("The read-out must be known", found=readout, remedy=f"Use one of {READOUTS}.")
         self.handle = StylizerHandle(stylizer, device)
         self.direction, self.readout = direction, readout
+        self.gated = Gating(gate, audit)
         self._set_options(strength, slice_axis, axes, batched)
 
     @property
@@ -69,18 +76,23 @@ class OSASISStylize(StyleTransform):
         return self.handle.get().config.strength if self.strength is None else self.strength
 
     def _restyle(
-        self, arrays: list[np.ndarray], strengths: list[float | None], seeds: Sequence[int] | None
+        self, arrays: list[np.ndarray], strengths: list[float | None], seeds: Sequence[int] | None, names: Sequence[str]
     ) -> list[np.ndarray]:
         known = [1.0 if strength is None else strength for strength in strengths]
-        return stylize_arrays(self.handle.get(), arrays, known, direction=self.direction, readout=self.readout)
+        stylizer = self.handle.get()
+
+        def stylize(images: Sequence[np.ndarray], amounts: Sequence[float]) -> list[np.ndarray]:
+            return stylize_arrays(stylizer, images, amounts, direction=self.direction, readout=self.readout)
+
+        return self.gated(stylizer, self.readout, stylize, arrays, known, names)
 
 
 class RandOSASISStylize(RandStyle):
     """Restyle an image with probability ``prob``, at a random strength.
 
     Args:
-        stylizer, direction, readout, slice_axis, axes, device, batched: as in :py:class:`OSASISStylize`. With
-            ``batched``, every sample has its own draw.
+        stylizer, direction, readout, slice_axis, axes, device, batched, gate, audit: as in
+            :py:class:`OSASISStylize`. With ``batched``, every sample has its own draw.
         prob: probability in [0, 1].
         strength: a number, or the interval to draw from uniformly.
 
@@ -99,6 +111,8 @@ class RandOSASISStylize(RandStyle):
         axes: str = "auto",
         device: str | None = None,
         batched: bool = False,
+        gate: bool | None = None,
+        audit: str | Path | None = None,
     ) -> None:
-        stylize = OSASISStylize(stylizer, None, direction, readout, slice_axis, axes, device, batched)
+        stylize = OSASISStylize(stylizer, None, direction, readout, slice_axis, axes, device, batched, gate, audit)
         super().__init__(stylize, prob, strength)

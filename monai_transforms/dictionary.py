@@ -122,7 +122,8 @@ class OSASISStylized(_Stylized):
 
     Args:
         keys: the image entries; leave the labels out.
-        stylizer, strength, direction, readout, slice_axis, axes, device, batched: as there.
+        stylizer, strength, direction, readout, slice_axis, axes, device, batched, gate, audit: as
+            there.
         allow_missing_keys: do not raise if a key is missing.
     """
 
@@ -138,8 +139,10 @@ class OSASISStylized(_Stylized):
         device: str | None = None,
         batched: bool = False,
         allow_missing_keys: bool = False,
+        gate: bool | None = None,
+        audit: str | Path | None = None,
     ) -> None:
-        stylize = OSASISStylize(stylizer, strength, direction, readout, slice_axis, axes, device, batched)
+        stylize = OSASISStylize(stylizer, strength, direction, readout, slice_axis, axes, device, batched, gate, audit)
         super().__init__(keys, allow_missing_keys, stylize)
 
 
@@ -148,7 +151,8 @@ class RandOSASISStylized(_RandStylized):
 
     Args:
         keys: the image entries; leave the labels out.
-        stylizer, prob, strength, direction, readout, slice_axis, axes, device, batched: as there.
+        stylizer, prob, strength, direction, readout, slice_axis, axes, device, batched, gate, audit: as
+            there.
         allow_missing_keys: do not raise if a key is missing.
     """
 
@@ -165,8 +169,12 @@ class RandOSASISStylized(_RandStylized):
         device: str | None = None,
         batched: bool = False,
         allow_missing_keys: bool = False,
+        gate: bool | None = None,
+        audit: str | Path | None = None,
     ) -> None:
-        stylize = RandOSASISStylize(stylizer, prob, strength, direction, readout, slice_axis, axes, device, batched)
+        stylize = RandOSASISStylize(
+            stylizer, prob, strength, direction, readout, slice_axis, axes, device, batched, gate, audit
+        )
         super().__init__(keys, allow_missing_keys, stylize)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from monai_transforms.layout import arrange, check_axes, check_axis, permutation
 from nnunet_osasis.controls import RandomControl
 from nnunet_osasis.errors import OsasisError
 from nnunet_osasis.image_io import to_dtype
-from nnunet_osasis.stylizer import check_strength
+from nnunet_osasis.stylizer_config import check_strength, is_number
 from nnunet_osasis.transfer import StyleTransfer
 
 
@@ -48,7 +49,7 @@ class StyleTransform(Transform):
         axes: str = "auto",
         batched: bool = False,
     ) -> None:
-        if not isinstance(transfer, StyleTransfer):
+        if isinstance(transfer, type) or not isinstance(transfer, StyleTransfer):
             raise OsasisError(
                 "transfer= takes a style transfer",
                 found=type(transfer).__name__,
@@ -59,6 +60,8 @@ class StyleTransform(Transform):
 
     def _set_options(self, strength: float | None, slice_axis: int | str, axes: str, batched: bool) -> None:
         self.strength = strength if strength is None else check_strength(strength)
+        if not isinstance(batched, bool):
+            raise OsasisError("batched must be True or False", found=f"{batched!r:.60}")
         self.slice_axis, self.axes, self.batched = check_axis(slice_axis), check_axes(axes), batched
 
     @property
@@ -70,7 +73,7 @@ class StyleTransform(Transform):
         return self.strength
 
     def _restyle(
-        self, arrays: list[np.ndarray], strengths: list[float | None], seeds: Sequence[int] | None
+        self, arrays: list[np.ndarray], strengths: list[float | None], seeds: Sequence[int] | None, names: Sequence[str]
     ) -> list[np.ndarray]:
         """Images ``(C, H, W)`` or volumes ``(C, D, H, W)``, native units; ``seeds`` for a transfer that draws."""
         if seeds is not None and isinstance(self.transfer, RandomControl):
@@ -94,14 +97,16 @@ class StyleTransform(Transform):
         wanted = self._default_strength() if strength is None else strength
         array = self._as_numpy(img)
         samples = list(array) if self.batched else [array]
-        each = wanted if isinstance(wanted, Sequence) else [wanted] * len(samples)
+        several = isinstance(wanted, Sequence) and not isinstance(wanted, str)
+        each: Sequence[float | None] = wanted if several else [wanted] * len(samples)  # type: ignore[assignment,list-item]
+        _check_counts(len(samples), each, seeds)
         strengths = [None if s is None else check_strength(s) for s in each]
         orders = [
             permutation(img, sample.shape[1:], self.axes, self.slice_axis, i) if sample.ndim in (3, 4) else ()
             for i, sample in enumerate(samples)
         ]
         given = [arrange(s, order) if order else s for s, order in zip(samples, orders, strict=True)]
-        done = self._restyle(given, strengths, seeds)
+        done = self._restyle(given, strengths, seeds, file_names(img, len(samples)))
         results = [
             sample.copy() if weight == 0 else to_dtype(arrange(image, np.argsort(order).tolist()), array.dtype)
             for image, order, weight, sample in zip(done, orders, strengths, samples, strict=True)
@@ -110,6 +115,12 @@ class StyleTransform(Transform):
         return convert_to_dst_type(result, img, dtype=img.dtype)[0]
 
     def _as_numpy(self, img: NdarrayOrTensor) -> np.ndarray:
+        if not isinstance(img, np.ndarray | torch.Tensor) or img.ndim < 1:
+            raise OsasisError(
+                "An image must be an array or a tensor", found=type(img).__name__, remedy="Load it first."
+            )
+        if isinstance(img, torch.Tensor) and (img.layout != torch.strided or img.device.type == "meta"):
+            raise OsasisError("A tensor must hold its values", found=f"{img.layout} on {img.device}")
         if isinstance(img, MetaTensor) and img.is_batch and not self.batched:
             raise OsasisError(
                 "The transform takes one sample at a time",
@@ -128,16 +139,34 @@ class StyleTransform(Transform):
         return array.astype(array.dtype.newbyteorder("="), copy=False)
 
 
+def file_names(img: NdarrayOrTensor, count: int) -> list[str]:
+    """What a MetaTensor says its samples were read from; empty where nothing does."""
+    found = img.meta.get("filename_or_obj", "") if isinstance(img, MetaTensor) else ""
+    names = [str(name) for name in found] if isinstance(found, list | tuple) else [str(found)]
+    return names if len(names) == count else [""] * count
+
+
+def _check_counts(samples: int, strengths: Sequence[float | None], seeds: Sequence[int] | None) -> None:
+    """Raise ``OsasisError`` unless there is one strength, and if any one seed, for every sample."""
+    if len(strengths) != samples or (seeds is not None and len(seeds) != samples):
+        raise OsasisError("Every sample needs a strength (and a seed)", found=f"{len(strengths)} for {samples}")
+    if seeds is not None and not all(isinstance(seed, Integral) and seed >= 0 for seed in seeds):
+        raise OsasisError("Seeds must be whole numbers of at least 0", found=f"{list(seeds)!r:.60}")
+
+
 class RandStyle(RandomizableTransform):
     """What the random transforms share: ``stylize`` with probability ``prob``, at a random strength."""
 
     backend = StyleTransform.backend
 
     def __init__(self, stylize: StyleTransform, prob: float, strength: float | tuple[float, float]) -> None:
-        if not 0 <= prob <= 1:
+        if not is_number(prob) or not 0 <= prob <= 1:
             raise OsasisError("prob must lie in [0, 1]", found=prob, remedy="0.5 restyles every other image.")
         super().__init__(prob)
-        low, high = strength if isinstance(strength, Sequence) else (strength, strength)
+        limits = strength if isinstance(strength, Sequence) else (strength, strength)
+        if len(limits) != 2:
+            raise OsasisError("A strength is one number, or an interval", found=f"{strength!r:.60}")
+        low, high = limits
         if check_strength(low) > check_strength(high):
             raise OsasisError("The strength's interval must rise", found=strength, remedy="Give (lowest, highest).")
         self.interval = (float(low), float(high))

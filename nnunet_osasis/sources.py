@@ -11,6 +11,7 @@ from tqdm import tqdm
 
 from nnunet_osasis.detail import DetailStatistics
 from nnunet_osasis.errors import OsasisError
+from nnunet_osasis.gate.calibration import EvenlySpaced
 from nnunet_osasis.image_io import check_array, list_images, read_image
 from nnunet_osasis.intensity import Bounds, IntensityRange, infer_range, to_unit
 from nnunet_osasis.local_affine import resize
@@ -57,6 +58,7 @@ def load_sources(
     window: Sequence[float] = (),
     max_images: int = 4000,
     details: list[DetailStatistics] | None = None,
+    gate_images: EvenlySpaced | None = None,
 ) -> tuple[torch.Tensor, IntensityRange]:
     """Read a training set.
 
@@ -65,6 +67,7 @@ def load_sources(
         intensity: the range to use; None infers one (``infer_range``, with nnU-Net's ``schemes`` and ``window``).
         max_images: of more slices than this, evenly spaced ones are taken.
         details: filled with the statistics of every image (volumes: of their middle slice) at its own size.
+        gate_images: given every image (volumes: their slice of most contrast) at its own size, in [-1, 1].
 
     Returns:
         ``(N, C, size, size)`` in [-1, 1] and the range. Empty slices of volumes are left out.
@@ -83,6 +86,8 @@ def load_sources(
         bounds = intensity.bounds(array, name=name)
         if details is not None:
             details.extend(detail_of(array, bounds))
+        if gate_images is not None:
+            gate_images.add(to_unit(best_slice(array), bounds))
         for image in _slices(array):
             if _has_contrast(image):
                 unit = torch.from_numpy(to_unit(image, bounds))[None]

@@ -18,6 +18,7 @@ from nnunet_osasis.decoded_readouts import apply_decoded, transfer
 from nnunet_osasis.detail import DetailChange
 from nnunet_osasis.errors import OsasisError
 from nnunet_osasis.estimates import PixelMap
+from nnunet_osasis.gate.calibration import GateThresholds
 from nnunet_osasis.intensity import to_unit
 from nnunet_osasis.local_affine import resize
 from nnunet_osasis.native import stylize_arrays
@@ -42,6 +43,7 @@ class OSASISStylizer:
         card: what the folder's card says about its origin. findings: what was measured while it was made.
         calibrator: what made the maps of this reference, and can make those of another (``--from-stylizer``).
         detail: sharpness and noise, applied on top where ``config.detail`` says so (never on the way back).
+        gate: thresholds of the structure gate, measured on the source images; ``stylize`` itself does not ask it.
     """
 
     def __init__(
@@ -57,14 +59,14 @@ class OSASISStylizer:
         findings: dict | None = None,
         calibrator: Calibrator | None = None,
         detail: DetailChange | None = None,
+        gate: GateThresholds | None = None,
     ) -> None:
         self.autoencoder, self.decoder, self.spn = autoencoder.eval(), decoder.eval(), spn.eval()
         for module in (self.autoencoder, self.decoder, self.spn):
             module.requires_grad_(False)
         self.reference, self.maps, self.config, self.card = reference, maps, config, card or {}
         self.findings, self.calibrator, self.detail = findings or {}, calibrator, detail or DetailChange()
-
-    # --- where it lives -------------------------------------------------------------------------------------------
+        self.gate = gate
 
     @classmethod
     def from_pretrained(cls, folder: str | Path, *, device: str = "cpu") -> OSASISStylizer:
@@ -124,8 +126,6 @@ class OSASISStylizer:
 
         return stylizer_fingerprint(self)
 
-    # --- what it does ---------------------------------------------------------------------------------------------
-
     def __call__(self, images: torch.Tensor, **options: object) -> torch.Tensor:
         """``stylize``."""
         return self.stylize(images, **options)  # type: ignore[arg-type]
@@ -171,11 +171,8 @@ class OSASISStylizer:
             raise OsasisError("Images must be finite", found="NaN or infinity", remedy="Repair or leave them out.")
         strengths = list(given) if isinstance(given, Sequence) else [given] * len(images)
         if len(strengths) != len(images):
-            raise OsasisError(
-                "Every image needs a strength",
-                found=f"{len(strengths)} for {len(images)} images",
-                remedy="Give one number, or one per image.",
-            )
+            found = f"{len(strengths)} for {len(images)} images"
+            raise OsasisError("Every image needs a strength", found=found, remedy="Give one number, or one per image.")
         weight = torch.tensor([check_strength(s) for s in strengths]).view(-1, 1, 1, 1)
         if not weight.any():
             return images.clone()

@@ -16,6 +16,7 @@ from nnunet_osasis.autoencoder import DiffusionAutoencoder
 from nnunet_osasis.cli import resolve_device
 from nnunet_osasis.detail import DetailChange
 from nnunet_osasis.estimates import map_from_json
+from nnunet_osasis.gate.calibration import GateThresholds
 from nnunet_osasis.presets import as_json
 from nnunet_osasis.spn import StructurePreservingNetwork
 
@@ -37,6 +38,7 @@ def pack(stylizer: OSASISStylizer) -> tuple[str, bytes]:
             "detail": stylizer.detail.to_json(),
             "card": stylizer.card,
             "findings": stylizer.findings,
+            "gate": None if stylizer.gate is None else stylizer.gate.to_json(),
             "device": str(stylizer.device),
         },
         sort_keys=True,
@@ -67,6 +69,7 @@ def unpack(text: str, data: bytes) -> OSASISStylizer:
         autoencoder, decoder, spn,
         reference=tensors["reference"].numpy(), maps=maps, config=read_config(values["config"]), card=values["card"],
         detail=DetailChange(**values["detail"]), findings=values["findings"],
+        gate=GateThresholds(**values["gate"]) if values["gate"] else None,
     )  # fmt: skip
     return stylizer.to(resolve_device(values["device"]))
 

@@ -7,6 +7,7 @@ import json
 import os
 import platform
 from importlib import metadata
+from typing import Any
 
 from nnunet_osasis.cli import run_command
 
@@ -28,17 +29,29 @@ def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="osasis-info",
         description=__doc__.split(": ", 1)[1],
-        epilog="examples:\n  osasis-info\n  osasis-info stylizer",
+        epilog="examples:\n  osasis-info\n  osasis-info stylizer\n  osasis-info --audit site_a_as_b",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("stylizer", nargs="?", help="a stylizer folder; its files are checked against their checksums")
+    parser.add_argument(
+        "--audit", metavar="DIR",
+        help="summarise the structure gate's decisions in an output of osasis-stylize or a cache of stylized cases",
+    )  # fmt: skip
     return parser
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Print a stylizer's card as JSON, or versions and the trainer folder."""
-    args = make_parser().parse_args(argv)
-    if args.stylizer:
+    """Print a stylizer's card, an audit's summary, or versions and the trainer folder, as JSON."""
+    parser = make_parser()
+    args = parser.parse_args(argv)
+    if args.stylizer and args.audit:
+        parser.error("give a stylizer or --audit, not both")
+    facts: dict[str, Any]
+    if args.audit:
+        from nnunet_osasis.gate.audit import find_audit, read_audit, summarize
+
+        facts = summarize(read_audit(find_audit(args.audit)))
+    elif args.stylizer:
         from nnunet_osasis.presets import as_json
         from nnunet_osasis.stylizer import OSASISStylizer
 
@@ -50,6 +63,7 @@ def main(argv: list[str] | None = None) -> None:
             "config": as_json(stylizer.config),
             "card": stylizer.card,
             "findings": stylizer.findings,
+            "gate": stylizer.gate.to_json() if stylizer.gate else "made by an earlier version: measured when needed",
         }
     else:
         facts = {name: metadata.version(name) for name in PACKAGES}

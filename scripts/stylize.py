@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 from pathlib import Path
 
 from nnunet_osasis.cli import add_device, resolve_device, run_command, unit_interval
@@ -13,7 +14,9 @@ EXAMPLES = """examples:
   osasis-stylize -i site_a/images -o site_a_as_b --stylizer stylizer --masks site_a/masks --strength 0.7
   osasis-stylize -i site_b/images -o site_b_as_a --stylizer stylizer --direction target_to_source
 
-Sizes, data types and NIfTI geometry stay; JPEG comes out as PNG. A second run makes only what is missing."""
+Sizes, data types and NIfTI geometry stay; JPEG comes out as PNG. A second run makes only what is missing.
+Results whose structure differs from their source's are made weaker or left as they were: see osasis_audit/ in the
+output, or osasis-info --audit OUTPUT."""
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -27,7 +30,10 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("-i", metavar="DIR", required=True, type=Path, help="folder of images")
     parser.add_argument("-o", metavar="DIR", required=True, type=Path, help="folder for the results")
     parser.add_argument("--stylizer", metavar="DIR", required=True, help="made by osasis-pretrain-stylizer")
-    parser.add_argument("--masks", metavar="DIR", type=Path, help="copied unchanged to the output's masks/")
+    parser.add_argument(
+        "--masks", metavar="DIR", type=Path,
+        help="copied unchanged to the output's masks/; the gate looks at their lesions",
+    )  # fmt: skip
     parser.add_argument("--strength", type=unit_interval, help="0 keeps the image, 1 is full style (default)")
     parser.add_argument("--readout", help=f"{', '.join(READOUTS)}; default: the stylizer's")
     parser.add_argument("--detail", action="store_true", help="also carry over sharpness and noise")
@@ -35,23 +41,44 @@ def make_parser() -> argparse.ArgumentParser:
         "--direction", choices=("source_to_target", "target_to_source"), default="source_to_target",
         help="target_to_source harmonises new images for a model that is already trained",
     )  # fmt: skip
+    parser.add_argument("--no-gate", action="store_true", help="use every result, however its structure looks")
+    parser.add_argument(
+        "--segmenter", metavar="DIR", type=Path,
+        help="a trained nnU-Net model folder: its answers to original and result must agree as well",
+    )  # fmt: skip
     add_device(parser)
     return parser
 
 
 def main(argv: list[str] | None = None) -> None:
     """Parse, stylize, print how much was done."""
-    args = make_parser().parse_args(argv)
+    parser = make_parser()
+    args = parser.parse_args(argv)
+    if args.no_gate and args.segmenter is not None:
+        parser.error("--segmenter is asked by the gate: leave out --no-gate")
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    from nnunet_osasis.gate.audit import FOLDER, in_words, path_in, read_audit
     from nnunet_osasis.stylize_folder import stylize_folder
     from nnunet_osasis.stylizer import OSASISStylizer
 
-    stylizer = OSASISStylizer.from_pretrained(args.stylizer, device=resolve_device(args.device))
+    device = resolve_device(args.device)
+    stylizer = OSASISStylizer.from_pretrained(args.stylizer, device=device)
     if args.readout is not None:
         stylizer = stylizer.configured(readout=args.readout)
     if args.detail:
         stylizer = stylizer.configured(detail=True)
-    made = stylize_folder(stylizer, args.i, args.o, strength=args.strength, direction=args.direction, masks=args.masks)
+    segmenter = None
+    if args.segmenter is not None:
+        from nnunet_osasis.nnunet.segmenter import NnunetSegmenter
+
+        segmenter = NnunetSegmenter(args.segmenter, device=device)
+    made = stylize_folder(
+        stylizer, args.i, args.o, strength=args.strength, direction=args.direction, masks=args.masks,
+        gated=not args.no_gate, segmenter=segmenter,
+    )  # fmt: skip
     print(f"{made} image(s) stylized into {args.o}")
+    if not args.no_gate:
+        print(f"{in_words(read_audit(path_in(args.o)))}; {args.o / FOLDER} has the audit trail and the worst cases")
 
 
 def entry() -> None:

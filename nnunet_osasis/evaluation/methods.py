@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from nnunet_osasis.errors import OsasisError
 from nnunet_osasis.evaluation.light import TrainingSet
 from nnunet_osasis.evaluation.method_list import MethodSpec
 from nnunet_osasis.evaluation.preparation import Prepared
+from nnunet_osasis.gate import StructureGate
 from nnunet_osasis.transfer import StyleTransfer
 
 EIGHT_BIT = (0.0, 255.0)
@@ -47,9 +49,35 @@ def make_transfer(
     return loaded if readout is None else loaded.configured(readout=readout)
 
 
-def style_all(transfer: StyleTransfer, images: list[np.ndarray], *, strength: float | None) -> list[np.ndarray]:
-    """Every picture through the transfer, rounded to 8 bit as if written to a file."""
-    return [to_8_bit(transfer.stylize_array(image, strength=strength)) for image in images]
+def style_all(
+    transfer: StyleTransfer, images: list[np.ndarray], masks: list[np.ndarray], *, strength: float | None
+) -> tuple[list[np.ndarray], dict[str, int]]:
+    """Every picture through the transfer, rounded to 8 bit as if written to a file.
+
+    A stylizer's results pass its structure gate, as they do in nnU-Net's cache; the counts say what was decided. The
+    controls' do not: they are shown as they are used elsewhere.
+    """
+    gate = gate_of(transfer, images)
+    if gate is None:
+        return [to_8_bit(transfer.stylize_array(image, strength=strength)) for image in images], {}
+    wanted, decisions, styled = gate.default_strength if strength is None else strength, Counter[str](), []
+    for image, mask in zip(images, masks, strict=True):
+
+        def restyle(amount: float, image: np.ndarray = image) -> np.ndarray:
+            return to_8_bit(transfer.stylize_array(image, strength=amount))
+
+        found = gate(image, restyle, wanted, mask)
+        decisions[found.decision.outcome] += 1
+        styled.append(to_8_bit(found.image))
+    return styled, dict(decisions)
+
+
+def gate_of(transfer: StyleTransfer, images: list[np.ndarray]) -> StructureGate | None:
+    """A stylizer's own gate; None for other transfers."""
+    from nnunet_osasis.gate.of_stylizer import structure_gate
+    from nnunet_osasis.stylizer import OSASISStylizer
+
+    return structure_gate(transfer, lambda: images) if isinstance(transfer, OSASISStylizer) else None
 
 
 def to_8_bit(image: np.ndarray) -> np.ndarray:

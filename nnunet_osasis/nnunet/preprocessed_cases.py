@@ -47,6 +47,11 @@ class PreprocessedCases:
         ending = next(e for e in (".b2nd", ".npz") if (Path(self._cases.source_folder) / f"{key}{e}").is_file())
         return [Path(self._cases.source_folder) / f"{key}{ending}"]
 
+    def label_files(self, key: str) -> list[Path]:
+        """The file that says where the case's lesions are, if it is not the image's own (.npz holds both)."""
+        found = Path(self._cases.source_folder) / f"{key}_seg.b2nd"
+        return [found] if found.is_file() else []
+
     def unnormalized(self, key: str) -> np.ndarray:
         """The case in native units: ``(C, Z, Y, X)`` float32, transposed, cropped."""
         return self._load(key)[0]

@@ -38,6 +38,11 @@ class RawCases:
         label = Path(self._case(key)["label"])
         return [*images, label] if any(self._setup.manager.use_mask_for_norm) and label.is_file() else images
 
+    def label_files(self, key: str) -> list[Path]:
+        """The file that says where the case's lesions are, if there is one."""
+        label = Path(self._case(key)["label"])
+        return [label] if label.is_file() else []
+
     def unnormalized(self, key: str) -> np.ndarray:
         """The case as nnU-Net is about to normalize it: ``(C, Z, Y, X)`` float32, native units, transposed, cropped."""
         return read_unnormalized(self._setup, self._case(key)["images"])

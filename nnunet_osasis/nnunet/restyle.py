@@ -9,21 +9,31 @@ import numpy as np
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
 
 from nnunet_osasis.errors import OsasisError
+from nnunet_osasis.gate import Decision, StructureGate
 from nnunet_osasis.transfer import StyleTransfer
 
 Restyle = Callable[[np.ndarray, np.ndarray, ConfigurationManager], np.ndarray]
 
 
-def restyle_with(transfer: StyleTransfer, strength: float | None) -> Restyle:
+def restyle_with(
+    transfer: StyleTransfer,
+    strength: float | None,
+    *,
+    gate: StructureGate | None = None,
+    decided: Callable[[Decision], None] = lambda decision: None,
+) -> Restyle:
     """A function of (data, seg, configuration) that stylizes ``data`` ``(C, Z, Y, X)``, native units, for nnU-Net.
 
     Two things are nnU-Net's business rather than the transfer's. Where a channel is normalized inside a mask, the
     outside (``seg < 0``) is background that nnU-Net keeps at zero, so it keeps its value here. Channels declared as
     8-bit RGB are clipped to [0, 255], as a file would have done.
+
+    With a ``gate``, what fails it is tried weaker and, failing again, left as it is; ``seg`` says where lesions are,
+    and ``decided`` is told what was decided.
     """
 
-    def restyle(data: np.ndarray, seg: np.ndarray, configuration: ConfigurationManager) -> np.ndarray:
-        stylized = np.array(transfer.stylize_array(data, strength=strength), dtype=np.float32)
+    def finished(data: np.ndarray, seg: np.ndarray, config: ConfigurationManager, amount: float | None) -> np.ndarray:
+        stylized = np.array(transfer.stylize_array(data, strength=amount), dtype=np.float32)
         if stylized.shape != data.shape or not np.isfinite(stylized).all():
             raise OsasisError(
                 f"A style transfer must return finite values of shape {data.shape}",
@@ -31,11 +41,21 @@ def restyle_with(transfer: StyleTransfer, strength: float | None) -> Restyle:
                 remedy=f"This is a fault of {type(transfer).__name__}, please report it.",
             )
         outside = seg[0] < 0
-        for channel, scheme in enumerate(configuration.normalization_schemes):
-            if configuration.use_mask_for_norm[channel]:
+        for channel, scheme in enumerate(config.normalization_schemes):
+            if config.use_mask_for_norm[channel]:
                 stylized[channel][outside] = data[channel][outside]
             if scheme == "RGBTo01Normalization":
                 np.clip(stylized[channel], 0, 255, out=stylized[channel])
+        return stylized
+
+    def restyle(data: np.ndarray, seg: np.ndarray, configuration: ConfigurationManager) -> np.ndarray:
+        if gate is None:
+            stylized = finished(data, seg, configuration, strength)
+        else:
+            wanted = gate.default_strength if strength is None else strength
+            result = gate(data, lambda amount: finished(data, seg, configuration, amount), wanted, seg[0])
+            decided(result.decision)
+            stylized = result.image
         # Into the array that nnU-Net made: sums over another memory layout would round differently.
         data[...] = stylized
         return data

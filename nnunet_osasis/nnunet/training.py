@@ -6,12 +6,16 @@ from typing import Any
 
 import numpy as np
 
+from nnunet_osasis.gate import StructureGate
+from nnunet_osasis.gate.audit import in_words, read_audit
+from nnunet_osasis.gate.calibration import IMAGES
 from nnunet_osasis.nnunet.cache import StylizedCache
 from nnunet_osasis.nnunet.cases import open_cases, read_like_dataset
 from nnunet_osasis.nnunet.configuration import NnunetConfiguration
 from nnunet_osasis.nnunet.dataset import StylizedDataset
 from nnunet_osasis.nnunet.lookup import find_stylizer
 from nnunet_osasis.nnunet.options import OsasisOptions
+from nnunet_osasis.sources import best_slice
 from nnunet_osasis.transfer import StyleTransfer
 
 
@@ -36,16 +40,43 @@ class StylizedTraining:
 
         return OSASISStylizer.from_pretrained(find_stylizer(self.setup, self.options), device=str(self.device))
 
+    def structure_gate(self, transfer: StyleTransfer) -> StructureGate | None:
+        """What compares stylized cases with their originals; None for other transfers, and on request."""
+        from nnunet_osasis.gate.of_stylizer import structure_gate
+        from nnunet_osasis.stylizer import OSASISStylizer
+
+        setup, options = self.setup, self.options
+        if not options.gate or not isinstance(transfer, OSASISStylizer):
+            return None
+        segmenter = None
+        if options.segmenter is not None:
+            from nnunet_osasis.nnunet.segmenter import NnunetSegmenter
+
+            segmenter = NnunetSegmenter(options.segmenter, device=str(self.device))
+
+        def images() -> list[np.ndarray]:  # all cases, not the fold's: folds share thresholds and cache
+            cases = open_cases(setup)
+            return [best_slice(array) for array in evenly_spaced(cases, cases.keys, IMAGES)]
+
+        return structure_gate(transfer, images, segmenter=segmenter)
+
     def get_tr_and_val_datasets(self) -> tuple[Any, Any]:
         """nnU-Net's hook: the stock datasets, the first one wrapped."""
         training, validation = super().get_tr_and_val_datasets()  # type: ignore[misc]
         options, keys = self.options, list(training.identifiers)
-        cache = StylizedCache(self.setup, self.style_transfer(keys), options.strength)
+        transfer = self.style_transfer(keys)
+        gate = self.structure_gate(transfer)
+        cache = StylizedCache(self.setup, transfer, options.strength, gate)
         made = cache.build(keys)
         self.print_to_log_file(  # type: ignore[attr-defined]
             f"Stylized {len(made)} training cases, reused {len(keys) - len(made)}, in {cache.folder}; "
             f"each training case is drawn stylized with probability {options.probability}."
         )
+        if gate is not None:
+            rows = [row for row in read_audit(cache.audit) if row["case"] in training.identifiers]
+            self.print_to_log_file(  # type: ignore[attr-defined]
+                f"{in_words(rows).capitalize()}; audit trail: {cache.audit}"
+            )
         stylized = StylizedDataset(
             training,
             cache.image_path,
@@ -85,7 +116,10 @@ class ReferenceTraining(StylizedTraining):
 
     def sources(self, training_keys: list[str]) -> list[np.ndarray]:
         """Up to 64 training cases, evenly spaced, ``(C, Z, Y, X)``, native units."""
-        cases = open_cases(self.setup)
-        count = min(len(training_keys), self._MOST_SOURCES)
-        chosen = np.linspace(0, len(training_keys) - 1, count).round().astype(int)
-        return [cases.unnormalized(training_keys[i]) for i in chosen]
+        return evenly_spaced(open_cases(self.setup), training_keys, self._MOST_SOURCES)
+
+
+def evenly_spaced(cases: Any, keys: list[str], most: int) -> list[np.ndarray]:
+    """At most so many of the cases ``(C, Z, Y, X)``, native units."""
+    chosen = np.linspace(0, len(keys) - 1, min(len(keys), most)).round().astype(int)
+    return [cases.unnormalized(keys[i]) for i in chosen]

@@ -47,7 +47,8 @@ def test_methods_and_keys_need_no_test_mask(data: Path) -> None:
         for target in ("camera", "b"):
             styled = None
             if method.kind in ("identity", "histogram_matching", "pooled_reinhard", "fda"):
-                styled = style_all(make_transfer(method, prepared, target, None), prepared.train, strength=None)
+                transfer = make_transfer(method, prepared, target, None)
+                styled, _ = style_all(transfer, prepared.train, prepared.train_masks, strength=None)
                 assert all(image.dtype == np.uint8 for image in styled)
             if method.kind != "truth" or target == "camera":
                 assert len(training_set(method, prepared, target, styled).images) == 6
@@ -132,7 +133,7 @@ def test_a_renamed_test_case_keeps_its_key_but_not_its_maps(data: Path, monkeypa
     for prepared, times in ((before, 1), (before, 1), (after, 2), (after, 2)):
         work.train_cell(cell, spec, prepared, data / "cells", None, "cpu", 1)
         assert len(trained) == times
-    assert work.holds(data / "cells" / f"{cell.name}.npz", [f"{t}/{n}" for t in cell.tests for n in after.tests[t]])
+    assert work.holds(data / "cells" / f"{cell.name}.npz", [f"{t}/{n}" for t in cell.tests for n in after.tests[t]], {})
 
 
 def test_all_images_of_the_references_patient_leave_the_test_set(data: Path) -> None:

@@ -1,0 +1,163 @@
+"""How much damage does the structure gate find, and how often does it cry wolf? On images it was not calibrated on.
+
+    python benchmarks/gate/damage.py --images TEST/images --masks TEST/masks --stylizer STYLIZER --output clinicdb.json
+    python benchmarks/gate/damage.py --phantom bowel --output bowel.json      # or mr
+
+Real images: stylized by the stylizer (undamaged, for all that can be known) and by random cameras (undamaged for
+certain); the gate has the stylizer's own thresholds, measured on its training images. Phantoms: scenes of one
+scanner; undamaged is the other scanner's picture of the same scene, and the gate is calibrated on other scenes.
+Then every undamaged image is damaged in every way of nnunet_osasis.gate.damage, in and around its real lesion mask, and
+scored with and without that mask.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from nnunet_osasis.acquisition import family_for
+from nnunet_osasis.gate import GateThresholds, calibrate_gate, score_structure
+from nnunet_osasis.gate.calibration import without_mask
+from nnunet_osasis.gate.damage import KINDS
+from nnunet_osasis.image_io import image_stem, list_images, read_image
+from nnunet_osasis.intensity import to_unit
+from nnunet_osasis.parametric_map import places
+from nnunet_osasis.phantom.anatomy import draw_anatomy
+from nnunet_osasis.phantom.scanner import SCANNER_A, SCANNER_B
+from nnunet_osasis.phantoms import render_pair
+from nnunet_osasis.storage import atomic_write_json
+from nnunet_osasis.stylizer import OSASISStylizer
+from nnunet_osasis.training import generator_for
+
+Case = tuple[str, np.ndarray, dict[str, np.ndarray], np.ndarray]
+"""Name, source ``(C, H, W)`` in [-1, 1], undamaged versions by name, mask ``(H, W)``."""
+
+
+def random_camera(unit: np.ndarray, index: int) -> np.ndarray:
+    """The image through an acquisition that no calibration drew (another stream of random numbers)."""
+    family, generator = family_for("auto", len(unit)), generator_for(1, index, stream=8)
+    flat = torch.from_numpy(unit)[None].flatten(2)
+    shown = family.show(flat, places(*unit.shape[1:]).flatten(1)[None], family.sample(1, len(unit), generator))
+    return shown.view(unit.shape).numpy()
+
+
+def real_cases(images: Path, masks: Path, stylizer: OSASISStylizer, most: int) -> Iterator[Case]:
+    """Evenly spaced images of a folder whose masks show a lesion."""
+    by_stem = {image_stem(path): path for path in list_images(masks)}
+    files = [path for path in list_images(images) if image_stem(path) in by_stem]
+    for index in np.unique(np.linspace(0, len(files) - 1, most).round().astype(int)):
+        array = read_image(files[index]).array
+        mask = read_image(by_stem[image_stem(files[index])]).array.max(axis=0) > 127
+        if not mask.any():
+            continue
+        bounds = stylizer.config.intensity.bounds(array)
+        unit = to_unit(array, bounds)
+        good = {
+            "stylized": to_unit(np.rint(stylizer.stylize_array(array)).clip(0, 255), bounds),
+            "random_camera": random_camera(unit, int(index)),
+        }
+        yield files[index].name, unit, good, mask
+
+
+def phantom_cases(kind: str, count: int) -> Iterator[Case]:
+    """Scenes by two scanners, the second one's picture free of noise."""
+    if kind == "bowel":
+        for seed in range(count):
+            image_a, _, mask = render_pair(20_000 + seed, 128)
+            _, truth, _ = render_pair(20_000 + seed, 128, noise=False)
+            unit, shown = (np.moveaxis(i, -1, 0).astype(np.float32) / 127.5 - 1 for i in (image_a, truth))
+            yield (
+                f"scene {seed}",
+                unit,
+                {"true_second_scanner": shown, "random_camera": random_camera(unit, seed)},
+                mask > 0,
+            )
+        return
+    for seed in range(count):
+        body = draw_anatomy(5_000 + seed, (12, 128, 128))
+        scans = [SCANNER_A.acquire(body, noise_seed=seed), SCANNER_B.acquire(body)]
+        chosen = int(body.mask.sum(axis=(1, 2)).argmax())
+        units = []
+        for scan in scans:
+            low, high = np.percentile(scan, [0.5, 99.5])
+            units.append(to_unit(scan[:, chosen], (float(low), float(high))))
+        good = {"true_second_scanner": units[1], "random_camera": random_camera(units[0], seed)}
+        yield f"body {seed}", units[0], good, body.mask[chosen] > 0
+
+
+def phantom_thresholds(kind: str) -> GateThresholds:
+    """From scenes that :func:`phantom_cases` never shows."""
+    if kind == "bowel":
+        scenes = [np.moveaxis(render_pair(30_000 + s, 128)[0], -1, 0).astype(np.float32) / 127.5 - 1 for s in range(16)]
+        return calibrate_gate(scenes)
+    units = []
+    for seed in range(16):
+        scan = SCANNER_A.acquire(draw_anatomy(6_000 + seed, (12, 128, 128)), noise_seed=seed)
+        low, high = np.percentile(scan, [0.5, 99.5])
+        units.append(to_unit(scan[:, 6], (float(low), float(high))))
+    return calibrate_gate(units)
+
+
+def measure(cases: Iterator[Case], total: int, thresholds: GateThresholds) -> dict[str, Any]:
+    """Scores and decisions of every undamaged and every damaged version, and their shares."""
+    rows: list[dict[str, Any]] = []
+    for index, (name, unit, good, mask) in enumerate(tqdm(cases, total=total, desc="damage", unit="image")):
+        rng = np.random.default_rng([7, index])
+        labels = mask.astype(np.uint8)
+        first = next(iter(good))
+        versions = [(first if key == first else key, "none", image) for key, image in good.items()]
+        versions += [(first, kind, damage(good[first].astype(np.float64), mask, rng)) for kind, damage in KINDS.items()]
+        for version, kind, image in versions:
+            found = score_structure(unit, image.astype(np.float32), labels)
+            rows.append({
+                "case": name, "version": version, "damage": kind, "scores": found.values(), "lesions": found.lesions,
+                "fails_without_mask": bool(found.failures(without_mask(thresholds.scores))),
+                "fails_with_mask": bool(found.failures(thresholds.scores)),
+            })  # fmt: skip
+    shares: dict[str, dict[str, float]] = {}
+    for version, kind in sorted({(row["version"], row["damage"]) for row in rows}):
+        some = [row for row in rows if (row["version"], row["damage"]) == (version, kind)]
+        shares[f"{version}, {'undamaged' if kind == 'none' else kind}"] = {
+            "images": len(some),
+            "fail_without_mask": round(float(np.mean([row["fails_without_mask"] for row in some])), 4),
+            "fail_with_mask": round(float(np.mean([row["fails_with_mask"] for row in some])), 4),
+        }
+    return {"shares": shares, "rows": rows}
+
+
+def main() -> None:
+    """Measure one world."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--images", type=Path)
+    parser.add_argument("--masks", type=Path)
+    parser.add_argument("--stylizer")
+    parser.add_argument("--phantom", choices=("bowel", "mr"))
+    parser.add_argument("--count", type=int, default=200, help="images at most")
+    parser.add_argument("--output", type=Path, required=True)
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    if args.phantom:
+        thresholds, cases = phantom_thresholds(args.phantom), phantom_cases(args.phantom, args.count)
+        world: dict[str, Any] = {"phantom": args.phantom}
+    else:
+        stylizer = OSASISStylizer.from_pretrained(args.stylizer)
+        if stylizer.gate is None:
+            parser.error("the stylizer must have a gate: make it anew")
+        thresholds, cases = stylizer.gate, real_cases(args.images, args.masks, stylizer, args.count)
+        world = {"readout": stylizer.config.readout, "stylizer": stylizer.fingerprint}
+    found = measure(cases, args.count, thresholds)
+    facts = {"world": world, "thresholds": thresholds.to_json(), "python": platform.python_version(), "device": "cpu"}
+    atomic_write_json(args.output, facts | {"torch": torch.__version__, "numpy": np.__version__} | found)
+    print(json.dumps(found["shares"], indent=2))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,123 @@
+"""The audit trail: one line of JSON for every image that was stylized, and what all lines say together."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nnunet_osasis.errors import OsasisError
+from nnunet_osasis.gate.decision import Decision
+from nnunet_osasis.jsonl import append_jsonl, read_jsonl
+
+FOLDER = "osasis_audit"
+"""Subfolder of an output folder, so that its pictures are not taken for results."""
+FILE = "audit.jsonl"
+OUTCOMES = ("full", "weaker", "original")
+WORST = 8
+"""Cases that summaries and pictures show."""
+
+
+@cache
+def versions() -> dict[str, str]:
+    """Of this package and those that compute its results."""
+    return {name: metadata.version(name) for name in ("nnunet-osasis", "torch", "numpy", "scipy", "scikit-image")}
+
+
+def write_audit(path: str | Path, case: str, decision: Decision, **facts: Any) -> None:
+    """Append what was decided about a case, with facts such as hashes and the stylizer's fingerprint.
+
+    A case that is made again gets another line: the last one counts. Raises ``OsasisError`` when it cannot be written.
+    """
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    row = {"time": datetime.now(UTC).isoformat(timespec="seconds"), "case": case, **decision.to_json()}
+    append_jsonl(path, row | facts | {"versions": versions()})
+
+
+def find_audit(path: str | Path) -> Path:
+    """The audit of a folder made by osasis-stylize, of a cache of stylized cases, or the file itself.
+
+    Raises ``OsasisError`` when there is none.
+    """
+    path = Path(path)
+    for found in (path, path / FOLDER / FILE, path / FILE, path.with_name(f"{path.name}_records") / FILE):
+        if found.is_file():
+            return found
+    raise OsasisError(
+        "There must be an audit trail",
+        found=f"none in {path}",
+        remedy=f"Give an output folder of osasis-stylize, a cache ..._osasis_<key> of stylized cases, or an {FILE}.",
+    )
+
+
+def read_audit(path: str | Path) -> list[dict[str, Any]]:
+    """The last line of every case, by name. Raises ``OsasisError`` for lines that are no audit's."""
+    rows: dict[str, dict[str, Any]] = {}
+    for row in read_jsonl(path):
+        well_formed = (
+            isinstance(row.get("case"), str)
+            and row.get("decision") in OUTCOMES
+            and all(isinstance(row.get(name), dict) for name in ("scores", "failures"))
+        )
+        if not well_formed:
+            raise OsasisError(
+                "Every line of an audit names a case, a decision, scores and failures",
+                found=str(row)[:200],
+                remedy="Give the audit.jsonl that a command of this package wrote.",
+            )
+        rows[row["case"]] = row
+    return [rows[case] for case in sorted(rows)]
+
+
+def badness(row: Mapping[str, Any]) -> tuple[int, int, float]:
+    """Sorts the worst first: originals kept, then weakened, then by the lowest local score."""
+    lowest = min((row["scores"].get(name, 1.0) for name in ("kept", "own", "lesion_edges")), default=1.0)
+    return (-OUTCOMES.index(row["decision"]), -len(row["failures"]), lowest)
+
+
+def summarize(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """Counts by decision, the scores' distribution, what failed most often, and the worst cases."""
+    outcomes = Counter(row["decision"] for row in rows)
+    used = [row for row in rows if row["decision"] != "original"]
+    names = sorted({name for row in used for name in row["scores"]})
+    spread = {}
+    for name in names:
+        found = [row["scores"][name] for row in used if name in row["scores"]]
+        spread[name] = {
+            label: round(float(value), 4)
+            for label, value in zip(("lowest", "5%", "median"), np.quantile(found, [0, 0.05, 0.5]), strict=True)
+        }
+    worst = sorted(rows, key=badness)[:WORST]
+    return {
+        "cases": len(rows),
+        "decisions": {name: outcomes.get(name, 0) for name in OUTCOMES},
+        "failed_scores": dict(Counter(name for row in rows for name in row["failures"])),
+        "scores_of_used_images": spread,
+        "kept_as_original": [row["case"] for row in rows if row["decision"] == "original"],
+        "worst": [
+            {key: row[key] for key in ("case", "decision", "strength", "scores", "failures") if key in row}
+            for row in worst
+        ],
+        "stylizers": sorted({str(row["stylizer"]) for row in rows if "stylizer" in row}),
+    }
+
+
+def in_words(rows: list[dict[str, Any]]) -> str:
+    """One line for a terminal or a training log."""
+    outcomes = Counter(row["decision"] for row in rows)
+    return (
+        f"structure gate: {outcomes['full']} as wanted, {outcomes['weaker']} weaker, "
+        f"{outcomes['original']} kept as they were"
+    )
+
+
+def path_in(folder: str | os.PathLike[str]) -> Path:
+    """Where the audit of an output folder is."""
+    return Path(folder) / FOLDER / FILE

@@ -1,0 +1,221 @@
+"""Thresholds of the structure gate, measured on the source images themselves.
+
+What a change of style does to the scores is known from source images seen through random cameras or scanners: they
+change every colour and no structure. What damage does is known from damaging them on purpose. The thresholds let the
+former pass, and the latter says what that is worth.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from nnunet_osasis.acquisition import family_for
+from nnunet_osasis.errors import OsasisError
+from nnunet_osasis.gate.damage import KINDS
+from nnunet_osasis.gate.scores import CALIBRATED, StructureScores, score_structure
+from nnunet_osasis.parametric_map import places
+from nnunet_osasis.training import generator_for
+
+IMAGES = 16
+"""Source images a calibration looks at."""
+SIDE = 512
+"""Of larger images the middle is taken."""
+VIEWS = 12
+"""Random acquisitions of each."""
+FALSE_ALARMS = 0.01
+"""Share of undamaged views that may fail."""
+
+
+class EvenlySpaced:
+    """Keeps at most ``2 IMAGES`` of a stream of arrays, evenly spaced, whatever its length."""
+
+    def __init__(self) -> None:
+        self.kept: list[np.ndarray] = []
+        self._stride, self._seen = 1, 0
+
+    def add(self, image: np.ndarray) -> None:
+        """The next ``(C, H, W)`` in [-1, 1]; of larger ones the middle is kept."""
+        if self._seen % self._stride == 0:
+            if len(self.kept) == 2 * IMAGES:
+                self.kept, self._stride = self.kept[::2], 2 * self._stride
+            if self._seen % self._stride == 0:
+                self.kept.append(np.array(middle(image), np.float32))
+        self._seen += 1
+
+
+Restyle = Callable[[np.ndarray], np.ndarray]
+"""``(C, H, W)`` in [-1, 1] to the same, its structure kept as well as a read-out can."""
+
+
+@dataclass(frozen=True)
+class GateThresholds:
+    """What the gate asks for.
+
+    Attributes:
+        scores: least values by the names of ``CALIBRATED``.
+        round_trip: whether round trips of the networks counted as undamaged, as read-outs that run them need.
+        segmenter_dice: least Dice between a frozen segmenter's answers to source and stylized image, if one is given.
+        views: undamaged views they were measured on. false_alarms: share of those that fail.
+        detection: share of damaged views that fail, by kind of damage, without and (``with_mask``) with the mask.
+    """
+
+    scores: dict[str, float]
+    round_trip: bool = False
+    segmenter_dice: float = 0.9
+    views: int = 0
+    false_alarms: float = 0.0
+    detection: dict[str, dict[str, float]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if unknown := sorted(set(self.scores) - set(CALIBRATED)):
+            raise OsasisError(
+                "A gate's thresholds must be of scores there are", found=unknown, remedy=f"Use {', '.join(CALIBRATED)}."
+            )
+        for name, value in {**self.scores, "segmenter_dice": self.segmenter_dice}.items():
+            if isinstance(value, bool) or not isinstance(value, int | float) or not -1 <= value <= 1:
+                raise OsasisError(f"A gate's threshold ({name}) must lie in [-1, 1]", found=value, remedy="Make anew.")
+
+    @property
+    def least(self) -> dict[str, float]:
+        """All thresholds by name."""
+        return {**self.scores, "segmenter_dice": self.segmenter_dice}
+
+    def to_json(self) -> dict[str, Any]:
+        """For the stylizer's index; ``GateThresholds(**value)`` reads it."""
+        return asdict(self)
+
+
+def middle(image: np.ndarray) -> np.ndarray:
+    """At most ``SIDE`` pixels of ``(C, H, W)`` to either direction, around its middle."""
+    starts = [max(0, (side - SIDE) // 2) for side in image.shape[1:]]
+    return image[:, starts[0] : starts[0] + SIDE, starts[1] : starts[1] + SIDE]
+
+
+def likely_lesion(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Of 24 random ellipses the one that stands out most from its surroundings: bool ``(H, W)``."""
+    height, width = image.shape[1:]
+    y, x = np.mgrid[:height, :width]
+    best, found = -1.0, np.zeros((height, width), bool)
+    for _ in range(24):
+        centre, turn = rng.uniform(0.2, 0.8, 2) * (height, width), rng.uniform(0, np.pi)
+        radii = rng.uniform(0.05, 0.14, 2) * min(height, width)
+        dy, dx = y - centre[0], x - centre[1]
+        across = np.hypot(
+            (np.cos(turn) * dy + np.sin(turn) * dx) / radii[0], (np.cos(turn) * dx - np.sin(turn) * dy) / radii[1]
+        )
+        inside, around = across <= 1, (across > 1) & (across < 1.4)
+        if inside.sum() < 9 or not around.any():
+            continue
+        apart = image[:, inside].mean(axis=1) - image[:, around].mean(axis=1)
+        contrast = float(np.linalg.norm(apart) / (image[:, inside | around].std() + 0.05))
+        if contrast > best:
+            best, found = contrast, inside
+    return found
+
+
+def _views(images: Sequence[np.ndarray], family: str, seed: int) -> Iterator[tuple[np.ndarray, list[np.ndarray]]]:
+    """Every image with random acquisitions of it, noise and resolution left as they are.
+
+    Of twice as many as are wanted, those that clip least: what a camera clips is lost, and no measure of what is not.
+    """
+    for index, image in enumerate(images):
+        acquisitions, generator = family_for(family, len(image)), generator_for(seed, index, stream=7)
+        flat = torch.from_numpy(np.ascontiguousarray(image, np.float32))[None].flatten(2)
+        where = places(*image.shape[1:]).flatten(1)[None]
+        views = []
+        for _ in range(2 * VIEWS):
+            shown = acquisitions.show(flat, where, acquisitions.sample(1, len(image), generator))
+            views.append(shown.view(image.shape).numpy())
+        lost = [float((clipped(view) & ~clipped(image)).mean()) for view in views]
+        yield image, [views[i] for i in np.argsort(lost, kind="stable")[:VIEWS]]
+
+
+def clipped(image: np.ndarray) -> np.ndarray:
+    """Pixels at the limits that a channel of ``(C, H, W)`` reaches: bool, same shape."""
+    low, high = image.min(axis=(1, 2), keepdims=True), image.max(axis=(1, 2), keepdims=True)
+    return (image <= low + 1e-3) | (image >= high - 1e-3)
+
+
+def calibrate_gate(
+    images: Sequence[np.ndarray], *, family: str = "auto", seed: int = 0, restyle: Restyle | None = None
+) -> GateThresholds:
+    """Measure thresholds.
+
+    Args:
+        images: source images ``(C, H, W)`` in [-1, 1] at their own size; ``IMAGES`` evenly spaced ones are used.
+        family: of acquisitions (``nnunet_osasis.acquisition``).
+        restyle: the image stylized to itself, for read-outs that run the networks: what their round trip loses is no
+            fault of an image. These views count as undamaged too.
+
+    Raises ``OsasisError`` when there is no image.
+    """
+    if not len(images):
+        raise OsasisError("A gate is calibrated on source images", found="none", remedy="Give at least one.")
+    chosen = [middle(images[i]) for i in np.unique(np.linspace(0, len(images) - 1, IMAGES).round().astype(int))]
+    good: list[StructureScores] = []
+    bad: dict[str, list[StructureScores]] = {kind: [] for kind in KINDS}
+    rows = tqdm(_views(chosen, family, seed), total=len(chosen), desc="calibrate gate", unit="image", leave=False)
+    for index, (image, views) in enumerate(rows):
+        rng = np.random.default_rng([seed, index])
+        mask = likely_lesion(image, rng)
+        if restyle is not None:
+            views = [*views, restyle(image)]
+        good += [score_structure(image, view, mask.astype(np.uint8)) for view in views]
+        if mask.any():
+            for kind, damage in KINDS.items():
+                bad[kind].append(score_structure(image, damage(views[-1], mask, rng), mask.astype(np.uint8)))
+    scores = between(thresholds_for(good), bad["erased"] + bad["erased_textured"])
+    caught = {
+        kind: {"without_mask": share_failed(found, without_mask(scores)), "with_mask": share_failed(found, scores)}
+        for kind, found in bad.items()
+        if found
+    }
+    return GateThresholds(
+        scores,
+        round_trip=restyle is not None,
+        views=len(good),
+        false_alarms=share_failed(good, scores),
+        detection=caught,
+    )
+
+
+def between(scores: Mapping[str, float], erased: Sequence[StructureScores]) -> dict[str, float]:
+    """Thresholds of lesions half-way from what undamaged ones reach to what 95 % of erased ones do not.
+
+    Ellipses stand in for lesions here: real outlines are less sharp, and need not be as good as the worst ellipse.
+    """
+    moved = dict(scores)
+    for name in set(scores) - set(without_mask(scores)):
+        found = [one.values()[name] for one in erased if name in one.values()]
+        if found and (highest := float(np.quantile(found, 0.95))) < scores[name]:
+            moved[name] = round((scores[name] + highest) / 2, 4)
+    return moved
+
+
+def share_failed(found: Sequence[StructureScores], scores: Mapping[str, float]) -> float:
+    """Share of images that fail thresholds."""
+    return round(float(np.mean([bool(one.failures(scores)) for one in found])), 4)
+
+
+def without_mask(scores: Mapping[str, float]) -> dict[str, float]:
+    """The thresholds that need no mask."""
+    return {name: value for name, value in scores.items() if not name.startswith("lesion")}
+
+
+def thresholds_for(good: Sequence[StructureScores]) -> dict[str, float]:
+    """The strictest thresholds, alike for every score, that fail at most ``FALSE_ALARMS`` of the undamaged views."""
+    values = {name: [one.values()[name] for one in good if name in one.values()] for name in CALIBRATED}
+    values = {name: found for name, found in values.items() if found}
+    scores: dict[str, float] = {}
+    for rank in range(max(map(len, values.values()))):  # the n-th smallest of every score, as long as few enough fail
+        tried = {name: round(sorted(found)[min(rank, len(found) - 1)] - 1e-4, 4) for name, found in values.items()}
+        if np.mean([bool(one.failures(tried)) for one in good]) > FALSE_ALARMS:
+            break
+        scores = tried
+    return {name: max(-1.0, value) for name, value in scores.items()}

@@ -1,0 +1,71 @@
+"""Local structure: how much of one image's detail another one explains, window by window."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from scipy import ndimage
+from torch.nn import functional as F
+
+WINDOW = 17
+"""Side of a window in pixels: as large as a small lesion with its surroundings."""
+SIGMA = 1.0
+"""Pixels of blur before anything is compared: noise and compression are no structure."""
+FLOOR = 0.02
+"""Share of the image's own variance below which a window counts as flat."""
+RIDGE = 1e-5
+
+
+def smooth(images: np.ndarray) -> torch.Tensor:
+    """``(B, C, H, W)`` in [-1, 1] without its noise, float32."""
+    return torch.from_numpy(
+        ndimage.gaussian_filter(np.asarray(images, np.float32), (0, 0, SIGMA, SIGMA), mode="nearest")
+    )
+
+
+def _means(images: torch.Tensor) -> torch.Tensor:
+    """Over windows, a quarter of their side apart; one direction after the other, which is faster."""
+    for axis in (-2, -1):
+        side = min(WINDOW, images.shape[axis])
+        size, step = ((side, 1), (max(1, side // 4), 1)) if axis == -2 else ((1, side), (1, max(1, side // 4)))
+        images = F.avg_pool2d(images, size, stride=step)
+    return images
+
+
+def _covariances(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    """Of the channels of ``a`` ``(B, C, H, W)`` with those of ``b`` in every window: ``(B, h, w, C, C)``."""
+    products = _means((a[:, :, None] * b[:, None]).flatten(1, 2))
+    outer = (_means(a)[:, :, None] * _means(b)[:, None]).flatten(1, 2)
+    return (products - outer).unflatten(1, (a.shape[1], b.shape[1])).permute(0, 3, 4, 1, 2)
+
+
+def _unexplained(of: torch.Tensor, by: torch.Tensor, cross: torch.Tensor, floor: torch.Tensor) -> torch.Tensor:
+    """Share of the variance ``of`` that an affine map of the other image leaves: ``(B, h, w)`` in [0, 1]."""
+    ridge = RIDGE + RIDGE * by.diagonal(dim1=-2, dim2=-1).mean(-1)[..., None, None]
+    slope = torch.linalg.solve(by + ridge * torch.eye(by.shape[-1]), cross.transpose(-1, -2))
+    variance = of.diagonal(dim1=-2, dim2=-1).sum(-1)
+    left = (variance - (cross * slope.transpose(-1, -2)).sum((-1, -2))).clamp(min=0)
+    return left / (variance + floor)
+
+
+def unexplained(source: torch.Tensor, stylized: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Structure that went missing, and structure that came from nowhere.
+
+    In every window one image is predicted from the other by an affine map of its channels, so that no change of
+    colour, contrast or brightness counts, not even one that differs between places.
+
+    Args:
+        source, stylized: ``(B, C, H, W)``, without noise (:func:`smooth`). ``B`` are the slices of one volume, or 1:
+            what counts as flat is decided for all of them together.
+
+    Returns:
+        Share of the source's variance that the stylized image does not explain, and the other way round: two maps
+        ``(B, h, w)`` in [0, 1].
+    """
+    within = _covariances(source, source), _covariances(stylized, stylized)
+    cross = _covariances(source, stylized)
+    floors = [FLOOR * image.var(dim=(0, 2, 3), correction=0).sum() + 1e-6 for image in (source, stylized)]
+    return (
+        _unexplained(within[0], within[1], cross, floors[0]),
+        _unexplained(within[1], within[0], cross.transpose(-1, -2), floors[1]),
+    )

@@ -1,0 +1,69 @@
+"""The gate of a stylizer: its stored thresholds, or new ones where those do not fit."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from nnunet_osasis.gate.calibration import GateThresholds, Restyle, calibrate_gate
+from nnunet_osasis.gate.decision import Segmenter, StructureGate
+from nnunet_osasis.intensity import to_unit
+from nnunet_osasis.local_affine import carry_change, resize
+from nnunet_osasis.readout_names import DECODED
+from nnunet_osasis.sampler import decode_images, encode_images
+
+if TYPE_CHECKING:
+    from nnunet_osasis.stylizer import OSASISStylizer
+
+logger = logging.getLogger(__name__)
+
+
+def round_trip(stylizer: OSASISStylizer) -> Restyle:
+    """A source image encoded and decoded by ``D_A`` itself, carried to its own grid as read-outs carry theirs."""
+
+    @torch.inference_mode()
+    def restyle(image: np.ndarray) -> np.ndarray:
+        whole = torch.from_numpy(np.ascontiguousarray(image, np.float32))[None].to(stylizer.device)
+        small = resize(whole, (stylizer.size, stylizer.size)).clamp(-1, 1)
+        code, unet = stylizer.autoencoder.semantic_encoder(small), stylizer.autoencoder.unet
+        x_t = encode_images(unet, small, code, stylizer.config.sampler)
+        back = decode_images(unet, x_t, code, stylizer.config.sampler).clamp(-1, 1)
+        carried = back if small.shape == whole.shape else carry_change(small, back, whole)
+        return carried.clamp(-1, 1)[0].cpu().numpy()
+
+    return restyle
+
+
+def calibrate_for(stylizer: OSASISStylizer, images: Sequence[np.ndarray], *, family: str, seed: int) -> GateThresholds:
+    """Thresholds for the stylizer's read-out from source images ``(C, H, W)`` in [-1, 1] at their own size."""
+    restyle = round_trip(stylizer) if stylizer.config.readout in DECODED else None
+    return calibrate_gate(images, family=family, seed=seed, restyle=restyle)
+
+
+def structure_gate(
+    stylizer: OSASISStylizer,
+    images: Callable[[], Sequence[np.ndarray]],
+    *,
+    segmenter: Segmenter | None = None,
+) -> StructureGate:
+    """The gate of a stylizer.
+
+    Its own thresholds are taken unless it has none (it was made by an earlier version) or they were measured without
+    the round trip of the networks that its present read-out makes. Then ``images`` is called for what is going to be
+    stylized, ``(C, H, W)`` in native units, and the thresholds are measured on that, which is said.
+    """
+    thresholds = stylizer.gate
+    if thresholds is None or (stylizer.config.readout in DECODED and not thresholds.round_trip):
+        logger.warning(
+            "The structure gate's thresholds are measured on these images: the stylizer has none for the read-out %s.",
+            stylizer.config.readout,
+        )
+        bounds = stylizer.config.intensity.bounds
+        units = [to_unit(image, bounds(image)) for image in images()]
+        family = "scanner" if stylizer.config.intensity.kind == "channel_percentile" else "auto"
+        thresholds = calibrate_for(stylizer, units, family=family, seed=0)
+    return StructureGate(thresholds, stylizer.config.intensity, segmenter, stylizer.config.strength)

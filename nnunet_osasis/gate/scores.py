@@ -1,0 +1,105 @@
+"""The structure scores of one stylized image against its source."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from skimage.metrics import normalized_mutual_information
+
+from nnunet_osasis.border import field_of_view
+from nnunet_osasis.errors import OsasisError
+from nnunet_osasis.gate.lesions import lesion_scores
+from nnunet_osasis.gate.local import smooth, unexplained
+from nnunet_osasis.pair_quality import structure_agreement
+
+CALIBRATED = ("boundaries", "kept", "own", "mutual_information", "lesion_contrast", "lesion_edges")
+"""Scores whose thresholds are measured on source images; the higher, the better."""
+
+
+@dataclass(frozen=True)
+class StructureScores:
+    """Higher is better, 1 is perfect.
+
+    Attributes:
+        boundaries: correlation of gradient magnitudes over the whole picture.
+        kept: share of the source's local structure that is still there, in the worst window.
+        own: share of the stylized image's local structure that is the source's, in the worst window.
+        mutual_information: normalized, 0 to 1; one-channel images only.
+        lesion_contrast, lesion_edges: of the worst lesion; only where there is a mask with a visible lesion.
+        lesions: how many were scored.
+        segmenter_dice: of a frozen segmenter's answers to source and stylized image, where one was given.
+    """
+
+    boundaries: float
+    kept: float
+    own: float
+    mutual_information: float | None = None
+    lesion_contrast: float | None = None
+    lesion_edges: float | None = None
+    lesions: int = 0
+    segmenter_dice: float | None = None
+
+    def values(self) -> dict[str, float]:
+        """The scores there are, by name, rounded as the audit has them."""
+        names = (*CALIBRATED, "segmenter_dice")
+        found = {name: getattr(self, name) for name in names}
+        return {name: round(float(value), 4) for name, value in found.items() if value is not None}
+
+    def failures(self, thresholds: Mapping[str, float]) -> dict[str, float]:
+        """The scores below their thresholds."""
+        return {name: value for name, value in self.values().items() if value < thresholds.get(name, -np.inf)}
+
+
+def score_structure(source: np.ndarray, stylized: np.ndarray, mask: np.ndarray | None = None) -> StructureScores:
+    """Score a stylized image.
+
+    Args:
+        source, stylized: ``(C, H, W)``, or ``(C, D, H, W)`` with slices along ``D``, in [-1, 1].
+        mask: labels ``(H, W)`` or ``(D, H, W)``; every component of every positive value is a lesion.
+
+    Raises ``OsasisError`` when shapes differ.
+    """
+    if source.shape != stylized.shape or (mask is not None and mask.shape != source.shape[1:]):
+        raise OsasisError(
+            "A stylized image and a mask must have their source's size",
+            found=f"{stylized.shape[1:]} and {None if mask is None else mask.shape} for {source.shape[1:]}",
+            remedy="Resample them.",
+        )
+    before, after = (np.moveaxis(image, 1, 0) if image.ndim == 4 else image[None] for image in (source, stylized))
+    quiet = smooth(before), smooth(after)
+    lost, invented = unexplained(*quiet)
+    view = field_of_view(torch.from_numpy(np.ascontiguousarray(before, np.float32)), joint=len(before) > 1)
+    shared = None
+    if len(source) == 1:
+        inside = np.moveaxis(view.numpy(), 1, 0).reshape(-1)
+        values = [image.reshape(-1)[inside] for image in (source, stylized)]
+        varied = all(len(v) > 1 and v.min() < v.max() for v in values)
+        shared = float(normalized_mutual_information(*values, bins=64)) - 1 if varied else 1.0
+    labels = None if mask is None else mask if mask.ndim == 3 else mask[None]
+    lesions = None if labels is None else lesion_scores(quiet[0].numpy(), quiet[1].numpy(), labels)
+    return StructureScores(
+        boundaries=_boundaries(quiet, view),
+        kept=1 - float(lost.max()),
+        own=1 - float(invented.max()),
+        mutual_information=shared,
+        lesion_contrast=lesions[0] if lesions else None,
+        lesion_edges=lesions[1] if lesions else None,
+        lesions=lesions[2] if lesions else 0,
+    )
+
+
+def _boundaries(quiet: tuple[torch.Tensor, torch.Tensor], view: torch.Tensor) -> float:
+    """Correlation of gradient magnitudes over all slices together; 1 where neither image has any."""
+    if min(quiet[0].shape[-2:]) < 5:
+        return 1.0  # smaller than the frame that is left out
+    if all(float(image.var(correction=0)) < 1e-8 for image in quiet):
+        return 1.0
+    return float(structure_agreement(_stacked(quiet[0]), _stacked(quiet[1]), _stacked(view.float())))
+
+
+def _stacked(slices: torch.Tensor) -> torch.Tensor:
+    """``(B, C, H, W)`` as one tall picture ``(1, C, B * H, W)``."""
+    return slices.movedim(0, 1).flatten(1, 2)[None]

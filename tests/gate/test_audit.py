@@ -1,0 +1,77 @@
+"""The audit trail: every decision on one line, and what the lines say together."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from nnunet_osasis.errors import OsasisError
+from nnunet_osasis.gate.audit import find_audit, path_in, read_audit, summarize, write_audit
+from nnunet_osasis.gate.decision import Decision
+
+GOOD = Decision("full", 1.0, 1.0, {"kept": 0.9, "own": 0.95}, {})
+WEAK = Decision("weaker", 0.5, 1.0, {"kept": 0.8, "own": 0.9}, {"kept": 0.4})
+LOST = Decision("original", 0.0, 1.0, {"kept": 0.1, "own": 0.2}, {"kept": 0.1, "own": 0.2})
+
+
+@pytest.fixture
+def audit(tmp_path: Path) -> Path:
+    path = path_in(tmp_path)
+    for case, decision in (("b", GOOD), ("a", GOOD), ("c", WEAK), ("d", LOST)):
+        write_audit(path, case, decision, stylizer="f00", source_sha256="1", result_sha256="2")
+    return path
+
+
+def test_a_line_has_case_decision_scores_hashes_and_versions(audit: Path) -> None:
+    row = json.loads(audit.read_text().splitlines()[0])
+    assert row["case"] == "b"
+    assert row["decision"] == "full"
+    assert row["scores"] == GOOD.scores
+    assert {"time", "strength", "wanted_strength", "source_sha256", "result_sha256", "stylizer"} <= set(row)
+    assert {"nnunet-osasis", "torch", "numpy"} <= set(row["versions"])
+
+
+def test_a_case_made_again_counts_once_by_its_last_line(audit: Path) -> None:
+    write_audit(audit, "d", GOOD, stylizer="f00")
+    rows = read_audit(audit)
+    assert [row["case"] for row in rows] == ["a", "b", "c", "d"]
+    assert rows[-1]["decision"] == "full"
+
+
+def test_a_line_torn_by_a_killed_run_is_left_out(audit: Path) -> None:
+    with open(audit, "a") as stream:
+        stream.write('{"case": "e", "decis')
+    write_audit(audit, "f", GOOD)
+    assert [row["case"] for row in read_audit(audit)] == ["a", "b", "c", "d", "f"]
+
+
+def test_the_summary_counts_and_names_the_worst_first(audit: Path) -> None:
+    found = summarize(read_audit(audit))
+    assert found["decisions"] == {"full": 2, "weaker": 1, "original": 1}
+    assert found["failed_scores"] == {"kept": 2, "own": 1}
+    assert found["kept_as_original"] == ["d"]
+    assert [row["case"] for row in found["worst"]][:2] == ["d", "c"]
+    assert found["scores_of_used_images"]["kept"]["lowest"] == 0.8
+    assert found["stylizers"] == ["f00"]
+
+
+def test_an_audit_is_found_by_its_output_its_cache_or_itself(audit: Path, tmp_path: Path) -> None:
+    assert find_audit(tmp_path) == find_audit(audit) == find_audit(audit.parent) == audit
+    records = tmp_path / "cache_records"
+    write_audit(records / "audit.jsonl", "a", GOOD)
+    assert find_audit(tmp_path / "cache") == records / "audit.jsonl"
+    with pytest.raises(OsasisError, match="audit trail"):
+        find_audit(tmp_path / "elsewhere")
+
+
+@pytest.mark.parametrize(
+    "line", ["[1]", '{"case": "a"}', '{"case": "a", "decision": "maybe", "scores": {}, "failures": {}}']
+)
+def test_other_lines_than_an_audits_are_refused_or_left_out(line: str, tmp_path: Path) -> None:
+    path = tmp_path / "audit.jsonl"
+    path.write_text(line + "\n")
+    if line == "[1]":
+        assert read_audit(path) == []
+        return
+    with pytest.raises(OsasisError, match="audit"):
+        read_audit(path)
