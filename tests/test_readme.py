@@ -33,6 +33,7 @@ COMMANDS = {
     "osasis-info": "info",
     "osasis-demo": "demo",
     "osasis-evaluate": "evaluate",
+    "osasis-export": "export",
     "osasis-report": "report",
 }
 

@@ -1,0 +1,76 @@
+"""``osasis-export``: a model trained with one of our trainers, to be used where this package is not installed."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from nnunet_osasis.cli import run_command
+from nnunet_osasis.errors import OsasisError
+
+EXAMPLES = """examples:
+  osasis-export -d 501 -c 2d -o deployed
+  osasis-export -d 501 -c 2d -f 0 1 2 3 4 -tr nnUNetTrainerOSASIS_250epochs -o deployed
+  osasis-export -i nnUNet_results/Dataset501_Polyps/nnUNetTrainerFDA__nnUNetPlans__2d -f all -o deployed
+  osasis-export -d 501 -c 2d -tr nnUNetTrainerOSASISPraNet -o deployed --format onnx
+
+The default format, nnunet, is a plain nnU-Net model: copy deployed/DatasetXXX_Name into nnUNet_results of any machine
+with nnU-Net, or name the folder to nnUNetv2_predict_from_modelfolder. Models of PraNet and UNet++ become onnx or
+torchscript. The result is read back and compared with the trained model before the command ends well."""
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """All options of the command."""
+    parser = argparse.ArgumentParser(
+        prog="osasis-export",
+        description=__doc__.split(": ", 1)[1],
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    model = parser.add_mutually_exclusive_group(required=True)
+    model.add_argument("-d", metavar="DATASET", help="id or name of the dataset in nnUNet_results")
+    model.add_argument("-i", metavar="DIR", type=Path, help="the model folder itself, TRAINER__PLANS__CONFIGURATION")
+    parser.add_argument("-c", metavar="CONFIGURATION", help="with -d: 2d, 3d_fullres, ...")
+    parser.add_argument("-p", metavar="PLANS", default="nnUNetPlans", help="with -d: the plans (default: %(default)s)")
+    parser.add_argument(
+        "-tr", metavar="TRAINER", default="nnUNetTrainerOSASIS", help="with -d: the trainer (default: %(default)s)"
+    )
+    parser.add_argument(
+        "-f", metavar="FOLD", nargs="+", help="0 1 2 3 4 or all (the model of all cases); default: every trained fold"
+    )
+    parser.add_argument(
+        "-chk", metavar="NAME", default="checkpoint_final.pth", help="checkpoint of each fold (default: %(default)s)"
+    )
+    parser.add_argument("-o", metavar="DIR", required=True, type=Path, help="output, laid out like nnUNet_results")
+    parser.add_argument("--format", choices=("nnunet", "onnx", "torchscript"), default="nnunet", help="default: nnunet")
+    parser.add_argument("--overwrite", action="store_true", help="replace an earlier export, never anything else")
+    return parser
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Export, and print what was compared."""
+    args = make_parser().parse_args(argv)
+    if args.d is not None and args.c is None:
+        raise OsasisError("With -d the configuration is needed", found="no -c", remedy="Such as -c 2d.")
+    from nnunet_osasis.export import export_networks, export_plain, find_model_folder, open_model_folder
+
+    path = args.i if args.d is None else find_model_folder(args.d, args.c, args.p, args.tr)
+    model = open_model_folder(path, args.f, args.chk)
+    if args.format == "nnunet":
+        made, compared = export_plain(model, args.o, overwrite=args.overwrite)
+    else:
+        made, compared = export_networks(model, args.o, args.format, overwrite=args.overwrite)
+    for fold, found in compared.items():
+        verdict = "identical" if found.identical else f"largest difference {found.max_abs_difference:.2g}"
+        print(f"fold {fold}: logits of random patches {verdict} (largest logit {found.largest_logit:.3g})")
+    print(f"{len(compared)} fold(s) exported to {made}")
+    print("Research use; not a medical device.")
+
+
+def entry() -> None:
+    """Console entry point."""
+    run_command(main)
+
+
+if __name__ == "__main__":
+    entry()
