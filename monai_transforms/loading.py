@@ -71,7 +71,11 @@ class StylizerHandle:
                 )
             self.folder, self.digest, self.device = "", self.stylizer.fingerprint, ""
         else:
-            self.folder = str(Path(stylizer).resolve())  # type: ignore[arg-type]
+            if not isinstance(stylizer, str | Path) or "\0" in str(stylizer):
+                raise OsasisError("A stylizer is a folder or an OSASISStylizer", found=f"{stylizer!r:.60}")
+            self.folder = os.path.realpath(stylizer)
+            if device is not None and not isinstance(device, str):
+                raise OsasisError("device must be a text", found=f"{device!r:.60}", remedy='Such as "cpu".')
             self.digest, self.device = stylizer_digest(self.folder), device or "cpu"
 
     def get(self) -> OSASISStylizer:

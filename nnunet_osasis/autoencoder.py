@@ -10,6 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from nnunet_osasis.adagn import ConditionalUNet
+from nnunet_osasis.errors import OsasisError
 
 
 class EncoderBlock(nn.Module):
@@ -94,6 +95,32 @@ class SemanticEncoder(nn.Module):
         return self.conv_out(h.mean(dim=(2, 3), keepdim=True)).flatten(1), maps
 
 
+LARGEST_SIDE = 2048
+MOST_LEVELS, MOST_LAYERS = 10, 8
+MIDDLE = 64
+"""Side of the smallest feature map, at most: attention there takes memory with the fourth power of it."""
+
+
+def _check_middle(
+    sample_size: int, widths: tuple[int, ...], encoder_widths: tuple[int, ...], layers_per_block: int
+) -> None:
+    """Raise ``OsasisError`` for sizes that no machine could run, before anything is built."""
+    levels = min(len(widths), len(encoder_widths))
+    if (
+        not 1 <= levels <= max(len(widths), len(encoder_widths)) <= MOST_LEVELS
+        or not 1 <= layers_per_block <= MOST_LAYERS
+    ):
+        raise OsasisError(
+            f"The networks have 1 to {MOST_LEVELS} levels of 1 to {MOST_LAYERS} layers",
+            found=f"{len(widths)}, {len(encoder_widths)} levels of {layers_per_block}",
+        )
+    if not 1 <= sample_size <= LARGEST_SIDE or sample_size >> (levels - 1) > MIDDLE:
+        raise OsasisError(
+            f"The networks work at {LARGEST_SIDE} px at most, and at {MIDDLE} px at their lowest level",
+            found=f"{sample_size} px on {levels} levels",
+        )
+
+
 class DiffusionAutoencoder(ModelMixin, ConfigMixin):
     """``Enc`` and an eps-predicting UNet conditioned on ``z_sem`` by DiffAE's exact AdaGN.
 
@@ -124,6 +151,7 @@ class DiffusionAutoencoder(ModelMixin, ConfigMixin):
         fine_levels: tuple[int, ...] = (0, 1),
     ) -> None:
         super().__init__()
+        _check_middle(sample_size, block_out_channels, encoder_block_out_channels, layers_per_block)
         self.semantic_encoder = SemanticEncoder(
             channels=in_channels,
             sample_size=sample_size,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,12 @@ from typing import Any
 import numpy as np
 
 from nnunet_osasis.errors import OsasisError
+from nnunet_osasis.image_limits import check_size
+from nnunet_osasis.picture_io import read_picture, write_picture
 from nnunet_osasis.storage import atomic_write
+from nnunet_osasis.tiff_io import read_tiff, write_tiff
+from nnunet_osasis.volume_header import check_volume_file
+from nnunet_osasis.volume_io import read_volume, write_volume
 
 NATURAL_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp")
 TIFF_SUFFIXES = (".tif", ".tiff")
@@ -25,11 +31,13 @@ class LoadedImage:
         array: ``(C, H, W)`` or, for a volume of more than one slice, ``(C, D, H, W)``; the file's own dtype and units.
         path: where it came from.
         geometry: spacing, origin and direction of medical formats (SimpleITK's), else None.
+        kept: colour profile and resolution of pictures, header of NIfTI files, for the format's own writer.
     """
 
     array: np.ndarray
     path: Path
     geometry: Any = field(default=None, compare=False, repr=False)
+    kept: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def spacing(self) -> tuple[float, float, float] | None:
@@ -52,7 +60,10 @@ def image_stem(path: str | Path) -> str:
 
 
 def list_images(folder: str | Path) -> list[Path]:
-    """The readable image files of ``folder``, by name. Raises ``OsasisError`` when it is missing or holds none."""
+    """The readable image files of ``folder``, by name.
+
+    Raises ``OsasisError`` when it is missing or holds none, and for names that are no text.
+    """
     folder = Path(folder)
     if not folder.is_dir():
         raise OsasisError("The image folder must exist", found=f"no folder {folder}", remedy="Check the path.")
@@ -63,87 +74,70 @@ def list_images(folder: str | Path) -> list[Path]:
             found=f"none in {folder}",
             remedy=f"Readable formats: {', '.join(SUFFIXES)}.",
         )
+    if odd := [path for path in found if not path.name.isprintable() and _is_bytes(path.name)]:
+        raise OsasisError(
+            "File names must be text in UTF-8", found=f"{odd[0].name!r} in {folder}", remedy="Rename the file."
+        )
     return found
 
 
-def _read_natural(path: Path) -> np.ndarray:
-    from PIL import Image, ImageOps
-
-    with Image.open(path) as opened:
-        picture: Image.Image = ImageOps.exif_transpose(opened) or opened
-        if picture.mode == "P" or picture.mode.startswith("CMYK"):
-            picture = picture.convert("RGB")
-        elif picture.mode in ("LA", "RGBA", "La", "RGBa"):  # alpha is not an image channel of ours
-            picture = picture.convert(picture.mode[:-1].upper())
-        elif picture.mode == "1":
-            picture = picture.convert("L")
-        array = np.array(picture)
-    return array[None] if array.ndim == 2 else np.ascontiguousarray(np.moveaxis(array, -1, 0))
+def _is_bytes(name: str) -> bool:
+    """Whether Python had to escape bytes of a file name: tables and pictures cannot show it."""
+    return any("\udc80" <= letter <= "\udcff" for letter in name)
 
 
-def _read_tiff(path: Path) -> np.ndarray:
-    import tifffile
+def files_of(path: str | Path) -> tuple[Path, ...]:
+    """The files an image is stored in: itself, and the one a MetaImage or NRRD header names.
 
-    with tifffile.TiffFile(path) as opened:
-        series = opened.series[0]
-        axes, array = series.axes, series.asarray()
-    samples = axes.find("S")
-    if samples >= 0:  # colour samples first; a fourth one is alpha
-        array = np.moveaxis(array, samples, 0)
-        array = array[:3] if len(array) == 4 else array
-    else:
-        array = array[None]
-    if array.ndim == 4 and array.shape[1] == 1:
-        array = array[:, 0]
-    return np.ascontiguousarray(array)
-
-
-def _read_volume(path: Path) -> tuple[np.ndarray, Any]:
-    import SimpleITK as sitk
-
-    image = sitk.ReadImage(str(path))
-    array = sitk.GetArrayFromImage(image)
-    if image.GetNumberOfComponentsPerPixel() > 1:
-        array = np.moveaxis(array, -1, 0)
-    elif image.GetDimension() < 4:
-        array = array[None]
-    if array.ndim == 4 and array.shape[1] == 1:
-        array = array[:, 0]
-    return np.ascontiguousarray(array), image
+    Raises ``OsasisError`` for a volume whose header is damaged or names a file elsewhere.
+    """
+    path = Path(path)
+    return check_volume_file(path) if image_suffix(path) in (".mha", ".mhd", ".nrrd") else (path,)
 
 
 def read_image(path: str | Path) -> LoadedImage:
-    """Read one image or volume.
+    """Read one image or volume; pictures upright, whatever their orientation tag says.
 
     Raises:
-        OsasisError: the file is missing, truncated, of an unknown format, of more pixels than Pillow opens or of more
-            than three spatial axes, or it holds NaN or infinity.
+        OsasisError: the file is missing, truncated, of another format than its name says (PNG, JPEG and BMP are told
+            by their content), of more values than allowed (``image_limits``), of more than three spatial axes, or it
+            holds NaN or infinity.
     """
-    from PIL.Image import DecompressionBombError
-
     path = Path(path)
     suffix = image_suffix(path)
-    if not path.is_file():
+    if not is_file(path):
         raise OsasisError("The image must exist", found=f"no file {path}", remedy="Check the path.")
     if not suffix:
         raise OsasisError(
             "The image format must be known", found=path.name, remedy=f"Use one of {', '.join(SUFFIXES)}."
         )
-    geometry = None
+    geometry: Any = None
+    kept: dict[str, Any] = {}
     try:
         if suffix in NATURAL_SUFFIXES:
-            array = _read_natural(path)
+            array, kept = read_picture(path)
         elif suffix in TIFF_SUFFIXES:
-            array = _read_tiff(path)
+            array, kept = read_tiff(path)
         else:
-            array, geometry = _read_volume(path)
-    except (OSError, ValueError, RuntimeError, SyntaxError, IndexError, KeyError, DecompressionBombError) as error:
+            array, geometry, kept = read_volume(path, suffix)
+    except OsasisError:
+        raise
+    except Exception as error:  # decoders raise whatever their libraries do: struct.error, zlib.error, OverflowError
         reason = str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
         raise OsasisError(
             "The image must be readable", found=f"{path}: {reason}", remedy="Replace the file or leave it out."
         ) from error
+    check_size(array.shape or (0,), path)
     check_array(array, name=str(path))
-    return LoadedImage(array, path, geometry)
+    return LoadedImage(array, path, geometry, kept)
+
+
+def is_file(path: Path) -> bool:
+    """Whether a path is a plain file that can be looked at; pipes, devices and impossible names are none."""
+    try:
+        return path.is_file()
+    except OSError:  # a name too long, a folder that may not be entered
+        return False
 
 
 def check_array(array: np.ndarray, *, name: str = "the image", channels: int | None = None) -> None:
@@ -151,6 +145,8 @@ def check_array(array: np.ndarray, *, name: str = "the image", channels: int | N
 
     Raises ``OsasisError``; with ``channels`` also when the channel count differs.
     """
+    if not isinstance(array, np.ndarray):
+        raise OsasisError(f"{name} must be an array", found=type(array).__name__, remedy="Read it with read_image.")
     if array.ndim not in (3, 4):
         raise OsasisError(
             f"{name} must have the axes (C, H, W) or (C, D, H, W)",
@@ -180,7 +176,7 @@ def to_dtype(array: np.ndarray, dtype: np.dtype) -> np.ndarray:
 
 
 def write_like(loaded: LoadedImage, array: np.ndarray, path: str | Path) -> Path:
-    """Write ``array`` (axes as ``loaded.array``) with the dtype and geometry of ``loaded``, atomically.
+    """Write ``array`` (axes as ``loaded.array``) with the dtype, geometry and colour profile of ``loaded``, atomically.
 
     The suffix of ``path`` decides the format; JPEG becomes PNG by the caller's choice of ``path``, as lossy
     re-encoding would change structure.
@@ -192,33 +188,10 @@ def write_like(loaded: LoadedImage, array: np.ndarray, path: str | Path) -> Path
 
     def write(temporary: Path) -> None:
         if suffix in VOLUME_SUFFIXES:
-            _write_volume(loaded, array, temporary)
+            write_volume(loaded, array, temporary)
         elif suffix in TIFF_SUFFIXES:
-            import tifffile
-
-            tifffile.imwrite(temporary, array[0] if array.shape[0] == 1 else np.moveaxis(array, 0, -1))
+            write_tiff(array, temporary, loaded.kept if image_suffix(loaded.path) in TIFF_SUFFIXES else {})
         else:
-            from PIL import Image
-
-            Image.fromarray(array[0] if array.shape[0] == 1 else np.moveaxis(array, 0, -1)).save(temporary)
+            write_picture(array, temporary, loaded.kept)
 
     return atomic_write(path, write)
-
-
-def _write_volume(loaded: LoadedImage, array: np.ndarray, path: Path) -> None:
-    import SimpleITK as sitk
-
-    source = loaded.geometry
-    if source is None:
-        sitk.WriteImage(
-            sitk.GetImageFromArray(array[0] if array.shape[0] == 1 else np.moveaxis(array, 0, -1)), str(path)
-        )
-        return
-    dimension, vector = source.GetDimension(), source.GetNumberOfComponentsPerPixel() > 1
-    slices = array[:, None] if array.ndim == 3 and dimension >= 3 else array
-    values = np.moveaxis(slices, 0, -1) if vector else (slices if dimension == 4 else slices[0])
-    image = sitk.GetImageFromArray(values, isVector=vector)
-    image.CopyInformation(source)
-    for key in source.GetMetaDataKeys():
-        image.SetMetaData(key, source.GetMetaData(key))
-    sitk.WriteImage(image, str(path))

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
+from numbers import Real
 
 import numpy as np
 
 from nnunet_osasis.errors import OsasisError
 
 KINDS = ("fixed", "percentile", "channel_percentile")
+LARGEST = 1e30
+"""Native units beyond this cannot be told apart as float32, whose largest number is 3e38."""
 Bounds = tuple[float, float] | tuple[np.ndarray, np.ndarray]
 """Native values that become -1 and 1: two numbers, or two arrays ``(C,)``."""
 
@@ -33,8 +36,11 @@ class IntensityRange:
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
             raise OsasisError("The intensity kind must be known", found=self.kind, remedy=f"Use one of {KINDS}.")
-        if not (np.isfinite([self.low, self.high]).all() and self.low < self.high):
+        numbers = [isinstance(value, Real) and not isinstance(value, bool) for value in (self.low, self.high)]
+        if not (all(numbers) and max(abs(self.low), abs(self.high)) < LARGEST and self.low < self.high):
             raise OsasisError("An intensity range needs low < high", found=f"low={self.low}, high={self.high}")
+        if self.kind != "fixed" and not (self.low >= 0 and self.high <= 100):
+            raise OsasisError("Percentiles must lie in [0, 100]", found=f"low={self.low}, high={self.high}")
 
     def bounds(self, array: np.ndarray, *, name: str = "the image") -> Bounds:
         """The native values that become -1 and 1 for ``array`` ``(C, ...)``. Raises ``OsasisError`` when a

@@ -61,4 +61,10 @@ def stylize_arrays(
     changed = {
         i: from_unit(image.numpy(), bounds[i], original=arrays[i]) for i, image in zip(wanted, done, strict=True)
     }
+    if not all(np.isfinite(image).all() for image in changed.values()):
+        raise OsasisError(
+            "A stylized image must be finite",
+            found="values that no number of 32 bits can hold",
+            remedy="Bring the image to smaller units, or make the stylizer anew.",
+        )
     return [changed[i] if i in changed else array.astype(np.float32) for i, array in enumerate(arrays)]

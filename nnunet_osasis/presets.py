@@ -37,6 +37,10 @@ class PretrainConfig:
                 raise OsasisError(f"{name} must be at least 1", found=getattr(self, name))
         if self.precision not in ("auto", "fp32", "bf16"):
             raise OsasisError("precision must be auto, fp32 or bf16", found=self.precision)
+        if not 0 < self.learning_rate < 10:
+            raise OsasisError("learning_rate must be above 0 and below 10", found=self.learning_rate)
+        if not 0 <= self.seed < 2**32:
+            raise OsasisError(f"seed must be from 0 to {2**32 - 1}", found=self.seed)
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,9 @@ from nnunet_osasis.diffusion import Inject, decode, encode, linear_alpha_bar, ti
 from nnunet_osasis.errors import OsasisError
 from nnunet_osasis.spn import StructurePreservingNetwork
 
+MOST = 100.0
+"""Of powers and weights: more is a mistake, and overflows."""
+
 
 @dataclass(frozen=True)
 class SamplerConfig:
@@ -34,8 +37,17 @@ class SamplerConfig:
     level_alignment: str = "matched"
 
     def __post_init__(self) -> None:
+        whole = (self.t0, self.encode_steps, self.decode_steps)
+        if not all(isinstance(value, int) and not isinstance(value, bool) for value in whole):
+            raise OsasisError("t0, encode_steps and decode_steps must be whole numbers", found=whole)
         if not 0 < self.t0 < 1000:
             raise OsasisError("t0 must lie between 1 and 999", found=self.t0)
+        if max(whole) > 1000:
+            raise OsasisError("There are 1000 levels, so no more steps", found=max(whole))
+        for name in ("grid_power", "spn_weight"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < MOST:
+                raise OsasisError(f"{name} must be a number from 0 to {MOST:g}", found=value)
         if self.mix not in ("content", "style"):
             raise OsasisError("mix must be content or style", found=self.mix)
         if self.level_alignment not in ("matched", "official"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from numbers import Real
 
 from nnunet_osasis.errors import OsasisError
 from nnunet_osasis.intensity import IntensityRange
@@ -32,11 +33,20 @@ class StylizerConfig:
     def __post_init__(self) -> None:
         if self.readout not in READOUTS:
             raise OsasisError("The read-out must be known", found=self.readout, remedy=f"Use one of {READOUTS}.")
+        if not isinstance(self.detail, bool):
+            raise OsasisError("detail must be true or false", found=self.detail)
+        if not (isinstance(self.sampler, SamplerConfig) and isinstance(self.intensity, IntensityRange)):
+            raise OsasisError("sampler and intensity must be configurations", found=type(self.sampler).__name__)
         check_strength(self.strength)
 
 
+def is_number(value: object) -> bool:
+    """Whether a value counts as a number here: numpy's do, truth values do not."""
+    return isinstance(value, Real) and not isinstance(value, bool)
+
+
 def check_strength(strength: float) -> float:
-    """Raise ``OsasisError`` unless ``strength`` lies in [0, 1]."""
-    if not 0 <= strength <= 1:
+    """Raise ``OsasisError`` unless ``strength`` is a number in [0, 1]."""
+    if not is_number(strength) or not 0 <= strength <= 1:
         raise OsasisError("strength must lie in [0, 1]", found=strength, remedy="0 keeps the image, 1 is full style.")
     return strength

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from nnunet_osasis.cli import add_device, positive_int, resolve_device, run_command
+from nnunet_osasis.cli import add_device, positive_int, positive_number, resolve_device, run_command, seed_number
 
 EXAMPLES = """examples:
   osasis-demo                                             rendered images of two scanners, report in osasis_demo/
@@ -32,31 +32,30 @@ def make_parser() -> argparse.ArgumentParser:
         help="own source images for the in-domain test, instead of a random quarter of --source (videos, patients)",
     )  # fmt: skip
     parser.add_argument("--from-stylizer", metavar="DIR", type=Path, help="take this stylizer's pretrained autoencoder")
-    parser.add_argument("--minutes-pretrain", type=float, metavar="MIN", help="for pretraining the stylizer")
+    parser.add_argument("--minutes-pretrain", type=positive_number, metavar="MIN", help="for pretraining the stylizer")
     parser.add_argument(
         "--epochs-trainer-suffix",
         metavar="SUFFIX",
         default="5epochs",
+        choices=("1epoch", "5epochs", "10epochs", "20epochs", "50epochs", "100epochs", "250epochs"),
         help="trainers' length: 5epochs (default) or 20epochs",
     )
     parser.add_argument("--repeats", type=positive_int, metavar="N", help="trainings per method (default: 2)")
     parser.add_argument("--quick", action="store_true", help="tiny sizes, to see that everything runs")
-    parser.add_argument("--seed", type=int, default=0, help="of scenes, splits and stylizer (default: 0)")
+    parser.add_argument("--seed", type=seed_number, default=0, help="of scenes, splits and stylizer (default: 0)")
     add_device(parser)
     return parser
 
 
 def main(argv: list[str] | None = None) -> None:
     """Parse, run, print where the report is."""
-    parser = make_parser()
-    args = parser.parse_args(argv)
-    if args.seed < 0:
-        parser.error("--seed must not be negative")
-    if args.minutes_pretrain is not None and args.minutes_pretrain <= 0:
-        parser.error("--minutes-pretrain must be positive")
+    args = make_parser().parse_args(argv)
     from nnunet_osasis.demo.pipeline import run_demo
     from nnunet_osasis.demo.settings import DemoSettings, quick
+    from nnunet_osasis.stylizer_folder import read_index
 
+    if args.from_stylizer is not None:  # now, not when its turn comes
+        read_index(args.from_stylizer)
     options = {
         "output": args.output,
         "source": args.source,

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nnunet_osasis.cli import add_device, positive_int, resolve_device, run_command, whole_number
+from nnunet_osasis import cli
 from nnunet_osasis.errors import OsasisError
 from nnunet_osasis.readout_names import READOUTS
 
@@ -46,7 +46,7 @@ def make_parser() -> argparse.ArgumentParser:
     where.add_argument("-c", metavar="CONFIGURATION", default="2d", help="nnU-Net configuration (default: 2d)")
     where.add_argument("-p", metavar="PLANS", default="nnUNetPlans", help="nnU-Net plans (default: nnUNetPlans)")
     where.add_argument("-f", metavar="FOLD", default="all", help="use this fold's training cases only (default: all)")
-    where.add_argument("--max-images", type=positive_int, default=4000, help="of more slices, take evenly spaced ones")
+    where.add_argument("--max-images", type=cli.positive_int, default=4000, help="of more, take evenly spaced ones")
     where.add_argument(
         "--intensity-range", type=float, nargs=2, metavar=("LOW", "HIGH"),
         help="native values that become black and white (default: from the images)",
@@ -55,12 +55,14 @@ def make_parser() -> argparse.ArgumentParser:
     how.add_argument("--preset", default="tiny", help="tiny (64 px, CPU), small (128 px), base (256 px, DiffAE's size)")
     how.add_argument("--recipe", default="default", help="default, or osasis: the published adaptation as it runs")
     how.add_argument("--losses", help="osasis or paper (eqs. 10-13); default: the recipe's")
-    how.add_argument("--iterations", type=positive_int, help="pretraining steps (default: the preset's)")
-    how.add_argument("--minutes", type=float, help="pretraining steps that fit this time, measured once at the start")
-    how.add_argument("--batch-size", type=positive_int)
-    how.add_argument("--learning-rate", type=float)
-    how.add_argument("--adapt-iterations", type=positive_int)
-    how.add_argument("--adapt-learning-rate", type=float)
+    how.add_argument("--iterations", type=cli.positive_int, help="pretraining steps (default: the preset's)")
+    how.add_argument(
+        "--minutes", type=cli.positive_number, help="pretraining steps that fit this time, measured once at the start"
+    )
+    how.add_argument("--batch-size", type=cli.positive_int)
+    how.add_argument("--learning-rate", type=cli.positive_number)
+    how.add_argument("--adapt-iterations", type=cli.positive_int)
+    how.add_argument("--adapt-learning-rate", type=cli.positive_number)
     how.add_argument(
         "--pair", help="how the style pair is made: prealigned_sdedit, calibrator, sdedit, nearest or file"
     )
@@ -69,7 +71,7 @@ def make_parser() -> argparse.ArgumentParser:
     )
     how.add_argument("--readout", default="combined", help=f"{', '.join(READOUTS)} (default: combined)")
     how.add_argument(
-        "--calibrator-iterations", type=whole_number, metavar="N",
+        "--calibrator-iterations", type=cli.whole_number, metavar="N",
         help="training steps of the calibrator; 0 leaves it out",
     )  # fmt: skip
     how.add_argument("--hold-back", action="store_true", help="weaken combined as far as its estimates disagree")
@@ -77,14 +79,14 @@ def make_parser() -> argparse.ArgumentParser:
     how.add_argument("--clip", metavar="DIR|MODEL:TAG", help="open_clip weights on this machine as the style embedder")
     how.add_argument("--from-stylizer", metavar="DIR", help="take another stylizer's autoencoder and calibrator")
     how.add_argument("--precision", help="auto (bf16 where the hardware has it), fp32 or bf16")
-    how.add_argument("--seed", type=int, default=0)
-    add_device(how)
+    how.add_argument("--seed", type=cli.seed_number, default=0)
+    cli.add_device(how)
     running = parser.add_argument_group("running")
     running.add_argument("--resume", action="store_true", help="go on with an interrupted run")
     running.add_argument("--overwrite", action="store_true", help="replace a stylizer or an unfinished run")
     running.add_argument("--tensorboard", action="store_true", help="also write TensorBoard events")
-    running.add_argument("--checkpoint-every", type=positive_int, help="pretraining steps between checkpoints")
-    running.add_argument("--grid-every", type=positive_int, help="pretraining steps between sample grids")
+    running.add_argument("--checkpoint-every", type=cli.positive_int, help="pretraining steps between checkpoints")
+    running.add_argument("--grid-every", type=cli.positive_int, help="pretraining steps between sample grids")
     return parser
 
 
@@ -153,18 +155,22 @@ def main(argv: list[str] | None = None) -> None:
     """Parse, build, print where the stylizer is."""
     parser = make_parser()
     args = parser.parse_args(argv)
-    if args.minutes is not None and args.minutes <= 0:
-        parser.error("--minutes must be positive")
     if args.images is not None and args.d is not None:
         parser.error("give --images or -d, not both")
     logging.basicConfig(level=logging.INFO, format="%(message)s")
+    from torch.nn import Identity
+
     from nnunet_osasis.build import WORK, StylizerBuild
     from nnunet_osasis.build_config import BuildConfig, check_possible, lent_calibrator
     from nnunet_osasis.calibrator import CalibratorConfig
+    from nnunet_osasis.gate.calibration import EvenlySpaced
     from nnunet_osasis.intensity import IntensityRange
+    from nnunet_osasis.leftovers import clear_leftovers
+    from nnunet_osasis.locks import output_lock
     from nnunet_osasis.presets import get_preset, override
     from nnunet_osasis.sources import load_counterpart, load_reference, load_sources
     from nnunet_osasis.storage import ensure_writable
+    from nnunet_osasis.style.embedders import load_clip
     from nnunet_osasis.stylizer import OSASISStylizer, StylizerConfig
     from nnunet_osasis.stylizer_folder import is_stylizer_folder
 
@@ -174,7 +180,11 @@ def main(argv: list[str] | None = None) -> None:
     wanted_settings = BuildConfig(args.preset, get_preset(args.preset), adaptation, calibration, args.readout)
     check_possible(wanted_settings, references=len(args.style))
     StylizerConfig(readout=args.readout)
-    device = resolve_device(args.device)
+    if adaptation.pair.maker == "file" and args.style_source_image is None:
+        raise OsasisError("--pair file needs --style-source-image", found="none")
+    if args.clip is not None:  # once now, so that hours of pretraining do not end in a wrong name
+        load_clip(args.clip, Identity())  # type: ignore[arg-type]
+    device = cli.resolve_device(args.device)
     arrays, styles, schemes, window, output = _data(args)
     wanted = IntensityRange("fixed", *args.intensity_range) if args.intensity_range else None
     given = OSASISStylizer.from_pretrained(args.from_stylizer) if args.from_stylizer else None
@@ -187,9 +197,11 @@ def main(argv: list[str] | None = None) -> None:
             remedy="Give the --preset it was made with.",
         )
     details: list = []
+    spread = EvenlySpaced()
     sources, intensity = load_sources(
-        arrays, size, intensity=wanted, schemes=schemes, window=window, max_images=args.max_images, details=details
-    )
+        arrays, size, intensity=wanted, schemes=schemes, window=window, max_images=args.max_images, details=details,
+        gate_images=spread,
+    )  # fmt: skip
     channels = sources.shape[1]
     if given is not None and given.in_channels != channels:
         raise OsasisError("--from-stylizer must have the images' channels", found=f"{given.in_channels} for {channels}")
@@ -200,45 +212,41 @@ def main(argv: list[str] | None = None) -> None:
     counterpart = None
     if args.style_source_image is not None:
         counterpart = load_counterpart(args.style_source_image, channels, intensity, size)
-    if args.overwrite:
-        if (output / WORK).is_dir():
-            shutil.rmtree(output / WORK)
-        (output / "stylizer.json").unlink(missing_ok=True)
-    elif is_stylizer_folder(output) and not args.resume:
-        raise OsasisError(
-            "The output folder must not hold another stylizer",
-            found=f"a finished stylizer in {output}",
-            remedy="Choose another --output, or add --overwrite to replace it.",
-        )
-    ensure_writable(output)
-    preset = _preset(args, output, device, len(sources), channels)
-    config = BuildConfig(
-        args.preset,
-        preset,
-        adaptation,
-        calibration,
-        args.readout,
-        hold_back=args.hold_back,
-        detail=args.detail,
-        clip=args.clip,
-        device=device,
-    )
-    build = StylizerBuild(
-        config, sources, references[0], intensity, output,
-        more_references=references[1:],
-        details=details,
-        autoencoder=given.autoencoder if given else None,
-        calibrator=lent_calibrator(given, sources),
-        counterpart=counterpart,
-        tensorboard=output / WORK / "tensorboard" if args.tensorboard else None,
-    )  # fmt: skip
-    build.run(resume=args.resume)
+    with output_lock(output, "osasis-pretrain-stylizer"):
+        clear_leftovers(output.parent)
+        if args.overwrite:
+            if (output / WORK).is_dir():
+                shutil.rmtree(output / WORK)
+            (output / "stylizer.json").unlink(missing_ok=True)
+        elif is_stylizer_folder(output) and not args.resume:
+            raise OsasisError(
+                "The output folder must not hold another stylizer",
+                found=f"a finished stylizer in {output}",
+                remedy="Choose another --output, or add --overwrite to replace it.",
+            )
+        ensure_writable(output)
+        preset = _preset(args, output, device, len(sources), channels)
+        config = BuildConfig(
+            args.preset, preset, adaptation, calibration, args.readout,
+            hold_back=args.hold_back, detail=args.detail, clip=args.clip, device=device,
+        )  # fmt: skip
+        build = StylizerBuild(
+            config, sources, references[0], intensity, output,
+            more_references=references[1:],
+            details=details,
+            gate_images=spread.kept,
+            autoencoder=given.autoencoder if given else None,
+            calibrator=lent_calibrator(given, sources),
+            counterpart=counterpart,
+            tensorboard=output / WORK / "tensorboard" if args.tensorboard else None,
+        )  # fmt: skip
+        build.run(resume=args.resume)
     print(f"Stylizer: {output}\nPictures: {output / WORK / 'grid_stylized.png'}")
 
 
 def entry() -> None:
     """Console entry point."""
-    run_command(main)
+    cli.run_command(main)
 
 
 if __name__ == "__main__":

@@ -86,17 +86,21 @@ def main(argv: list[str] | None = None) -> None:
     devices = tuple(resolve_device(name) for name in args.device.split(","))
     experiment, data = _experiment(args, parser)
     from nnunet_osasis.evaluation.report import write_report
-    from nnunet_osasis.evaluation.runner import Options, run_experiment
+    from nnunet_osasis.evaluation.runner import COMMAND, LOCK, Options, run_experiment
+    from nnunet_osasis.locks import output_lock
     from nnunet_osasis.stylizer_folder import is_stylizer_folder
+    from nnunet_osasis.workspace import claim
 
     pretrained = Path(args.from_stylizer).resolve() if args.from_stylizer else None
     if pretrained is not None and not is_stylizer_folder(pretrained):
         raise OsasisError("--from-stylizer must name a stylizer folder", found=pretrained)
     output = Path(args.output).resolve()
     workers = args.np or (os.cpu_count() or 1 if devices == ("cpu",) else len(devices))
-    outcome = run_experiment(experiment, data, Options(output, workers, devices, pretrained))
-    command = ["osasis-report", *(sys.argv[1:] if argv is None else argv)]
-    results = write_report(experiment, outcome, output, command=command, with_images=not args.without_images)
+    claim(output, COMMAND)
+    with output_lock(output, COMMAND, name=LOCK):
+        outcome = run_experiment(experiment, data, Options(output, workers, devices, pretrained))
+        command = [COMMAND, *(sys.argv[1:] if argv is None else argv)]
+        results = write_report(experiment, outcome, output, command=command, with_images=not args.without_images)
     for found in results["verdicts"]:
         print(f"{found['network']} on {found['target']}: {found['title']}")
     print(f"Report: {output / 'report.html'}")

@@ -3,15 +3,35 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from numbers import Integral
 
 import numpy as np
 
 from nnunet_osasis.errors import OsasisError
 from nnunet_osasis.image_io import check_array
+from nnunet_osasis.intensity import LARGEST
+from nnunet_osasis.stylizer_config import check_strength, is_number
 
 EIGHT_BIT = (0.0, 255.0)
 ROUNDING = 1e-3  # of 8-bit values that went through float32 and a division by 255
+
+
+def check_whole(name: str, value: int, *, least: int) -> int:
+    """``value`` as an int. Raises ``OsasisError`` unless it is a whole number of at least ``least``."""
+    if not isinstance(value, Integral) or isinstance(value, bool) or value < least:
+        raise OsasisError(f"{name} must be a whole number of at least {least}", found=f"{value!r:.60}")
+    return int(value)
+
+
+def check_range(limits: tuple[float, float] | None) -> tuple[float, float] | None:
+    """A native range or None. Raises ``OsasisError`` unless it is two finite numbers that do not fall."""
+    if limits is None:
+        return None
+    two = isinstance(limits, Sequence) and len(limits) == 2 and all(is_number(v) and abs(v) < LARGEST for v in limits)
+    if not two or limits[0] > limits[1]:
+        raise OsasisError("value_range must be two rising numbers", found=f"{limits!r:.60}", remedy="Such as (0, 255).")
+    return limits
 
 
 class Control(ABC):
@@ -23,8 +43,8 @@ class Control(ABC):
     """
 
     def __init__(self, in_channels: int, value_range: tuple[float, float] | None) -> None:
-        self._in_channels = in_channels
-        self.value_range = value_range
+        self._in_channels = check_whole("in_channels", in_channels, least=1)
+        self.value_range = check_range(value_range)
 
     @property
     def in_channels(self) -> int:
@@ -63,9 +83,7 @@ class Control(ABC):
     ) -> np.ndarray:
         """Checks, then ``stylize`` at full strength, clipping and blending."""
         check_array(array, channels=self._in_channels)
-        weight = 1.0 if strength is None else float(strength)
-        if not 0 <= weight <= 1:
-            raise OsasisError("The strength must lie in [0, 1]", found=strength)
+        weight = 1.0 if strength is None else float(check_strength(strength))
         if weight == 0:
             return array.astype(np.float32)
         source = array.astype(np.float64)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from nnunet_osasis.controls.base import Control, native_range
+from nnunet_osasis.controls.base import Control, check_range, native_range
 from nnunet_osasis.errors import OsasisError
 from nnunet_osasis.image_io import check_array
 from nnunet_osasis.storage import sha256_of_array, sha256_of_json
+from nnunet_osasis.stylizer_config import is_number
 
 AXES = (-2, -1)
 
@@ -39,9 +40,9 @@ class FourierDomainAdaptation(Control):
         self, reference: np.ndarray, *, beta: float = 0.01, value_range: tuple[float, float] | None = None
     ) -> None:
         check_array(reference, name="the reference")
-        if not 0 <= beta <= 0.5:
+        if not is_number(beta) or not 0 <= beta <= 0.5:
             raise OsasisError("beta must lie in [0, 0.5]", found=beta, remedy="The paper uses 0.01 to 0.09.")
-        self._range = value_range or native_range([reference])
+        self._range = check_range(value_range) or native_range([reference])
         super().__init__(reference.shape[0], self._range)
         self.beta = float(beta)
         values = reference.astype(np.float64)

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from nnunet_osasis.controls.base import check_whole
 from nnunet_osasis.controls.random import Interval, RandomControl, check_interval
-from nnunet_osasis.errors import OsasisError
 
 FLAT = 1e-6
 SIZES = (1, 3)  # of the kernels, drawn for every layer
@@ -95,9 +95,7 @@ class GIN(RandomControl):
         seed: int = 0,
         value_range: Interval | None = None,
     ) -> None:
-        if layers < 1 or width < 1:
-            raise OsasisError("GIN needs at least one layer and one channel between layers", found=(layers, width))
-        self.layers, self.width = int(layers), int(width)
+        self.layers, self.width = check_whole("layers", layers, least=1), check_whole("width", width, least=1)
         self.alpha = check_interval("alpha", alpha, lowest=0, highest=1)
         settings = {"layers": self.layers, "width": self.width, "alpha": self.alpha}
         super().__init__(in_channels, seed=seed, value_range=value_range, settings=settings)

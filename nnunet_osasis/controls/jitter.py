@@ -8,9 +8,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from nnunet_osasis.controls.base import EIGHT_BIT
+from nnunet_osasis.controls.base import EIGHT_BIT, check_whole
 from nnunet_osasis.controls.random import Interval, RandomControl, check_interval
-from nnunet_osasis.errors import OsasisError
 
 Change = tuple[str, float]
 
@@ -131,9 +130,7 @@ class HistogramShift(RandomControl):
     def __init__(
         self, in_channels: int, *, control_points: int = 10, seed: int = 0, value_range: Interval | None = None
     ) -> None:
-        if control_points < 3:
-            raise OsasisError("A histogram shift needs at least 3 control points", found=control_points)
-        self.control_points = int(control_points)
+        self.control_points = check_whole("control_points", control_points, least=3)
         settings = {"control_points": self.control_points}
         super().__init__(in_channels, seed=seed, value_range=value_range, settings=settings)
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from nnunet_osasis.controls.base import Control, native_range
+from nnunet_osasis.controls.base import Control, check_whole, native_range
 from nnunet_osasis.errors import OsasisError
 from nnunet_osasis.image_io import check_array
 from nnunet_osasis.storage import sha256_of_array, sha256_of_json
+from nnunet_osasis.stylizer_config import is_number
 
 Interval = tuple[float, float]
 
@@ -33,12 +35,8 @@ class RandomControl(Control):
     """
 
     def __init__(self, in_channels: int, *, seed: int, value_range: Interval | None, settings: dict[str, Any]) -> None:
-        if in_channels < 1 or seed < 0:
-            raise OsasisError(
-                "A random control needs at least one channel and a non-negative seed", found=(in_channels, seed)
-            )
         super().__init__(in_channels, value_range)
-        self.seed, self._settings = int(seed), settings
+        self.seed, self._settings = check_whole("seed", seed, least=0), settings
 
     @property
     def fingerprint(self) -> str:
@@ -74,7 +72,7 @@ class RandomControl(Control):
 
 def check_interval(name: str, interval: Interval, *, lowest: float, highest: float = float("inf")) -> Interval:
     """``interval`` as two floats. Raises ``OsasisError`` unless ``lowest <= interval[0] <= interval[1] <= highest``."""
-    low, high = float(interval[0]), float(interval[1])
-    if not lowest <= low <= high <= highest:
-        raise OsasisError(f"{name} must be an interval within [{lowest}, {highest}]", found=interval)
-    return low, high
+    two = isinstance(interval, Sequence) and len(interval) == 2 and all(is_number(value) for value in interval)
+    if not two or not lowest <= interval[0] <= interval[1] <= highest:
+        raise OsasisError(f"{name} must be an interval within [{lowest}, {highest}]", found=f"{interval!r:.60}")
+    return float(interval[0]), float(interval[1])

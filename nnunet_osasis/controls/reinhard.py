@@ -11,10 +11,12 @@ from typing import Any
 import numpy as np
 from skimage.color import lab2rgb, rgb2lab
 
-from nnunet_osasis.controls.base import EIGHT_BIT, Control, native_range
+from nnunet_osasis.controls.base import EIGHT_BIT, Control, check_range, native_range
 from nnunet_osasis.errors import OsasisError
 from nnunet_osasis.image_io import check_array
+from nnunet_osasis.intensity import LARGEST
 from nnunet_osasis.storage import atomic_write_json, read_json, sha256_of_json
+from nnunet_osasis.stylizer_config import is_number
 
 FLAT = 1e-6
 
@@ -29,6 +31,19 @@ class ReinhardStatistics:
     source_std: tuple[float, ...]
     reference_mean: tuple[float, ...]
     reference_std: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        columns = [getattr(self, name) for name in _MOMENTS]
+        rows = [self.value_range, *columns]
+        numbers = all(isinstance(row, tuple) and all(is_number(v) and abs(v) < LARGEST for v in row) for row in rows)
+        if self.space not in ("lab", "native") or not numbers or len(self.value_range) != 2:
+            raise OsasisError("Reinhard statistics need a space (lab, native) and finite numbers", found=self)
+        if len({len(column) for column in columns}) != 1 or not columns[0]:
+            raise OsasisError("Reinhard statistics need one number per channel", found=[len(c) for c in columns])
+        if self.value_range[0] > self.value_range[1] or min(*self.source_std, *self.reference_std) < 0:
+            raise OsasisError("Reinhard statistics need a rising range and no negative deviation", found=self)
+        if self.space == "lab" and len(columns[0]) != 3:
+            raise OsasisError("Reinhard statistics in lab need three channels", found=len(columns[0]))
 
 
 class PooledReinhard(Control):
@@ -89,6 +104,8 @@ class PooledReinhard(Control):
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> PooledReinhard:
         """Back from :meth:`to_dict`. Raises ``OsasisError`` when a statistic is missing or unknown."""
+        if not isinstance(values, dict):
+            raise OsasisError("Reinhard statistics must be an object", found=type(values).__name__)
         try:
             tuples: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
             return cls(ReinhardStatistics(**tuples))
@@ -128,7 +145,7 @@ class Reinhard(Control):
 
     def __init__(self, reference: np.ndarray, *, value_range: tuple[float, float] | None = None) -> None:
         check_array(reference, name="the reference")
-        self._range = value_range or native_range([reference])
+        self._range = check_range(value_range) or native_range([reference])
         super().__init__(reference.shape[0], self._range)
         self._reference = _moments([reference], self.in_channels, lab=_is_colour(self.in_channels, self._range))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import MISSING, fields
 from pathlib import Path
@@ -15,6 +16,8 @@ from nnunet_osasis.evaluation.experiment import Budget, Experiment, ImageSet, Ne
 from nnunet_osasis.evaluation.method_list import MethodSpec
 from nnunet_osasis.storage import read_json
 
+LONGEST_NAME, LONGEST_PATTERN, MOST_REPEATS = 64, 200, 4
+
 
 def load_experiment(path: str | Path) -> Experiment:
     """Read an experiment file. Raises ``OsasisError`` naming the key that is missing, unknown or of a wrong type."""
@@ -23,7 +26,7 @@ def load_experiment(path: str | Path) -> Experiment:
 
 def experiment_from_json(values: Mapping[str, Any]) -> Experiment:
     """Build an :class:`Experiment` from JSON values."""
-    values = dict(values)
+    values = _mapping(values, "The experiment")
     given_budget = values.get("budget", {})
     for key in ("train", "test"):
         if key in values:
@@ -39,7 +42,9 @@ def experiment_from_json(values: Mapping[str, Any]) -> Experiment:
     for key, kind in (("budget", Budget), ("stylizer", StylizerSpec)):
         values[key] = _build(kind, values.get(key, {}), key)
     _refuse_idle_options(given_budget, values["budget"].engine)
-    return _build(Experiment, values, "the experiment")
+    experiment: Experiment = _build(Experiment, values, "the experiment")
+    _refuse_extremes(experiment)
+    return experiment
 
 
 def _target(values: Any) -> Target:
@@ -58,6 +63,34 @@ def _target(values: Any) -> Target:
             found=f"target {target.name}",
         )
     return target
+
+
+def _refuse_extremes(experiment: Experiment) -> None:
+    """Names become parts of file names, seeds go to generators, rules are matched with names that others chose."""
+    groups = (experiment.targets, experiment.networks, experiment.methods)
+    names = [part.name for parts in groups for part in parts]
+    if long := [name for name in names if len(name) > LONGEST_NAME]:
+        raise OsasisError(f"Names have {LONGEST_NAME} characters at most", found=f"{long[0][:40]}...")
+    if max(experiment.seeds) >= 2**32:
+        raise OsasisError(f"Seeds must be below {2**32}", found=max(experiment.seeds))
+    of_targets = [one for target in experiment.targets for one in (target.set, target.reference_pool) if one]
+    for images in (experiment.train, experiment.test, *of_targets):
+        if isinstance(images.groups, str):
+            require_quick_pattern(images.groups)
+
+
+def require_quick_pattern(pattern: str) -> None:
+    """Refuse a regular expression that may take for ever on some file name: a long one, or a repeat of repeats.
+
+    Raises ``OsasisError``.
+    """
+    repeats = len(re.findall(r"(?<!\\)[*+]|\{\d*,\d*\}", pattern))
+    if len(pattern) > LONGEST_PATTERN or repeats > MOST_REPEATS or re.search(r"\)(?:[*+]|\{)", pattern):
+        raise OsasisError(
+            f"A group rule has {LONGEST_PATTERN} characters and {MOST_REPEATS} repeats at most, and repeats no group",
+            found=f"{pattern[:80]!r}",
+            remedy=r"Such as ^(patient\d+).",
+        )
 
 
 def _refuse_idle_options(given: Mapping[str, Any], engine: str) -> None:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import zipfile
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 
 from nnunet_osasis.errors import OsasisError
 from nnunet_osasis.image_io import read_image
+from nnunet_osasis.image_limits import check_size
 from nnunet_osasis.prepare.labels import LEVELS, MOST_BETWEEN, NEAR
 
 MANY = 32  # a label map has fewer different values than this; a grey picture has more
@@ -60,9 +63,13 @@ def read_values(path: Path) -> tuple[np.ndarray, tuple[float, ...] | None]:
 def read_probabilities(path: Path) -> np.ndarray:
     """nnU-Net's ``--save_probabilities`` array: ``(classes, H, W)`` or ``(classes, D, H, W)`` in [0, 1]."""
     try:
+        with zipfile.ZipFile(path) as archive, archive.open("probabilities.npy") as stream:
+            _check_declared(stream, path)
         with np.load(path, allow_pickle=False) as stored:
-            values = np.asarray(stored["probabilities"], dtype=np.float64)
-    except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile) as error:
+            values = stored["probabilities"].astype(np.float64)
+    except OsasisError:
+        raise
+    except (OSError, KeyError, ValueError, EOFError, ArithmeticError, SyntaxError, *_BROKEN) as error:
         raise OsasisError(
             "Probabilities must be an .npz file of nnU-Net's --save_probabilities",
             found=f"{path}: {error or type(error).__name__}",
@@ -71,6 +78,19 @@ def read_probabilities(path: Path) -> np.ndarray:
     if not (values.ndim in (3, 4) and values.size and values.min() >= 0 and values.max() <= 1 + 1e-4):
         raise OsasisError("Probabilities must lie in [0, 1]", found=f"shape {values.shape} or other values in {path}")
     return np.minimum(values[:, 0] if values.ndim == 4 and values.shape[1] == 1 else values, 1)
+
+
+_BROKEN = (zipfile.BadZipFile, zlib.error, NotImplementedError, TypeError, MemoryError)
+
+
+def _check_declared(stream: IO[bytes], path: Path) -> None:
+    """Look at the size and type an array's header announces, before memory is taken for them."""
+    version = np.lib.format.read_magic(stream)
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, _, dtype = read(stream)
+    check_size(shape, path)
+    if dtype.kind not in "fiub":
+        raise ValueError(f"dtype {dtype}")
 
 
 def survey_file(path: Path) -> FileFacts:

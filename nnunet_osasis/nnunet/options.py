@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -22,6 +21,8 @@ class OsasisOptions:
         probability: chance in [0, 1] that a training case is drawn stylized.
         strength: how far to stylize, in [0, 1]; None takes the transfer's own default.
         seed: a non-negative integer for the draws.
+        gate: whether stylized cases are compared with their originals by the structure gate.
+        segmenter: a trained nnU-Net model folder that the gate asks as well.
         backbone: for PraNet, a timm model; None takes PraNet's own.
         backbone_weights: for PraNet, a file with ImageNet weights of that model; without it the caches are searched.
     """
@@ -31,6 +32,8 @@ class OsasisOptions:
     probability: float = 0.5
     strength: float | None = None
     seed: int = 0
+    gate: bool = True
+    segmenter: Path | None = None
     backbone: str | None = None
     backbone_weights: Path | None = None
 
@@ -38,8 +41,12 @@ class OsasisOptions:
         _require_unit_interval("probability", self.probability)
         if self.strength is not None:
             _require_unit_interval("strength", self.strength)
-        if isinstance(self.seed, bool) or not isinstance(self.seed, int) or self.seed < 0:
-            raise _error("seed must be a non-negative integer", self.seed)
+        if isinstance(self.seed, bool) or not isinstance(self.seed, int) or not 0 <= self.seed < 2**32:
+            raise _error(f"seed must be a non-negative integer below {2**32}", self.seed)
+        if not isinstance(self.gate, bool):
+            raise _error("gate must be true or false", self.gate)
+        if self.segmenter is not None and not self.gate:
+            raise _error("segmenter is asked by the gate", "gate false")
         if self.backbone is not None and (not isinstance(self.backbone, str) or not self.backbone):
             raise _error("backbone must be the name of a timm model", self.backbone)
 
@@ -59,10 +66,10 @@ class OsasisOptions:
         if unknown := sorted(set(section) - set(known)):
             raise _error(f"the keys must be among {', '.join(known)}", ", ".join(map(repr, unknown)))
         values = dict(section)
-        for name in ("stylizer", "reference", "backbone_weights"):
+        for name in ("stylizer", "reference", "segmenter", "backbone_weights"):
             if values.get(name) is None:
                 values.pop(name, None)
-            elif isinstance(values[name], str):
+            elif isinstance(values[name], str) and "\0" not in values[name]:
                 values[name] = relative_to / Path(values[name]).expanduser()
             else:
                 raise _error(f"{name} must be a path", values[name])
@@ -77,13 +84,21 @@ def options_of(trainer: Any) -> OsasisOptions:
 
 def _require_unit_interval(name: str, value: object) -> None:
     number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not number or not math.isfinite(value) or not 0 <= value <= 1:  # type: ignore[arg-type, operator]
+    if not number or not 0 <= value <= 1:  # type: ignore[operator]
         raise _error(f"{name} must be a number in [0, 1]", value)
 
 
 def _error(rule: str, found: object) -> OsasisError:
     return OsasisError(
         f'In the plans\' configuration, "osasis": {rule}',
-        found=repr(found) if not isinstance(found, str) or not found.startswith("'") else found,
+        found=_shown(found),
         remedy='Example: "osasis": {"stylizer": "/data/stylizer", "probability": 0.5, "strength": null, "seed": 0}.',
     )
+
+
+def _shown(found: object) -> str:
+    """A value in few words; whole numbers of thousands of digits cannot even be printed."""
+    if isinstance(found, int) and abs(found) > 10**30:
+        return "a number of more than 30 digits"
+    text = found if isinstance(found, str) and found.startswith("'") else repr(found)
+    return text if len(text) <= 200 else f"{text[:200]}..."

@@ -15,13 +15,15 @@ from tqdm import tqdm
 
 from nnunet_osasis.errors import OsasisError
 from nnunet_osasis.image_io import LoadedImage, image_suffix, write_like
+from nnunet_osasis.leftovers import temporary_prefix
+from nnunet_osasis.locks import output_lock
 from nnunet_osasis.nnunet.raw_dataset import CHANNEL_NAMES, write_png
 from nnunet_osasis.prepare.labels import LabelRule, foreground_value, require_one_foreground
 from nnunet_osasis.prepare.pairs import Case
 from nnunet_osasis.prepare.reading import read_any
 from nnunet_osasis.prepare.splits import Division
-from nnunet_osasis.prepare.target import Target
-from nnunet_osasis.storage import atomic_write_bytes, atomic_write_json, sha256_of_file, write_error
+from nnunet_osasis.prepare.target import UNFINISHED, Target
+from nnunet_osasis.storage import atomic_write_bytes, atomic_write_json, sha256_of_file, sync_folder, write_error
 
 MOST_SHOWN = 5  # of several problems
 GREY_CHANNEL = "zscore"  # nnU-Net normalizes by z-score every channel whose name it does not know
@@ -59,29 +61,56 @@ class Request:
 def write_dataset(target: Target, division: Division, request: Request, *, overwrite: bool = False) -> Path:
     """Convert and write all cases of ``division``; returns the dataset's folder.
 
-    Built in a hidden folder and renamed into place, so that nobody ever sees half a dataset.
+    Built in a hidden folder and renamed into place, so that nobody ever sees half a dataset. What a killed run left
+    is cleared, and a dataset it left without its splits is made again.
 
     Raises:
-        OsasisError: the dataset is there and ``overwrite`` is False; files that cannot be read or do not fit (the
-            first few in one message); a full disk.
+        OsasisError: the dataset is there and ``overwrite`` is False; another process is making it; files that cannot
+            be read or do not fit (the first few in one message), that disappear or change meanwhile; a full disk.
     """
+    with output_lock(target.raw, "osasis-prepare", name=f".{target.folder.name}.lock"):
+        return _write_dataset(target, division, request, overwrite)
+
+
+def _write_dataset(target: Target, division: Division, request: Request, overwrite: bool) -> Path:
     target.require_free(overwrite=overwrite)
     names = case_names(target.name, [case.key for case in (*division.training, *division.test)])
     try:
-        target.raw.mkdir(parents=True, exist_ok=True)
-        workbench = Path(tempfile.mkdtemp(prefix=f".{target.folder.name}.", dir=target.raw))
+        workbench = Path(tempfile.mkdtemp(prefix=temporary_prefix(), dir=target.raw))
     except OSError as error:
         raise write_error(target.raw, error) from error
     try:
+        hashes = _hashes(division)
         kind = _write_cases(workbench, division, names, request.labels)
-        _write_tables(workbench, division, names, request, kind)
+        if changed := [path for path, known in _hashes(division).items() if known != hashes[path]]:
+            raise OsasisError(
+                "Images and masks must not change while they are converted",
+                found=f"{changed[0]} ({len(changed)} in all)",
+                remedy="Run the same command again when they are complete.",
+            )
+        _write_tables(workbench, division, names, request, kind, hashes)
+        (workbench / UNFINISHED).touch()
         _publish(workbench, target.folder)
     except OSError as error:
         raise write_error(target.folder, error) from error
     finally:
         shutil.rmtree(workbench, ignore_errors=True)
-    target.write_splits(target.folder / "splits_final.json", overwrite=overwrite)
+    target.write_splits(target.folder / "splits_final.json")
+    (target.folder / UNFINISHED).unlink()
     return target.folder
+
+
+def _hashes(division: Division) -> dict[Path, str]:
+    """SHA-256 of every image and mask."""
+    files = [path for case in (*division.training, *division.test) for path in (case.image, case.mask)]
+    try:
+        return {path: sha256_of_file(path) for path in files}
+    except OSError as error:
+        raise OsasisError(
+            "Images and masks must stay while they are converted",
+            found=f"{error.strerror} at {error.filename}",
+            remedy="Put it back, or run the same command without it.",
+        ) from error
 
 
 def case_names(prefix: str, keys: Sequence[str]) -> dict[str, str]:
@@ -174,7 +203,9 @@ def _raise_together(problems: list[OsasisError]) -> None:
     raise OsasisError(first.rule, found="; ".join([str(first.found), *shown, *more]), remedy=first.remedy)
 
 
-def _write_tables(folder: Path, division: Division, names: dict[str, str], request: Request, kind: Kind) -> None:
+def _write_tables(
+    folder: Path, division: Division, names: dict[str, str], request: Request, kind: Kind, hashes: dict[Path, str]
+) -> None:
     """dataset.json, splits_final.json, and cases.json: where every case comes from."""
     chosen = request.channel_names
     if chosen is not None and len(chosen) != kind.channels:
@@ -196,9 +227,9 @@ def _write_tables(folder: Path, division: Division, names: dict[str, str], reque
     records = {
         names[case.key]: {
             "image": case.image.name,
-            "image_sha256": sha256_of_file(case.image),
+            "image_sha256": hashes[case.image],
             "mask": case.mask.name,
-            "mask_sha256": sha256_of_file(case.mask),
+            "mask_sha256": hashes[case.mask],
             "group": case.group,
         }
         for case in (*division.training, *division.test)
@@ -215,4 +246,5 @@ def _publish(workbench: Path, folder: Path) -> None:
         shutil.rmtree(aside, ignore_errors=True)
         os.replace(folder, aside)
     os.replace(workbench, folder)
+    sync_folder(folder.parent)
     shutil.rmtree(aside, ignore_errors=True)

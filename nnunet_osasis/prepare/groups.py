@@ -9,7 +9,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from nnunet_osasis.errors import OsasisError
+from nnunet_osasis.image_io import is_file
 from nnunet_osasis.prepare.layouts import ANYWHERE, Layout
+
+LARGEST_TABLE = 64 * 2**20
 
 
 def natural(key: str) -> tuple[tuple[int, int | str], ...]:
@@ -77,6 +80,10 @@ def _pattern_rule(pattern: str) -> Callable[[str], str]:
 
 
 def _read_table(path: Path, case: str, group: str) -> dict[str, str]:
+    if not is_file(path) or path.stat().st_size > LARGEST_TABLE:
+        raise OsasisError(
+            f"The table of groups must be a file of {LARGEST_TABLE // 2**20} MiB at most", found=f"none at {path}"
+        )
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
         rows = list(csv.DictReader(lines, delimiter="\t" if lines and "\t" in lines[0] else ","))

@@ -51,6 +51,8 @@ class LabelRule:
 
 def one_channel(mask: np.ndarray) -> np.ndarray:
     """``(*spatial)`` of a mask ``(C, *spatial)`` whose channels agree up to JPEG noise."""
+    if mask.dtype.kind not in "uifb":
+        raise OsasisError("A mask must hold numbers", found=f"dtype {mask.dtype}")
     if len(mask) > 1 and int(np.ptp(mask.astype(np.int64), axis=0).max()) > NEAR:
         raise OsasisError(
             "A mask must hold one number per pixel",
@@ -119,12 +121,16 @@ def require_one_foreground(values: Iterable[int | None]) -> None:
         )
 
 
+def _is_value(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) < 10
+
+
 def parse_classes(items: Iterable[str]) -> dict[str, int]:
     """``["background=0", "disc=128"]`` as a dict. Raises ``OsasisError`` for anything else."""
     classes: dict[str, int] = {}
     for item in items:
         name, _, value = item.partition("=")
-        if not name or not value.isdigit() or name in classes or int(value) in classes.values() or name == IGNORE:
+        if not name or not _is_value(value) or name in classes or int(value) in classes.values() or name == IGNORE:
             raise OsasisError(
                 "--labels takes names with the values of the masks, each once",
                 found=item,

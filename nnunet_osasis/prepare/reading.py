@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import io
-import zlib
 from pathlib import Path
 
 import numpy as np
@@ -27,10 +26,19 @@ def read_any(path: Path) -> LoadedImage:
 
     try:
         data = _unpack(path) if path.name.lower().endswith(".gz") else path.read_bytes()
-        with Image.open(io.BytesIO(data)) as opened:
-            grey = opened.mode in ("1", "L", "I;16", "I") or _is_grey_palette(opened)
-            array = np.array(opened.convert("L" if grey else "RGB"))
-    except (OSError, EOFError, SyntaxError, ValueError, zlib.error, Image.DecompressionBombError) as error:
+        with Image.open(io.BytesIO(data), formats=("GIF", "PPM")) as opened:
+            if getattr(opened, "n_frames", 1) > 1:
+                raise OsasisError(
+                    "A picture must be one picture", found=f"an animation in {path}", remedy="Take a frame."
+                )
+            if opened.mode in ("I", "I;16"):  # 16 bits; Pillow would clip them to 8
+                array = np.array(opened).astype(np.uint16)
+            else:
+                grey = opened.mode in ("1", "L") or _is_grey_palette(opened)
+                array = np.array(opened.convert("L" if grey else "RGB"))
+    except OsasisError:
+        raise
+    except Exception as error:  # decoders raise whatever their libraries do
         raise OsasisError(
             "The image must be readable", found=f"{path}: {error}", remedy="Replace the file or leave it out."
         ) from error

@@ -34,8 +34,8 @@ class SplitRule:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.seed < 0:
-            raise OsasisError("--seed must not be negative", found=self.seed)
+        if not 0 <= self.seed < 2**32:
+            raise OsasisError(f"--seed must not be negative, and be below {2**32}", found=self.seed)
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,9 @@ from pathlib import Path
 from nnunet_osasis.errors import OsasisError
 from nnunet_osasis.storage import atomic_write_bytes
 
+UNFINISHED = ".osasis_unfinished"
+"""A file in a dataset that is whole, but whose splits are not yet where nnU-Net looks for them."""
+
 
 @dataclass(frozen=True)
 class Target:
@@ -62,16 +65,21 @@ class Target:
                         "A dataset's number must be its own", found=f"{other}", remedy="Take another number for -d."
                     )
         there = [path for path in (self.folder, self.splits) if path is not None and path.exists()]
-        if there and not overwrite:
+        if there and not overwrite and not self.is_unfinished:
             raise OsasisError(
                 "A dataset that is there is not overwritten",
                 found=f"{there[0]}",
                 remedy="Say --overwrite to replace it, or take another number.",
             )
 
-    def write_splits(self, made: Path, *, overwrite: bool) -> None:
+    @property
+    def is_unfinished(self) -> bool:
+        """Whether the dataset there comes from a run that was killed before its splits were in place."""
+        return (self.folder / UNFINISHED).is_file()
+
+    def write_splits(self, made: Path) -> None:
         """Put the splits where nnU-Net reads them, if its folder is known."""
-        if self.splits is not None and (overwrite or not self.splits.exists()):
+        if self.splits is not None:
             atomic_write_bytes(self.splits, json.dumps(json.loads(made.read_text()), indent=2).encode())
 
 

@@ -141,7 +141,7 @@ def test_all_bad_files_are_told_at_once_and_nothing_is_left(tmp_path):
     with pytest.raises(OsasisError) as caught:
         prepare.main(folders(tmp_path))
     assert "same size" in str(caught.value) and "readable" in str(caught.value)
-    assert list((tmp_path / "raw").iterdir()) == []
+    assert [path.name for path in (tmp_path / "raw").iterdir()] == [".Dataset501_Mine.lock"]
     assert not (tmp_path / "preprocessed").exists()
 
 
@@ -171,7 +171,7 @@ def test_what_is_there_is_only_replaced_when_asked(tmp_path):
     trees.save(tmp_path / "b/1.png", trees.mask(3))
     prepare.main(folders(tmp_path, "--overwrite"))
     assert contents(folder) != before
-    assert [path.name for path in (tmp_path / "raw").iterdir()] == ["Dataset501_Mine"]
+    assert sorted(path.name for path in (tmp_path / "raw").iterdir()) == [".Dataset501_Mine.lock", "Dataset501_Mine"]
     (tmp_path / "raw/Dataset502_Other").mkdir()
     with pytest.raises(OsasisError, match="its own"):
         prepare.main(folders(tmp_path, number="502"))
