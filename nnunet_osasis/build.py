@@ -22,18 +22,21 @@ from nnunet_osasis.detail import DetailChange, DetailStatistics
 from nnunet_osasis.errors import OsasisError
 from nnunet_osasis.findings import EXAMPLES, measure, show_stylized
 from nnunet_osasis.fitted_maps import StylePair, decoder_maps, estimate_maps, evenly
+from nnunet_osasis.gate.of_stylizer import calibrate_for
 from nnunet_osasis.intensity import IntensityRange, to_unit
+from nnunet_osasis.leftovers import clear_leftovers
 from nnunet_osasis.local_affine import resize
+from nnunet_osasis.locks import output_lock
 from nnunet_osasis.pictures import save_grid
 from nnunet_osasis.presets import as_json
 from nnunet_osasis.pretrain import pretrain
 from nnunet_osasis.sources import detail_of
 from nnunet_osasis.spn import StructurePreservingNetwork
-from nnunet_osasis.storage import read_json, sha256_of_array
+from nnunet_osasis.storage import sha256_of_array
 from nnunet_osasis.style.embedders import make_embedder
 from nnunet_osasis.style_pair import make_style_pair
 from nnunet_osasis.stylizer import OSASISStylizer, StylizerConfig
-from nnunet_osasis.stylizer_folder import INDEX, is_stylizer_folder
+from nnunet_osasis.stylizer_folder import is_stylizer_folder, read_index
 
 WORK = "training"
 """Subfolder of the output for logs, grids and, until the end, checkpoints."""
@@ -52,6 +55,7 @@ class StylizerBuild:
         *,
         more_references: Sequence[np.ndarray] = (),
         details: Sequence[DetailStatistics] = (),
+        gate_images: Sequence[np.ndarray] = (),
         autoencoder: DiffusionAutoencoder | None = None,
         calibrator: Calibrator | None = None,
         counterpart: torch.Tensor | None = None,
@@ -65,7 +69,7 @@ class StylizerBuild:
         self.more_references = list(more_references)
         self.given_calibrator = calibrator if config.calibrator.iterations else None
         check_possible(config, references=1 + len(self.more_references))
-        self.tensorboard, self.details = tensorboard, details
+        self.tensorboard, self.details, self.gate_images = tensorboard, details, gate_images
         size = config.preset.model["sample_size"]
         self.references = [
             resize(
@@ -80,7 +84,6 @@ class StylizerBuild:
         """What the stylizer's card records: data hashes, settings and versions; no times, no paths."""
         from nnunet_osasis import __version__
 
-        adapt_config = as_json(self.config.adapt)
         card = {
             "version": __version__,
             "torch": torch.__version__,
@@ -88,11 +91,9 @@ class StylizerBuild:
             "python": platform.python_version(),
             "preset": self.config.preset_name,
             "pretraining": as_json(self.config.preset.pretrain),
-            "adaptation": adapt_config,
+            "adaptation": as_json(self.config.adapt),
             "calibrator": as_json(self.config.calibrator),
-            "hold_back": self.config.hold_back,
-            "detail": self.config.detail,
-            "readout": self.config.readout,
+            **{name: getattr(self.config, name) for name in ("hold_back", "detail", "readout")},
             "style_embedder": self.config.clip or "semantic encoder",
             "source_images": len(self.sources),
             "sources_sha256": sha256_of_array(self.sources.numpy()),
@@ -110,8 +111,12 @@ class StylizerBuild:
         """Build, save, and return the stylizer.
 
         Raises ``OsasisError`` when the output already holds another stylizer or an unfinished run and ``resume`` is
-        not asked for; ``KeyboardInterrupt`` after saving the state.
+        not asked for, or when another process is at work in it; ``KeyboardInterrupt`` after saving the state.
         """
+        with output_lock(self.output, "osasis-pretrain-stylizer"):
+            return self._run(resume)
+
+    def _run(self, resume: bool) -> OSASISStylizer:
         if is_stylizer_folder(self.output):
             return self._finished(resume)
         if not resume and any(self.work.glob("*.safetensors")):
@@ -137,26 +142,30 @@ class StylizerBuild:
         )  # fmt: skip
         stylizer = self._assemble(model, decoder, spn)
         maps, agreed = estimate_maps(pairs, sources, calibrator, hold_back=self.config.hold_back)
-        stylizer.maps, stylizer.calibrator = (
-            decoder_maps(stylizer, sources, self.config.calibrator.family) | maps,
-            calibrator,
-        )
+        stylizer.maps = decoder_maps(stylizer, sources, self.config.calibrator.family) | maps
+        stylizer.calibrator = calibrator
         stylizer.detail = self._detail()
+        shown = self.gate_images or [one.numpy() for one in sources]
+        stylizer.gate = calibrate_for(stylizer, shown, family=self.config.calibrator.family, seed=config.seed)
         stylizer.findings = measure(model, pairs, agreed, calibrator, sources, self.config.calibrator)
         show_stylized(self.work / "grid_stylized.png", stylizer, sources, self.y, style_a)
         stylizer.save_pretrained(self.output)
-        for checkpoint in self.work.glob("*.safetensors"):
-            checkpoint.unlink()
+        self._drop_checkpoints()
         return stylizer
 
+    def _drop_checkpoints(self) -> None:
+        clear_leftovers(self.work)
+        for checkpoint in self.work.glob("*.safetensors"):
+            checkpoint.unlink()
+
     def _finished(self, resume: bool) -> OSASISStylizer:
-        recorded = read_json(self.output / INDEX, what="The stylizer's index").get("card")
-        if not resume or recorded != self.card():
+        if not resume or read_index(self.output).get("card") != self.card():
             raise OsasisError(
                 "The output folder must not hold another stylizer",
                 found=f"a finished stylizer in {self.output}",
                 remedy="Choose another --output, or add --overwrite to replace it.",
             )
+        self._drop_checkpoints()  # of a run that was killed after its stylizer was whole
         return OSASISStylizer.from_pretrained(self.output, device=self.config.device)
 
     def _autoencoder(self, resume: bool) -> DiffusionAutoencoder:

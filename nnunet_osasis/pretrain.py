@@ -105,10 +105,11 @@ def pretrain(
             if iteration % 10 == 0 or iteration == config.iterations:
                 bar.set_postfix(loss=f"{loss.item():.4f}", refresh=False)
                 log.write(iteration, loss=loss.item(), grad_norm=norm.item(), lr=optimizer.param_groups[0]["lr"])
-            if iteration % config.checkpoint_every == 0 and iteration < config.iterations:
-                checkpoint.save(iteration, *states, done=False)
+            # before the checkpoint: a run killed between the two would go on behind the picture
             if on_grid is not None and iteration % config.grid_every == 0:
                 on_grid(iteration, _averaged(DiffusionAutoencoder.from_config(model.config).to(device), average))
+            if iteration % config.checkpoint_every == 0 and iteration < config.iterations:
+                checkpoint.save(iteration, *states, done=False)
             if interrupted():
                 checkpoint.save(iteration, *states, done=False)
                 raise KeyboardInterrupt

@@ -1,55 +1,95 @@
-"""Files that are either whole or absent: atomic writes, checked weights, hashes."""
+"""Files that are either whole or absent, and known by their hash: atomic writes, sealed JSON, checked weights."""
 
 from __future__ import annotations
 
 import errno
 import hashlib
 import json
+import logging
 import os
+import shutil
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from nnunet_osasis.errors import OsasisError
+from nnunet_osasis.leftovers import temporary_prefix
+
+logger = logging.getLogger(__name__)
+
+SEAL = "seal"
+"""The key of a JSON file under which its own checksum stands."""
 
 
 def write_error(path: Path, error: OSError) -> OsasisError:
     """The ``OsasisError`` that says what kept ``path`` from being written."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         rule, remedy = "There must be room on the disk", "Free some space and run the same command again."
+    elif error.errno == errno.EFBIG:
+        rule, remedy = "Files must be allowed to be as large as they are", "Raise the limit (ulimit -f)."
     else:
         rule, remedy = "The output must be writable", "Choose another folder or change its permissions."
     return OsasisError(rule, found=f"{error.strerror} at {path}", remedy=f"{remedy} What was finished before is kept.")
 
 
-def atomic_write(path: str | Path, write: Callable[[Path], object]) -> Path:
-    """Let ``write`` fill a temporary file beside ``path``, flush it to disk, then rename it into place.
+def sync_tree(folder: Path) -> None:
+    """``fsync`` every file and folder in ``folder``: for folders that are filled by libraries, then renamed."""
+    for path in sorted(folder.rglob("*")):
+        if path.is_dir():
+            sync_folder(path)
+            continue
+        with open(path, "rb+") as stream:
+            os.fsync(stream.fileno())
+    sync_folder(folder)
 
-    The temporary name keeps the suffix (libraries choose a format by it) and starts with a dot.
-    Raises ``OsasisError`` when the disk is full or the folder cannot be written; ``path`` is then as it was before.
+
+def sync_folder(folder: str | Path) -> None:
+    """Make the names in ``folder`` outlive a power cut, as ``fsync`` does for a file's content (POSIX)."""
+    if os.name != "posix":
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno not in (
+            errno.EINVAL,
+            errno.ENOTSUP,
+            errno.EROFS,
+        ):  # some network file systems sync by themselves
+            raise
+    finally:
+        os.close(handle)
+
+
+def atomic_write(path: str | Path, write: Callable[[Path], object]) -> Path:
+    """Let ``write`` fill a file in a temporary folder beside ``path``, flush it, rename it, flush the folder.
+
+    The file there has its final name (libraries choose a format by it); the folder starts with a dot and names its
+    process, see ``leftovers``, so that also what libraries put beside a file is cleared after a kill. Raises
+    ``OsasisError`` when the disk is full or the folder cannot be written; ``path`` is then as it was before.
     """
     path = Path(path)
-    temporary: Path | None = None
+    folder: Path | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=".", suffix=f".tmp{''.join(path.suffixes[-2:])}", dir=path.parent)
-        os.close(handle)
-        temporary = Path(name)
+        folder = Path(tempfile.mkdtemp(prefix=temporary_prefix(), dir=path.parent))
+        temporary = folder / path.name
         write(temporary)
         with open(temporary, "rb+") as stream:
             os.fsync(stream.fileno())
         umask = os.umask(0)
         os.umask(umask)
-        temporary.chmod(0o666 & ~umask)  # mkstemp makes private files; results should be as shared as others
+        temporary.chmod(0o666 & ~umask)  # some libraries make private files; results should be as shared as others
         os.replace(temporary, path)
+        sync_folder(path.parent)
     except OSError as error:
         raise write_error(path, error) from error
     finally:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
+        if folder is not None:
+            shutil.rmtree(folder, ignore_errors=True)
     return path
 
 
@@ -75,20 +115,53 @@ def atomic_write_json(path: str | Path, value: Any) -> Path:
     return atomic_write_bytes(path, (json.dumps(value, indent=2, sort_keys=True) + "\n").encode())
 
 
-def read_json(path: str | Path, *, what: str) -> dict[str, Any]:
+def read_json(path: str | Path, *, what: str, remedy: str = "Make it anew.") -> dict[str, Any]:
     """Read a JSON object. ``what`` names it in the ``OsasisError`` raised when it is missing or damaged."""
     path = Path(path)
     try:
+        if path.exists() and not path.is_file():  # a device would be read for ever
+            raise OsasisError(f"{what} must be a file", found=path, remedy="Check the path.")
         value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise OsasisError(f"{what} must exist", found=f"no file {path}", remedy="Check the path.") from None
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise OsasisError(
-            f"{what} must be readable JSON", found=f"{error} in {path}", remedy="Make it anew."
-        ) from error
+    except OsasisError:
+        raise
+    except (OSError, ValueError, RecursionError) as error:
+        raise OsasisError(f"{what} must be readable JSON", found=f"{error} in {path}", remedy=remedy) from error
     if not isinstance(value, dict):
-        raise OsasisError(f"{what} must be a JSON object", found=type(value).__name__, remedy="Make it anew.")
+        raise OsasisError(f"{what} must be a JSON object", found=type(value).__name__, remedy=remedy)
     return value
+
+
+def _sealed(value: Mapping[str, Any]) -> dict[str, Any]:
+    plain = json.loads(json.dumps({key: item for key, item in value.items() if key != SEAL}))  # as it will be read
+    return plain | {SEAL: sha256_of_json(plain)}
+
+
+def write_sealed_json(path: str | Path, value: Mapping[str, Any]) -> Path:
+    """Write a JSON object with its own SHA-256 under ``"seal"``, atomically; ``read_sealed_json`` checks it."""
+    return atomic_write_json(path, _sealed(value))
+
+
+def read_sealed_json(
+    path: str | Path, *, what: str, unsealed: Collection[str] | None = None, remedy: str = "Make it anew."
+) -> dict[str, Any]:
+    """Read what ``write_sealed_json`` wrote, without its seal.
+
+    Args:
+        what: names the file in messages. remedy: what to do about a damaged one.
+        unsealed: the keys a file of an earlier version may have, which wrote no seal. A file without a seal and with
+            no other keys is read as it is, and that is said; with any other key it is taken for a damaged one.
+
+    Raises ``OsasisError`` when the file is missing, is no JSON object, or does not fit its seal.
+    """
+    value = read_json(path, what=what, remedy=remedy)
+    if SEAL not in value and unsealed is not None and set(value) <= set(unsealed):
+        logger.warning("%s comes from an earlier version and has no checksum: it is read as it is.", path)
+        return value
+    if value != _sealed(value):
+        raise OsasisError(f"{what} must be as it was written", found=f"another checksum for {path}", remedy=remedy)
+    return {key: item for key, item in value.items() if key != SEAL}
 
 
 def sha256_of_file(path: str | Path) -> str:
@@ -107,6 +180,17 @@ def sha256_of_array(array: np.ndarray) -> str:
     array = np.ascontiguousarray(array)
     digest = hashlib.sha256(f"{array.dtype.str}{array.shape}".encode())
     digest.update(array.tobytes())
+    return digest.hexdigest()
+
+
+def sha256_of_tensors(tensors: Mapping[str, Any], facts: Mapping[str, str]) -> str:
+    """SHA-256 (hex) of CPU tensors by name, dtype and shape included, and of the facts kept with them."""
+    import torch
+
+    digest = hashlib.sha256(sha256_of_json(dict(facts)).encode())
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name}{tensor.dtype}{tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().reshape(-1).contiguous().view(torch.uint8).numpy())
     return digest.hexdigest()
 
 

@@ -2,20 +2,35 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from tqdm import tqdm
 
 from nnunet_osasis.errors import OsasisError
-from nnunet_osasis.image_io import image_stem, image_suffix, list_images, read_image, write_like
-from nnunet_osasis.storage import atomic_write, atomic_write_json, ensure_writable, read_json, sha256_of_file
+from nnunet_osasis.gate import Decision, Gated, GateThresholds, Segmenter, StructureGate
+from nnunet_osasis.gate.audit import FOLDER, WORST, badness, path_in, read_audit, write_audit
+from nnunet_osasis.gate.calibration import IMAGES
+from nnunet_osasis.gate.of_stylizer import structure_gate
+from nnunet_osasis.gate.pictures import PICTURE, save_worst
+from nnunet_osasis.image_io import LoadedImage, files_of, image_stem, image_suffix, list_images, read_image, write_like
+from nnunet_osasis.leftovers import clear_leftovers
+from nnunet_osasis.locks import output_lock
+from nnunet_osasis.sources import best_slice, read_in_slices
+from nnunet_osasis.storage import atomic_write, read_sealed_json, sha256_of_file, sha256_of_json, write_sealed_json
 from nnunet_osasis.stylizer import OSASISStylizer
 from nnunet_osasis.volume import slice_axis, slices_back, slices_first
 
+logger = logging.getLogger(__name__)
+
 MANIFEST = "osasis_manifest.json"
+_UNSEALED = ("settings", "images")
+"""What manifests of earlier versions hold, which had no checksum."""
 
 
 def output_name(path: Path) -> str:
@@ -32,15 +47,25 @@ def stylize_folder(
     strength: float | None = None,
     direction: str = "source_to_target",
     masks: Path | None = None,
+    gated: bool = True,
+    segmenter: Segmenter | None = None,
 ) -> int:
     """Stylize every image of ``source`` into ``output``, dtype and geometry kept; returns how many were made anew.
 
-    What an earlier run with the same stylizer and options made from an unchanged file is kept. ``masks`` are copied
-    unchanged to ``output/masks`` when there is one of the same name and size for every image.
+    Every result is compared with its source by the structure gate: what fails is tried weaker, and kept as it is when
+    that fails too. ``output/osasis_audit`` has the audit trail and a picture of the worst cases.
+
+    What an earlier run with the same stylizer and options made from an unchanged file is kept, if it is still what
+    was written then. ``masks`` are copied unchanged to ``output/masks`` when there is one of the same name and size
+    for every image, and tell the gate where lesions are. One process at a time works in ``output``.
+
+    Args:
+        gated: False leaves the gate out. segmenter: a frozen segmenter the gate asks as well.
 
     Raises:
-        OsasisError: unreadable input (results made before it are kept), ``output`` inside ``source``'s own folder,
-            two sources with one result name, or a manifest of another stylizer or option.
+        OsasisError: unreadable, vanished or changing input (results made before it are kept), ``output`` inside
+            ``source``'s own folder or in use by another process, two sources with one result name, or a manifest of
+            another stylizer or option.
     """
     files = list_images(source)
     if output.resolve() == source.resolve():
@@ -49,43 +74,156 @@ def stylize_folder(
     if len(set(names)) != len(names):
         twice = sorted({name for name in names if names.count(name) > 1})
         raise OsasisError("Each image needs a name of its own", found=f"two that become {twice[0]}")
-    settings = {"stylizer": stylizer.fingerprint, "strength": strength, "direction": direction}
-    manifest: dict[str, Any] = {"settings": settings, "images": {}}
-    if (output / MANIFEST).is_file():
-        manifest = read_json(output / MANIFEST, what="The output's manifest")
-        if manifest.get("settings") != settings:
-            raise OsasisError(
-                "The output must not hold results of another stylizer or other options",
-                found=f"a manifest of other settings in {output}",
-                remedy="Choose another output folder.",
-            )
-    ensure_writable(output)
     pairs = _masks_of(files, masks) if masks is not None else {}
-    made = 0
-    for path, name in zip(tqdm(files, desc="stylize", unit="image", dynamic_ncols=True), names, strict=True):
-        target, digest = output / name, sha256_of_file(path)
-        known = manifest["images"].get(name)
-        if known and known["source"] == digest and target.is_file() and sha256_of_file(target) == known["result"]:
-            continue
-        loaded = read_image(path)
-        try:
-            axis = slice_axis(loaded.spacing, loaded.array.shape[1:])
-            sliced = slices_first(loaded.array, axis)
-            stylized = stylizer.stylize_array(sliced, strength=strength, direction=direction)
-            stylized = slices_back(stylized, axis)
-        except OsasisError as error:
-            raise OsasisError(
-                f"{path} cannot be stylized: {error.rule}", found=error.found, remedy=error.remedy
-            ) from error
-        if path in pairs:
-            _check_mask(loaded.array.shape, pairs[path])
-            mask = pairs[path]
-            atomic_write(output / "masks" / mask.name, partial(shutil.copyfile, mask))
-        write_like(loaded, stylized, target)
-        manifest["images"][name] = {"source": digest, "result": sha256_of_file(target)}
-        atomic_write_json(output / MANIFEST, manifest)
-        made += 1
+    with output_lock(output, "osasis-stylize"):
+        for folder in ("masks", FOLDER):
+            clear_leftovers(output / folder)
+        gate = _gate(stylizer, files, output, segmenter) if gated else None
+        settings: dict[str, Any] = {"stylizer": stylizer.fingerprint, "strength": strength, "direction": direction}
+        settings |= {} if gate is None else {"gate": gate.identity()}
+        manifest = _manifest(output, settings)
+        made = 0
+        for path, name in zip(tqdm(files, desc="stylize", unit="image", dynamic_ncols=True), names, strict=True):
+            target, digest = output / name, _digest(path)
+            known = manifest["images"].get(name)
+            if known and known["source"] == digest and target.is_file() and sha256_of_file(target) == known["result"]:
+                _copy_mask(path, pairs, output)
+                continue
+            loaded = read_image(path)
+            if _digest(path) != digest:
+                raise OsasisError(
+                    "An image must not change while it is stylized",
+                    found=path,
+                    remedy="Run the same command again when it is complete; finished results are kept.",
+                )
+            _copy_mask(path, pairs, output)
+            result = _stylized(stylizer, loaded, gate, strength, direction, pairs.get(path))
+            write_like(loaded, result.image, target)
+            entry = {"source": digest, "result": sha256_of_file(target)}
+            if gate is not None:
+                facts = {"source_sha256": digest, "result_sha256": entry["result"], "stylizer": stylizer.fingerprint}
+                write_audit(path_in(output), name, result.decision, direction=direction, **facts)
+            manifest["images"][name] = entry
+            write_sealed_json(output / MANIFEST, manifest)
+            made += 1
+        if gate is not None and (made or not (output / FOLDER / PICTURE).is_file()):
+            _show_worst(stylizer, dict(zip(names, files, strict=True)), output, strength, direction)
     return made
+
+
+def _gate(stylizer: OSASISStylizer, files: list[Path], output: Path, segmenter: Segmenter | None) -> StructureGate:
+    """The stylizer's gate; thresholds that had to be measured on these images are kept for later runs."""
+    kept = output / FOLDER / "gate.json"
+    identity = {"readout": stylizer.config.readout, "stylizer": stylizer.fingerprint}
+    if kept.is_file():
+        try:
+            known = read_sealed_json(kept, what="The gate's thresholds")
+            if {name: known.get(name) for name in identity} == identity:
+                thresholds = GateThresholds(**known["thresholds"])
+                return StructureGate(thresholds, stylizer.config.intensity, segmenter, stylizer.config.strength)
+        except (OsasisError, KeyError, TypeError) as error:
+            logger.warning("%s is damaged (%s): the gate's thresholds are measured again.", kept, error)
+
+    def images() -> list[np.ndarray]:
+        chosen = np.unique(np.linspace(0, len(files) - 1, IMAGES).round().astype(int))
+        return [best_slice(read_in_slices(files[i])) for i in chosen]
+
+    gate = structure_gate(stylizer, images, segmenter=segmenter)
+    if gate.thresholds is not stylizer.gate:
+        write_sealed_json(kept, identity | {"thresholds": gate.thresholds.to_json()})
+    return gate
+
+
+def _show_worst(
+    stylizer: OSASISStylizer, files: dict[str, Path], output: Path, strength: float | None, direction: str
+) -> None:
+    """A picture of the worst cases, made again at full strength to show what was refused."""
+    rows = [row for row in read_audit(path_in(output)) if row["case"] in files]
+    cases = []
+    for row in sorted(rows, key=badness)[:WORST]:
+        loaded = read_image(files[row["case"]])
+        full = _stylized(stylizer, loaded, None, strength, direction, None).image
+        used = read_image(output / row["case"]).array
+        axis = slice_axis(loaded.spacing, loaded.array.shape[1:])
+        before, at_full, at_last = (slices_first(np.asarray(a, np.float32), axis) for a in (loaded.array, full, used))
+        cases.append((f"{row['case']} ({row['decision']})", before, at_full, at_last))
+    if cases:
+        save_worst(output / FOLDER / PICTURE, cases, stylizer.config.intensity)
+
+
+def _manifest(output: Path, settings: dict[str, Any]) -> dict[str, Any]:
+    """What ``output``'s manifest says; a damaged one counts as none, so that every result is made anew."""
+    fresh: dict[str, Any] = {"settings": settings, "images": {}}
+    if not (output / MANIFEST).is_file():
+        return fresh
+    try:
+        found = read_sealed_json(output / MANIFEST, what="The output's manifest", unsealed=_UNSEALED)
+    except OsasisError as error:
+        logger.warning("%s Every result is made anew.", error)
+        return fresh
+    if found.get("settings") != settings:
+        raise OsasisError(
+            "The output must not hold results of another stylizer or other options",
+            found=f"a manifest of other settings in {output}",
+            remedy="Choose another output folder.",
+        )
+    write_sealed_json(output / MANIFEST, found)  # one of an earlier version gets its checksum
+    return found
+
+
+def _stylized(
+    stylizer: OSASISStylizer,
+    loaded: LoadedImage,
+    gate: StructureGate | None,
+    strength: float | None,
+    direction: str,
+    mask: Path | None,
+) -> Gated:
+    """Volumes are cut along their axis of coarsest spacing. The result has the axes of ``loaded.array``."""
+    try:
+        axis = slice_axis(loaded.spacing, loaded.array.shape[1:])
+        sliced = slices_first(loaded.array, axis)
+        wanted = stylizer.config.strength if strength is None else strength
+
+        def stylize(amount: float) -> np.ndarray:
+            return stylizer.stylize_array(sliced, strength=amount, direction=direction)
+
+        if gate is None:
+            result = Gated(stylize(wanted), Decision("full", wanted, wanted, {}, {}))
+        else:
+            labels = None if mask is None else slices_first(read_image(mask).array, axis).max(axis=0)
+            result = gate(sliced, stylize, wanted, labels)
+        if result.decision.strength == 0:  # as stored: not even rounded to float32
+            return replace(result, image=loaded.array)
+        return replace(result, image=slices_back(result.image, axis))
+    except OsasisError as error:
+        raise OsasisError(
+            f"{loaded.path} cannot be stylized: {error.rule}", found=error.found, remedy=error.remedy
+        ) from error
+
+
+def _digest(path: Path) -> str:
+    """Of all files the image is stored in (a header and its data)."""
+    try:
+        each = [sha256_of_file(part) for part in files_of(path)]
+        return each[0] if len(each) == 1 else sha256_of_json(each)
+    except OSError as error:
+        raise OsasisError(
+            "The images must stay while they are stylized",
+            found=f"{error.strerror} at {path}",
+            remedy="Put it back, or run the same command again without it; finished results are kept.",
+        ) from error
+
+
+def _copy_mask(path: Path, pairs: dict[Path, Path], output: Path) -> None:
+    """Copy the mask of ``path``, if it has one, unless a whole copy is there."""
+    if path not in pairs:
+        return
+    mask, copy = pairs[path], output / "masks" / pairs[path].name
+    if copy.is_file() and sha256_of_file(copy) == _digest(mask):
+        return
+    _check_mask(read_image(path).array.shape, mask)
+    atomic_write(copy, partial(shutil.copyfile, mask))
 
 
 def _masks_of(files: list[Path], masks: Path) -> dict[Path, Path]:

@@ -9,36 +9,44 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from diffusers import ModelMixin
 
 from nnunet_osasis.autoencoder import DiffusionAutoencoder
 from nnunet_osasis.calibrator import Calibrator
 from nnunet_osasis.detail import DetailChange
 from nnunet_osasis.errors import OsasisError
 from nnunet_osasis.estimates import map_from_json
-from nnunet_osasis.image_io import check_array
-from nnunet_osasis.intensity import IntensityRange
+from nnunet_osasis.gate.calibration import GateThresholds
+from nnunet_osasis.image_io import check_array, is_file
+from nnunet_osasis.leftovers import clear_leftovers, temporary_prefix
+from nnunet_osasis.model_card import model_card
 from nnunet_osasis.presets import as_json
-from nnunet_osasis.sampler import SamplerConfig
 from nnunet_osasis.spn import StructurePreservingNetwork
 from nnunet_osasis.storage import (
     atomic_write_json,
     load_tensors,
     read_json,
+    read_sealed_json,
     save_tensors,
     sha256_of_array,
     sha256_of_file,
     sha256_of_json,
+    sync_folder,
+    sync_tree,
     write_error,
+    write_sealed_json,
 )
+from nnunet_osasis.stylizer_check import check_index, check_maps, read_config, read_network, require_finite_weights
 
 if TYPE_CHECKING:
     from nnunet_osasis.stylizer import OSASISStylizer
-    from nnunet_osasis.stylizer_config import StylizerConfig
 
 FORMAT = 2
 READABLE = (1, 2)
 """Format 1 had colour maps of the decoder and the pair alone, and no calibrator."""
 INDEX = "stylizer.json"
+UNSEALED = ("format", "config", "maps", "card", "findings", "detail", "sha256")
+"""What the index of earlier versions may hold, which had no checksum of its own."""
 _CALIBRATOR = ("calibrator/config.json", "calibrator/diffusion_pytorch_model.safetensors")
 _FILES: tuple[str, ...] = (
     "autoencoder/config.json",
@@ -52,7 +60,7 @@ _FILES: tuple[str, ...] = (
 
 def is_stylizer_folder(folder: str | Path) -> bool:
     """Whether a folder claims to hold a stylizer (it may still be damaged)."""
-    return (Path(folder) / INDEX).is_file()
+    return is_file(Path(folder) / INDEX)
 
 
 def stylizer_fingerprint(stylizer: OSASISStylizer) -> str:
@@ -69,41 +77,34 @@ def stylizer_fingerprint(stylizer: OSASISStylizer) -> str:
     )
 
 
-def _card(stylizer: OSASISStylizer) -> str:
-    lines = [
-        "---",
-        "library_name: nnunet-osasis",
-        "tags: [medical-imaging, style-transfer, domain-shift]",
-        "---",
-        "# OSASIS stylizer",
-        "",
-        "Restyles source-domain images to look like one reference image. For research; not a medical device.",
-        "It holds a model of its training images and the reference itself: share it only as their terms allow.",
-        "",
-        f"- channels {stylizer.in_channels}, networks work at {stylizer.size} px, read-out `{stylizer.config.readout}`",
-        f"- intensities: {stylizer.config.intensity}",
-    ]
-    lines += [f"- {key.replace('_', ' ')}: {value}" for key, value in sorted(stylizer.card.items())]
-    return "\n".join(lines) + "\n"
+def _save_network(network: ModelMixin, folder: Path) -> None:
+    network.save_pretrained(folder)
+    config = read_json(folder / "config.json", what="A network's configuration")
+    config.pop("_name_or_path", None)  # where it was loaded from is nobody's business, and no two machines' the same
+    atomic_write_json(folder / "config.json", config)
 
 
 def save_stylizer(stylizer: OSASISStylizer, folder: Path) -> Path:
-    """Write the folder beside its final place, then rename: readers see the old one or the whole new one."""
+    """Write the folder beside its final place, flush it, then rename part by part, the index last.
+
+    A reader sees the old stylizer, none, or the whole new one; what a killed run left beside it is cleared.
+    """
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+        clear_leftovers(folder.parent)
+        temporary = Path(tempfile.mkdtemp(prefix=temporary_prefix(), dir=folder.parent))
     except OSError as error:
         raise write_error(folder, error) from error
     try:
         temporary.chmod(0o755)
-        stylizer.autoencoder.save_pretrained(temporary / "autoencoder")
-        stylizer.spn.save_pretrained(temporary / "spn")
+        _save_network(stylizer.autoencoder, temporary / "autoencoder")
+        _save_network(stylizer.spn, temporary / "spn")
         save_tensors(temporary / "decoder/diffusion_pytorch_model.safetensors", stylizer.decoder.state_dict())
         save_tensors(temporary / "reference.safetensors", {"reference": torch.from_numpy(stylizer.reference)})
-        (temporary / "README.md").write_text(_card(stylizer), encoding="utf-8")
+        (temporary / "README.md").write_text(model_card(stylizer), encoding="utf-8")
         files = _FILES
         if stylizer.calibrator is not None:
-            stylizer.calibrator.save_pretrained(temporary / "calibrator")
+            _save_network(stylizer.calibrator, temporary / "calibrator")
             files += _CALIBRATOR
         index: dict[str, Any] = {
             "format": FORMAT,
@@ -112,9 +113,11 @@ def save_stylizer(stylizer: OSASISStylizer, folder: Path) -> Path:
             "card": stylizer.card,
             "findings": stylizer.findings,
             "detail": stylizer.detail.to_json(),
+            "gate": None if stylizer.gate is None else stylizer.gate.to_json(),
             "sha256": {name: sha256_of_file(temporary / name) for name in files},
         }
-        atomic_write_json(temporary / INDEX, index)
+        write_sealed_json(temporary / INDEX, index)
+        sync_tree(temporary)
         # files that are not the stylizer's own (logs, checkpoints, grids) live beside these and stay
         folder.mkdir(exist_ok=True)
         (folder / INDEX).unlink(missing_ok=True)
@@ -124,7 +127,9 @@ def save_stylizer(stylizer: OSASISStylizer, folder: Path) -> Path:
             if target.is_dir():
                 shutil.rmtree(target)
             os.replace(part, target)
+        sync_folder(folder)
         os.replace(temporary / INDEX, folder / INDEX)
+        sync_folder(folder)
     except OSError as error:
         raise write_error(folder, error) from error
     finally:
@@ -151,22 +156,39 @@ def _require_index(folder: Path) -> None:
         )
 
 
-def _read_index(folder: Path) -> dict[str, Any]:
+def read_index(folder: str | Path) -> dict[str, Any]:
+    """A stylizer folder's index, checked against its own checksum (``format``, ``config``, ``card``, ``sha256``, ...).
+
+    Cheap: no weights are read. Raises ``OsasisError`` for no stylizer, a damaged index, or an unknown format.
+    """
+    folder = Path(folder)
     _require_index(folder)
-    index = read_json(folder / INDEX, what="The stylizer's index")
+    index = read_sealed_json(
+        folder / INDEX,
+        what="The stylizer's index",
+        unsealed=UNSEALED,
+        remedy="The file is damaged: copy the folder again or make the stylizer anew.",
+    )
     if index.get("format") not in READABLE:
         raise OsasisError(
             f"The stylizer must be of format {' or '.join(map(str, READABLE))}",
             found=f"format {index.get('format')} in {folder}",
             remedy="Use the version of nnunet-osasis that made it, or make it anew.",
         )
+    return index
+
+
+def _read_index(folder: Path) -> dict[str, Any]:
+    """The index, after every file was compared with its checksum."""
+    index = read_index(folder)
+    check_index(index, folder)
     for name in _FILES + (_CALIBRATOR if _has_calibrator(index) else ()):
         path = folder / name
         if not path.is_file():
             raise OsasisError(
                 "A stylizer must be complete", found=f"{name} missing in {folder}", remedy="Copy it again."
             )
-        if sha256_of_file(path) != index.get("sha256", {}).get(name):
+        if sha256_of_file(path) != index["sha256"].get(name):
             raise OsasisError(
                 "A stylizer's files must be the ones it was saved with",
                 found=f"another checksum for {path}",
@@ -179,14 +201,6 @@ def _has_calibrator(index: dict[str, Any]) -> bool:
     return _CALIBRATOR[0] in index.get("sha256", {})
 
 
-def read_config(values: dict[str, Any]) -> StylizerConfig:
-    """A ``StylizerConfig`` from its JSON form."""
-    from nnunet_osasis.stylizer_config import StylizerConfig
-
-    sampler, intensity = SamplerConfig(**values["sampler"]), IntensityRange(**values["intensity"])
-    return StylizerConfig(**values | {"sampler": sampler, "intensity": intensity})
-
-
 def load_stylizer(folder: Path, device: str = "cpu") -> OSASISStylizer:
     """Read a stylizer folder; see ``OSASISStylizer.from_pretrained``."""
     from nnunet_osasis.stylizer import OSASISStylizer
@@ -195,28 +209,31 @@ def load_stylizer(folder: Path, device: str = "cpu") -> OSASISStylizer:
     try:
         config = read_config(index["config"])
         maps = {name: map_from_json(value) for name, value in index["maps"].items()}
-        autoencoder = DiffusionAutoencoder.from_pretrained(folder / "autoencoder", local_files_only=True)
+        autoencoder = read_network(DiffusionAutoencoder, folder / "autoencoder")
         decoder = autoencoder.make_unet()
         decoder.load_state_dict(
             load_tensors(folder / "decoder/diffusion_pytorch_model.safetensors", what="The stylizer's decoder")
         )
-        spn = StructurePreservingNetwork.from_pretrained(folder / "spn", local_files_only=True)
+        spn = read_network(StructurePreservingNetwork, folder / "spn")
         detail = DetailChange(**index.get("detail", {}))
+        gate = GateThresholds(**index["gate"]) if index.get("gate") else None
         calibrator = None
         if _has_calibrator(index):
-            calibrator = Calibrator.from_pretrained(folder / "calibrator", local_files_only=True).eval()
+            calibrator = read_network(Calibrator, folder / "calibrator").eval()
             for parameter in calibrator.parameters():  # a mapped file is aligned otherwise, and sums in another order
                 parameter.data = parameter.data.clone()
         reference = load_tensors(folder / "reference.safetensors", what="The stylizer's reference")["reference"].numpy()
+        require_finite_weights(autoencoder, decoder, spn)
+        check_maps(maps, autoencoder.config.in_channels)
     except OsasisError:
         raise
-    except (KeyError, TypeError, OSError, RuntimeError, ValueError) as error:
+    except (KeyError, TypeError, AttributeError, ArithmeticError, OSError, RuntimeError, ValueError) as error:
         raise OsasisError(
             "The stylizer's parts must fit together", found=f"{error} in {folder}", remedy="Make it anew."
         ) from error
     check_array(reference, name="the stylizer's reference", channels=autoencoder.config.in_channels)
     stylizer = OSASISStylizer(
         autoencoder, decoder, spn, reference=reference, maps=maps, config=config, card=index["card"],
-        findings=index.get("findings"), calibrator=calibrator, detail=detail,
+        findings=index.get("findings"), calibrator=calibrator, detail=detail, gate=gate,
     )  # fmt: skip
     return stylizer.to(device)

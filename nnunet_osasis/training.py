@@ -6,19 +6,19 @@ what an uninterrupted one would have drawn and no generator state has to be stor
 
 from __future__ import annotations
 
-import json
 import math
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 
 from nnunet_osasis.errors import OsasisError
-from nnunet_osasis.storage import atomic_write, atomic_write_bytes, ensure_writable, write_error
+from nnunet_osasis.jsonl import append_jsonl, read_jsonl, write_jsonl
+from nnunet_osasis.storage import atomic_write, ensure_writable, sha256_of_tensors
 
 
 def autocast(precision: str, device: str) -> torch.autocast:
@@ -89,7 +89,10 @@ class Kept(Protocol):
 
 
 class Checkpoint:
-    """One safetensors file holding everything a run needs to go on: weights, averages, optimiser, iteration."""
+    """One safetensors file holding everything a run needs to go on: weights, averages, optimiser, iteration.
+
+    A SHA-256 of all of it stands in the file's metadata; files of earlier versions, which have none, are still read.
+    """
 
     def __init__(self, path: Path, fingerprint: str) -> None:
         self.path, self.fingerprint = path, fingerprint
@@ -115,6 +118,7 @@ class Checkpoint:
                 tensors |= {f"optimizer/{name}/{index}/{key}": torch.as_tensor(v) for key, v in state.items()}
         whole = {key: value.detach().cpu().contiguous().clone() for key, value in tensors.items()}
         metadata = {"fingerprint": self.fingerprint, "iteration": str(iteration), "done": str(int(done))}
+        metadata["sha256"] = sha256_of_tensors(whole, metadata)
         atomic_write(self.path, lambda temporary: save_file(whole, str(temporary), metadata=metadata))
 
     def load(
@@ -139,6 +143,16 @@ class Checkpoint:
             raise OsasisError(
                 "The checkpoint must be whole", found=f"{error} in {self.path}", remedy="Delete it to start again."
             ) from error
+        digest = metadata.pop("sha256", None)
+        if set(metadata) != {"fingerprint", "iteration", "done"} or digest not in (
+            None,
+            sha256_of_tensors(tensors, metadata),
+        ):
+            raise OsasisError(
+                "The checkpoint must be as it was written",
+                found=f"another checksum for {self.path}",
+                remedy="It is damaged: delete it to start again.",
+            )
         if metadata.get("fingerprint") != self.fingerprint:
             raise OsasisError(
                 "A run can only be resumed with the same images and settings",
@@ -163,14 +177,20 @@ class Checkpoint:
         return int(metadata["iteration"]), metadata["done"] == "1"
 
 
+def _iteration(row: Mapping[str, Any]) -> int:
+    """Of a log's line; 0 for a garbled one."""
+    value = row.get("iteration")
+    return value if isinstance(value, int) else 0
+
+
 class RunLog:
     """A JSONL log (one object per line) and, on request, TensorBoard; rewound to the checkpoint on resume."""
 
     def __init__(self, path: Path, *, start: int, tensorboard: Path | None = None) -> None:
         self.path, self.began = path, time.monotonic()
         ensure_writable(path.parent)
-        kept = [line for line in self._lines() if start > 0 and json.loads(line)["iteration"] <= start]
-        atomic_write_bytes(path, "".join(f"{line}\n" for line in kept).encode())
+        rows = read_jsonl(path)  # the last line of a killed run may be torn
+        write_jsonl(path, [row for row in rows if start > 0 and 0 < _iteration(row) <= start])
         self.writer: Any = None
         if tensorboard is not None:
             try:
@@ -181,20 +201,11 @@ class RunLog:
                 ) from error
             self.writer = SummaryWriter(str(tensorboard), purge_step=start)
 
-    def _lines(self) -> Iterable[str]:
-        if not self.path.exists():
-            return []
-        return [line for line in self.path.read_text(encoding="utf-8").splitlines() if line.endswith("}")]
-
     def write(self, iteration: int, **values: float) -> None:
         """Append one line and flush it."""
         row = {"iteration": iteration, "seconds": round(time.monotonic() - self.began, 3)}
         row |= {key: float(f"{value:.6g}") for key, value in values.items()}
-        try:
-            with open(self.path, "a", encoding="utf-8") as stream:
-                stream.write(json.dumps(row) + "\n")
-        except OSError as error:
-            raise write_error(self.path, error) from error
+        append_jsonl(self.path, row)
         if self.writer is not None:
             for key, value in values.items():
                 self.writer.add_scalar(key, value, iteration)

@@ -177,7 +177,15 @@ def test_a_wrecked_end_is_not_what_is_kept(tmp_path: Path, monkeypatch: pytest.M
     assert equal(found, run(tmp_path / "sound", iterations=2))
 
 
-@pytest.mark.parametrize("structures", [None, [0.9, 0.1, 0.2], [0.1, 0.9, 0.2], [0.1, 0.2, 0.9]])
+@pytest.mark.parametrize(
+    "structures",
+    [
+        None,
+        [0.1, 0.9, 0.2],
+        pytest.param([0.9, 0.1, 0.2], marks=pytest.mark.slow),
+        pytest.param([0.1, 0.2, 0.9], marks=pytest.mark.slow),
+    ],
+)
 def test_resumed_equals_uninterrupted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, structures: list[float] | None
 ) -> None:

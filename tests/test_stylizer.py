@@ -245,7 +245,9 @@ def test_a_folder_without_stylizer_names_the_command_that_makes_one(tmp_path: Pa
 def test_another_format_is_refused(stylizer: OSASISStylizer, tmp_path: Path) -> None:
     folder = stylizer.save_pretrained(tmp_path / "s")
     index = json.loads((folder / "stylizer.json").read_text())
-    (folder / "stylizer.json").write_text(json.dumps(index | {"format": 99}))
+    from nnunet_osasis.storage import write_sealed_json
+
+    write_sealed_json(folder / "stylizer.json", index | {"format": 99})
     with pytest.raises(OsasisError, match="format 99"):
         OSASISStylizer.from_pretrained(folder)
 

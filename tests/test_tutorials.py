@@ -29,7 +29,9 @@ def arguments(module: ModuleType, folder: Path, stylizer: Path) -> list[str]:
     return [*options, "--stylizer", str(stylizer), "--output", str(folder / "look"), "--epochs", "1", "--device", "cpu"]
 
 
-@pytest.mark.parametrize("network", ["unet", "unetplusplus", "pranet"])
+@pytest.mark.parametrize(
+    "network", ["unet", *(pytest.param(name, marks=pytest.mark.slow) for name in ("unetplusplus", "pranet"))]
+)
 def test_images(tmp_path: Path, stylizer_folder: Path, network: str) -> None:
     tutorial = load("monai_2d")
     dice = tutorial.main([*arguments(tutorial, tmp_path, stylizer_folder), "--network", network, "--size", "64"])

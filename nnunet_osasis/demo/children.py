@@ -13,10 +13,12 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import IO
 
 from nnunet_osasis.errors import OsasisError
+from nnunet_osasis.orphans import child_command
 
 LAST_LINES = 25
 POLL_SECONDS = 0.2
@@ -65,9 +67,11 @@ class Child:
 
     def start(self) -> None:
         """Start it, its output going to the log."""
-        start = [find_command(self.command.name)]
+        found = find_command(self.command.name)
+        known = entry_points(group="console_scripts", name=self.command.name)
+        start = child_command(f"@{self.command.name}") if known else [found]
         if self.command.one_core:
-            start = [sys.executable, "-m", "nnunet_osasis.demo.one_core", self.command.name]
+            start = child_command("nnunet_osasis.demo.one_core", self.command.name)
         if self.clear and self.result.is_dir():
             shutil.rmtree(self.result)
         self.log.parent.mkdir(parents=True, exist_ok=True)

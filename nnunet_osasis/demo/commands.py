@@ -14,7 +14,8 @@ def plan_command(settings: DemoSettings) -> Command:
     """Fingerprint, planning and preprocessing of the dataset(s)."""
     datasets = [SOURCE_DATASET[0]] if settings.own_images else [SOURCE_DATASET[0], TRUTH_DATASET[0]]
     workers = str(min(4, max(1, (os.cpu_count() or 1) // 2)))
-    arguments = ["-d", *map(str, datasets), "-c", "2d", "-np", workers, "-npfp", workers]
+    # --clean: nnU-Net would take the fingerprint that a killed run left half-written for a whole one
+    arguments = ["-d", *map(str, datasets), "-c", "2d", "-np", workers, "-npfp", workers, "--clean"]
     return Command("nnUNetv2_plan_and_preprocess", tuple(arguments))
 
 

@@ -20,6 +20,7 @@ from nnunet_osasis.demo.settings import CONFIGURATION, DemoSettings
 from nnunet_osasis.demo.steps import Step, StepBook
 from nnunet_osasis.demo.verdict import verdict
 from nnunet_osasis.demo.workspace import Workspace
+from nnunet_osasis.locks import output_lock
 from nnunet_osasis.nnunet.raw_dataset import read_images, write_images
 from nnunet_osasis.storage import atomic_write_bytes, atomic_write_json, sha256_of_array
 from nnunet_osasis.workspace import claim, machine
@@ -29,11 +30,17 @@ def run_demo(settings: DemoSettings, *, say: Callable[[str], None] = print) -> P
     """Run the demonstration, or what is left of it; returns the path of ``report.html``.
 
     Raises:
-        OsasisError: unusable input, an output folder with other content, or a command that failed.
+        OsasisError: unusable input, an output folder with other content or in use by another process, or a command
+            that failed.
     """
-    started = time.monotonic()
     workspace = Workspace(settings.output.resolve())
     claim(workspace.root, "osasis-demo")
+    with output_lock(workspace.root, "osasis-demo"):
+        return _run(settings, workspace, say)
+
+
+def _run(settings: DemoSettings, workspace: Workspace, say: Callable[[str], None]) -> Path:
+    started = time.monotonic()
     book = StepBook(workspace.steps, workspace.logs, workspace.environment(threads=commands.threads(settings)), say)
     data = book.compute("images", "Images", _data_key(settings), lambda: _write_data(settings, workspace))
     _plan(settings, workspace, book)

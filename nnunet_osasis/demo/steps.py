@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from nnunet_osasis.demo.children import Child, Command, run_children
-from nnunet_osasis.storage import atomic_write_json, read_json, sha256_of_json
+from nnunet_osasis.errors import OsasisError
+from nnunet_osasis.storage import read_sealed_json, sha256_of_json, write_sealed_json
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ class StepBook:
         started = time.monotonic()
         result = work()
         record = {"key": key, "seconds": round(time.monotonic() - started, 1), "result": result, "command": None}
-        atomic_write_json(self.folder / f"{name}.json", record)
+        write_sealed_json(self.folder / f"{name}.json", record)
         self._note(name, title, record, reused=False)
         return result
 
@@ -91,7 +92,7 @@ class StepBook:
                 "command": step.command.text,
                 "result": None,
             }
-            atomic_write_json(self.folder / f"{step.name}.json", record)
+            write_sealed_json(self.folder / f"{step.name}.json", record)
             records[step.name] = record
             self.say(f"    {step.name}: {seconds:.0f} s")
 
@@ -124,7 +125,13 @@ class StepBook:
         path = self.folder / f"{name}.json"
         if not path.is_file() or (result is not None and not result.exists()):
             return None
-        record = read_json(path, what="The record of a finished step")
+        try:
+            record = read_sealed_json(
+                path, what="The record of a finished step", unsealed=("key", "seconds", "command", "result")
+            )
+        except OsasisError as error:
+            self.say(f"{error} {name} is done again.")
+            return None
         return record if record.get("key") == key else None
 
     def _note(self, name: str, title: str, record: dict[str, Any], *, reused: bool) -> None:

@@ -6,7 +6,6 @@ import io
 import os
 import shutil
 import subprocess
-import sys
 import time
 from collections.abc import Sequence
 from contextlib import redirect_stdout
@@ -20,9 +19,11 @@ from nnunet_osasis.errors import OsasisError
 from nnunet_osasis.evaluation.cells import Cell, all_cells
 from nnunet_osasis.evaluation.experiment import Budget, Experiment
 from nnunet_osasis.evaluation.preparation import Prepared
+from nnunet_osasis.evaluation.work import finished, is_whole_checkpoint
 from nnunet_osasis.nnunet.raw_dataset import write_images, write_png, write_raw_dataset
 from nnunet_osasis.nnunet.small_configuration import small_configuration
-from nnunet_osasis.storage import atomic_write_json, read_json, sha256_of_json
+from nnunet_osasis.orphans import child_command
+from nnunet_osasis.storage import atomic_write_json, read_json, sha256_of_json, write_sealed_json
 
 BASE = "report"
 """Configuration of every training that stylizes nothing."""
@@ -121,7 +122,7 @@ def plan(experiment: Experiment, prepared: Prepared, root: Path, stylizers: dict
     for number, (name, images, masks) in sets.items():
         key = sha256_of_json([prepared.sha256(), number, cameras])
         record = root / f"{name}.json"
-        if not (record.is_file() and read_json(record, what="A dataset's record").get("key") == key):
+        if finished(record, key) is None:
             shutil.rmtree(root / "nnUNet_raw" / name, ignore_errors=True)
             shutil.rmtree(root / "nnUNet_preprocessed" / name, ignore_errors=True)
             named = [f"train_{i:04d}" for i in range(len(images))]
@@ -130,7 +131,7 @@ def plan(experiment: Experiment, prepared: Prepared, root: Path, stylizers: dict
             write_raw_dataset(folder, pictures, dict(zip(named, masks, strict=True)), foreground="foreground")
             command = ["nnUNetv2_plan_and_preprocess", "-d", str(number), "-c", "2d", "-np", "2", "-npfp", "2"]
             _run(command, root, root / f"plan_{number}.log", device="cpu", threads=2)
-            atomic_write_json(record, {"key": key})
+            write_sealed_json(record, {"key": key})
         _add_configurations(root / "nnUNet_preprocessed" / name, experiment, prepared, cells, stylizers, root)
 
 
@@ -149,13 +150,14 @@ def train_and_predict(
     place = ["-tr", trainer, "-device", device.split(":")[0]]
     log = root / "logs" / f"{cell.name}.log"
     spent, marker = {"seconds": 0.0}, model / "osasis_cell.json"
-    if not (marker.is_file() and read_json(marker, what="A training's record").get("key") == key):
+    if finished(marker, key) is None:
         shutil.rmtree(model, ignore_errors=True)
-        atomic_write_json(marker, {"key": key})
-    if not (model / "checkpoint_final.pth").is_file():
-        train = ["nnUNetv2_train", str(number), configuration, str(fold), *place]
-        proceed = ["--c"] if (model / "checkpoint_latest.pth").is_file() else []
-        spent["seconds"] = _run([*train, *proceed], root, log, device=device, threads=threads)
+        write_sealed_json(marker, {"key": key})
+    if not is_whole_checkpoint(model / "checkpoint_final.pth"):
+        (model / "checkpoint_final.pth").unlink(missing_ok=True)
+        proceed = ["--c"] if is_whole_checkpoint(model / "checkpoint_latest.pth") else []
+        train = ["nnUNetv2_train", str(number), configuration, str(fold), *place, *proceed]
+        spent["seconds"] = _run(train, root, log, device=device, threads=threads)
     for folder in (images, output):
         shutil.rmtree(folder, ignore_errors=True)
     names = {f"test_{i:04d}": (t, c) for i, (t, c) in enumerate((t, c) for t in cell.tests for c in prepared.tests[t])}
@@ -219,7 +221,7 @@ def _run(command: list[str], root: Path, log: Path, *, device: str, threads: int
         "OMP_NUM_THREADS": str(threads),
         "MPLBACKEND": "Agg",
     }
-    start = [sys.executable, "-m", "nnunet_osasis.demo.one_core"]
+    start = child_command("nnunet_osasis.demo.one_core")
     if device.startswith("cuda:"):
         inherited = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
         index = int(device.split(":")[1])
@@ -227,14 +229,12 @@ def _run(command: list[str], root: Path, log: Path, *, device: str, threads: int
             inherited[index] if len(inherited) > index and inherited[0] else str(index)
         )
     if device != "cpu" or threads > 1:
-        start = [str(Path(sys.executable).with_name(command[0]))]
+        start = child_command(f"@{command[0]}")
         command = command[1:]
     log.parent.mkdir(parents=True, exist_ok=True)
     began = time.perf_counter()
     with log.open("wb") as stream:
-        ended = subprocess.run(
-            [*start, *command], env=environment, stdout=stream, stderr=subprocess.STDOUT, check=False
-        )
+        ended = subprocess.run([*start, *command], env=environment, stdout=stream, stderr=subprocess.STDOUT)
     if ended.returncode != 0:
         end = "\n".join(f"    {line[:300]}" for line in log.read_text(errors="replace").splitlines()[-LAST_LINES:])
         raise OsasisError(

@@ -13,6 +13,7 @@ from typing import Any
 from tqdm import tqdm
 
 from nnunet_osasis.errors import OsasisError
+from nnunet_osasis.orphans import end_with_parent
 
 THREADS = 1
 """Of a task on a CPU, however many there are: sums in another order have other last bits, and rows are to be equal."""
@@ -48,7 +49,9 @@ def run_tasks(
     free = [devices[i % len(devices)] for i in range(workers)]
     waiting, running, failed = list(tasks), dict[Future, tuple[Task, str]](), list[tuple[str, BaseException]]()
     with (
-        ProcessPoolExecutor(workers, mp_context=_context(), max_tasks_per_child=1) as executor,
+        ProcessPoolExecutor(
+            workers, mp_context=_context(), max_tasks_per_child=1, initializer=end_with_parent
+        ) as executor,
         tqdm(total=len(tasks), desc=describe, unit="task", dynamic_ncols=True) as bar,
     ):
         try:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -10,9 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from filelock import FileLock, Timeout
 
-from nnunet_osasis.errors import OsasisError
 from nnunet_osasis.evaluation import image_distance, nnunet_engine, work
 from nnunet_osasis.evaluation.cells import Cell, all_cells
 from nnunet_osasis.evaluation.experiment import Experiment
@@ -22,9 +19,16 @@ from nnunet_osasis.evaluation.pool import Task, run_tasks
 from nnunet_osasis.evaluation.preparation import Prepared, describe, prepare, test_masks
 from nnunet_osasis.evaluation.scoring import score_cell
 from nnunet_osasis.evaluation.stylizers import configured, losses_of, make_stylizers, pretrained_card
+from nnunet_osasis.jsonl import append_jsonl
+from nnunet_osasis.leftovers import clear_leftovers
+from nnunet_osasis.locks import output_lock
 from nnunet_osasis.storage import atomic_write_json
 from nnunet_osasis.stylizer_folder import stylizer_digest
 from nnunet_osasis.workspace import claim
+
+COMMAND = "osasis-report"
+LOCK = ".lock"
+"""Name of a workspace's lock file."""
 
 
 @dataclass(frozen=True)
@@ -63,15 +67,11 @@ def run_experiment(
     Raises ``OsasisError`` for unusable input, a workspace in use by another process or of another program, and work
     that failed.
     """
-    root = options.workspace
-    claim(root, "osasis-report")
-    try:
-        with FileLock(root / ".lock", timeout=0):
-            return _run(experiment, data, options, say)
-    except Timeout:
-        raise OsasisError(
-            "A workspace serves one process at a time", found=f"another one is at work in {root}", remedy="Wait for it."
-        ) from None
+    claim(options.workspace, COMMAND)
+    with output_lock(options.workspace, COMMAND, name=LOCK):
+        for part in ("cells", "styled"):
+            clear_leftovers(options.workspace / part)
+        return _run(experiment, data, options, say)
 
 
 def _run(experiment: Experiment, data: Path, options: Options, say: Callable[[str], None]) -> Outcome:
@@ -201,6 +201,4 @@ class _Log:
         self._path = path
 
     def __call__(self, event: str, **values: Any) -> None:
-        line = json.dumps({"time": round(time.time(), 1), "event": event, **values}, default=str)
-        with self._path.open("a", encoding="utf-8") as stream:
-            stream.write(line + "\n")
+        append_jsonl(self._path, {"time": round(time.time(), 1), "event": event, **values})

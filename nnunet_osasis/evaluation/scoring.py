@@ -12,7 +12,7 @@ import numpy as np
 from nnunet_osasis.errors import OsasisError
 from nnunet_osasis.evaluation.cells import Cell
 from nnunet_osasis.evaluation.work import finished, load_pictures
-from nnunet_osasis.storage import atomic_write_json, sha256_of_array, sha256_of_file, sha256_of_json
+from nnunet_osasis.storage import sha256_of_array, sha256_of_file, sha256_of_json, write_sealed_json
 
 FORMAT = 1
 """Raised when a metric's definition changes, so that old scores are not reused."""
@@ -58,7 +58,7 @@ def score_cell(
                 "case": case,
             }
             rows.append({**origin, **{name: _number(scores[name]) for name in metrics}})
-    atomic_write_json(record, {"key": key, "rows": rows})
+    write_sealed_json(record, {"key": key, "rows": rows})
     return rows
 
 

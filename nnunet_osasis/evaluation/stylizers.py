@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -13,12 +12,15 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from nnunet_osasis.build import WORK
 from nnunet_osasis.errors import OsasisError
 from nnunet_osasis.evaluation.experiment import Experiment, StylizerSpec
 from nnunet_osasis.evaluation.method_list import MethodSpec
 from nnunet_osasis.evaluation.preparation import Prepared
-from nnunet_osasis.storage import atomic_write, atomic_write_json, ensure_writable, read_json, sha256_of_json
-from nnunet_osasis.stylizer_folder import INDEX, is_stylizer_folder, stylizer_digest
+from nnunet_osasis.evaluation.work import finished
+from nnunet_osasis.orphans import child_command
+from nnunet_osasis.storage import atomic_write, ensure_writable, sha256_of_json, write_sealed_json
+from nnunet_osasis.stylizer_folder import INDEX, is_stylizer_folder, read_index, stylizer_digest
 
 
 def write_pictures(folder: Path, images: dict[str, np.ndarray]) -> None:
@@ -65,7 +67,7 @@ def make_stylizer(
     reference_hash = prepared.report["references"][target]["sha256"]
     key = sha256_of_json([prepared.sha256(), reference_hash, options, pretraining])
     remembered = folder.parent / f"{folder.name}.json"
-    same = remembered.is_file() and read_json(remembered, what="A stylizer's record").get("key") == key
+    same = finished(remembered, key) is not None
     command = ["osasis-pretrain-stylizer", *arguments]
     if same and is_stylizer_folder(folder):
         return command
@@ -73,10 +75,11 @@ def make_stylizer(
     write_pictures(images, dict(zip(prepared.train_names, prepared.train, strict=True)))
     write_pictures(reference, {"reference": prepared.references[target]})
     ensure_writable(folder)
-    if not same:  # before the record says otherwise: an older stylizer must not pass for the new one
+    if not same:  # before the record says otherwise: what is there of another stylizer must not pass for the new one
         (folder / INDEX).unlink(missing_ok=True)
-    atomic_write_json(remembered, {"key": key, "command": command})
-    module = [sys.executable, "-m", "nnunet_osasis.scripts.pretrain_stylizer"]
+        shutil.rmtree(folder / WORK, ignore_errors=True)
+    write_sealed_json(remembered, {"key": key, "command": command})
+    module = child_command("nnunet_osasis.scripts.pretrain_stylizer")
     ended = subprocess.run([*module, *arguments, "--resume" if same else "--overwrite"], check=False)
     if ended.returncode == 130 or ended.returncode < 0:
         raise KeyboardInterrupt
@@ -141,5 +144,5 @@ def pretrained_card(folder: Path | None) -> dict[str, Any] | None:
     """What a stylizer from elsewhere says about the images it was pretrained on."""
     if folder is None:
         return None
-    card = read_json(folder / INDEX, what="The stylizer's index").get("card", {})
+    card = read_index(folder).get("card", {})
     return {key: card.get(key) for key in ("source_images", "sources_sha256")}

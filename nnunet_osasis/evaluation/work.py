@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 import time
 import zipfile
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,22 @@ from nnunet_osasis.evaluation.cells import Cell
 from nnunet_osasis.evaluation.experiment import Experiment
 from nnunet_osasis.evaluation.method_list import MethodSpec
 from nnunet_osasis.evaluation.preparation import Prepared
-from nnunet_osasis.storage import atomic_write, atomic_write_json, read_json, sha256_of_array, sha256_of_json
+from nnunet_osasis.storage import (
+    atomic_write,
+    read_sealed_json,
+    sha256_of_array,
+    sha256_of_file,
+    sha256_of_json,
+    write_sealed_json,
+)
+
+logger = logging.getLogger(__name__)
+
+_UNSEALED = (
+    *("key", "rows", "method", "target", "fingerprint", "sha256", "seconds_fit", "seconds_per_image"),
+    *("cell", "command", "seconds_train", "seconds_predict", "peak_memory_mib", "losses", "device"),
+)
+"""What records of earlier versions hold, which had no checksum."""
 
 
 def save_pictures(path: Path, pictures: dict[str, np.ndarray]) -> None:
@@ -46,18 +62,38 @@ def load_pictures(path: Path) -> dict[str, np.ndarray]:
 
 
 def finished(record: Path, key: str) -> dict[str, Any] | None:
-    """The record of a piece of work, when it is there and was done for ``key``."""
+    """The record of a piece of work, when it is there, whole, and was done for ``key``; else the work is done anew."""
     if not record.is_file():
         return None
-    found = read_json(record, what="A record of the workspace")
+    try:
+        found = read_sealed_json(record, what="A record of the workspace", unsealed=_UNSEALED)
+    except OsasisError as error:
+        logger.warning("%s What it records is done anew.", error)
+        return None
     return found if found.get("key") == key else None
 
 
-def holds(path: Path, names: Iterable[str]) -> bool:
-    """Whether a file of pictures is there, whole at first sight, and has just these names (renamed cases are new)."""
+def holds(path: Path, names: Iterable[str], record: Mapping[str, Any]) -> bool:
+    """Whether a file of pictures is the recorded one and has just these names (renamed cases are new).
+
+    Records of earlier versions know no hash of the file: every entry's own checksum is compared instead.
+    """
+    try:
+        if "file_sha256" in record and sha256_of_file(path) != record["file_sha256"]:
+            logger.warning("%s is not what was written; it is made anew.", path)
+            return False
+        with zipfile.ZipFile(path) as archive:
+            same = {name.removesuffix(".npy") for name in archive.namelist()} == set(names)
+            return same and ("file_sha256" in record or archive.testzip() is None)
+    except (OSError, zipfile.BadZipFile, zlib.error, NotImplementedError):
+        return False
+
+
+def is_whole_checkpoint(path: Path) -> bool:
+    """Whether nnU-Net's checkpoint is there and every part fits its checksum: nnU-Net writes it in place, not whole."""
     try:
         with zipfile.ZipFile(path) as archive:
-            return {name.removesuffix(".npy") for name in archive.namelist()} == set(names)
+            return archive.testzip() is None
     except (OSError, zipfile.BadZipFile):
         return False
 
@@ -77,14 +113,18 @@ def style(
     settings = [method.kind, dict(method.parameters), reference, prepared.sha256(), stylizer_digest]
     if method.kind != "osasis":  # cheap to make, and its fingerprint tells when the method itself has changed
         settings.append(methods.make_transfer(method, prepared, place, None).fingerprint)
+    else:
+        settings.append("gated")  # copies that were made before the gate was there are made anew
     key, record, file = sha256_of_json(settings), output.with_suffix(".json"), output.with_suffix(".npz")
-    if (done := finished(record, key)) and holds(file, prepared.train_names):
+    if (done := finished(record, key)) and holds(file, prepared.train_names, done):
         return done
     _use_threads(threads)
     began = time.perf_counter()
     transfer = methods.make_transfer(method, prepared, place, stylizer)
     fitted = time.perf_counter()
-    images = methods.style_all(transfer, prepared.train, strength=method.parameters.get("strength"))
+    images, decisions = methods.style_all(
+        transfer, prepared.train, prepared.train_masks, strength=method.parameters.get("strength")
+    )
     ended = time.perf_counter()
     save_pictures(file, dict(zip(prepared.train_names, images, strict=True)))
     return _recorded(
@@ -94,7 +134,9 @@ def style(
             "method": method.name,
             "target": target,
             "fingerprint": transfer.fingerprint,
+            "gate": decisions,
             "sha256": sha256_of_json([sha256_of_array(image) for image in images]),
+            "file_sha256": sha256_of_file(file),
             "seconds_fit": fitted - began,
             "seconds_per_image": (ended - fitted) / len(images),
         },
@@ -105,11 +147,13 @@ def train_cell(
     cell: Cell, experiment: Experiment, prepared: Prepared, folder: Path, styled: Path | None, device: str, threads: int
 ) -> dict[str, Any]:
     """Train one cell, and keep probabilities (``test/case``, uint8) in ``<cell>.npz``, the rest in ``<cell>.json``."""
-    facts = None if styled is None else read_json(styled.with_suffix(".json"), what="A record of styled images")
+    facts = None
+    if styled is not None:
+        facts = read_sealed_json(styled.with_suffix(".json"), what="A record of styled images", unsealed=_UNSEALED)
     key = cell.key(experiment, prepared, facts)
     record, file = folder / f"{cell.name}.json", folder / f"{cell.name}.npz"
     wanted = [f"{test}/{name}" for test in cell.tests for name in prepared.tests[test]]
-    if (done := finished(record, key)) and holds(file, wanted):
+    if (done := finished(record, key)) and holds(file, wanted, done):
         return done
     _use_threads(threads)
     if experiment.budget.engine == "nnunet":
@@ -127,6 +171,7 @@ def train_cell(
         {
             "key": key,
             "cell": cell.name,
+            "file_sha256": sha256_of_file(file),
             "seconds_train": spent["seconds"],
             "seconds_predict": spent["seconds_predict"],
             "peak_memory_mib": _peak_memory(device, experiment.budget.engine),
@@ -158,7 +203,7 @@ def _by_light_engine(
 
 
 def _recorded(record: Path, values: dict[str, Any]) -> dict[str, Any]:
-    atomic_write_json(record, values)
+    write_sealed_json(record, values)
     return values
 
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from nnunet_osasis.errors import OsasisError
 from nnunet_osasis.image_io import read_image
+from nnunet_osasis.locks import output_lock
 from nnunet_osasis.metrics.charts import COLOURS, MIN_AXES, OUTLINE, GridRow, qualitative_grid, radar_chart
 from nnunet_osasis.metrics.definitions import METRICS
 from nnunet_osasis.metrics.folder import FolderScores, job_of, read_pair
@@ -28,10 +29,20 @@ def write_results(scores: FolderScores, output: Path, *, images: Mapping[str, Pa
     """Write ``cases.csv``, ``summary.json``, ``table.md``, ``table.tex``, ``radar`` and ``grid`` (PNG and SVG).
 
     The radar is left out, and an older one removed, where fewer than three metrics lie in [0, 1].
-    ``images`` (by case) are shown in the grid. Returns the summary.
+    ``images`` (by case) are shown in the grid. ``summary.json`` goes first and comes last: where it is, everything
+    else is of the same scores. Another process that writes there is waited for. Returns the summary.
     """
     summary = summarise(scores)
     rows, columns = grid_rows(scores, images or {})
+    with output_lock(output, "osasis-evaluate", wait=True):
+        _write(scores, summary, rows, columns, output)
+    return summary
+
+
+def _write(
+    scores: FolderScores, summary: dict[str, Any], rows: list[GridRow], columns: list[str], output: Path
+) -> None:
+    (output / "summary.json").unlink(missing_ok=True)
     atomic_write_bytes(output / "cases.csv", cases_csv(scores).encode())
     atomic_write_bytes(output / "table.md", markdown_table(summary).encode())
     atomic_write_bytes(output / "table.tex", latex_table(summary).encode())
@@ -45,7 +56,6 @@ def write_results(scores: FolderScores, output: Path, *, images: Mapping[str, Pa
             path.unlink(missing_ok=True)
         qualitative_grid(rows, columns, output / f"grid{suffix}")
     atomic_write_json(output / "summary.json", summary)
-    return summary
 
 
 def radar_series(summary: Mapping[str, Any]) -> dict[str, dict[str, float]]:

@@ -2,29 +2,32 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from time import perf_counter
 
-import blosc2
 import numpy as np
-from filelock import FileLock
-from nnunetv2.training.dataloading.nnunet_dataset import (
-    comp_blosc2_params,
-    infer_dataset_class,
-    nnUNetDatasetBlosc2,
-)
 from tqdm import tqdm
 
 from nnunet_osasis.errors import OsasisError
+from nnunet_osasis.gate import Decision, StructureGate
+from nnunet_osasis.gate.audit import FILE, write_audit
+from nnunet_osasis.gate.pictures import PICTURE
+from nnunet_osasis.leftovers import clear_leftovers
+from nnunet_osasis.locks import output_lock
+from nnunet_osasis.nnunet.audit_picture import save_worst_cases
+from nnunet_osasis.nnunet.case_file import layout_of, write_case
 from nnunet_osasis.nnunet.cases import open_cases
 from nnunet_osasis.nnunet.configuration import NnunetConfiguration
 from nnunet_osasis.nnunet.manifest import CaseRecord, FileState, append_event
 from nnunet_osasis.nnunet.restyle import restyle_with
-from nnunet_osasis.storage import atomic_write_json, sha256_of_json
+from nnunet_osasis.storage import sha256_of_json, sync_folder, write_sealed_json
 from nnunet_osasis.transfer import StyleTransfer
+
+logger = logging.getLogger(__name__)
 
 FORMAT = 1
 _ROOM_TO_SPARE = 1.5  # stylized images compress a little worse than their sources
@@ -38,7 +41,13 @@ class StylizedCache:
     nnU-Net tells a folder's format by its file endings. Folds share the folder; each fills in its own cases.
     """
 
-    def __init__(self, setup: NnunetConfiguration, transfer: StyleTransfer, strength: float | None) -> None:
+    def __init__(
+        self,
+        setup: NnunetConfiguration,
+        transfer: StyleTransfer,
+        strength: float | None,
+        gate: StructureGate | None = None,
+    ) -> None:
         channels = len(setup.manager.normalization_schemes)
         if transfer.in_channels != channels:
             raise OsasisError(
@@ -46,18 +55,25 @@ class StylizedCache:
                 found=f"one for {transfer.in_channels} channel(s)",
                 remedy="Make a stylizer from this dataset's images.",
             )
-        self._setup, self._transfer, self._strength = setup, transfer, strength
+        self._setup, self._transfer, self._strength, self._gate = setup, transfer, strength, gate
         self._cases = open_cases(setup)
         self._identity = {
             "format": FORMAT,
             "transfer": transfer.fingerprint,
             "strength": strength,
             "route": self._cases.route,
-            "preprocessing": _preprocessing(setup),
+            "preprocessing": setup.preprocessing(),
         }
+        if gate is not None:
+            self._identity["gate"] = gate.identity()
         name = f"{setup.manager.data_identifier}_osasis_{sha256_of_json(self._identity)[:12]}"
         self.folder = setup.preprocessed_folder / name
         self.records = setup.preprocessed_folder / f"{name}_records"
+
+    @property
+    def audit(self) -> Path:
+        """The audit trail of the gate."""
+        return self.records / FILE
 
     def image_path(self, key: str) -> Path:
         """Where the stylized image of a case is."""
@@ -66,28 +82,35 @@ class StylizedCache:
     def build(self, keys: Sequence[str]) -> list[str]:
         """Stylize the cases in ``keys`` that are not there, whole and up to date; return those it made.
 
+        Every result is read and compared with its hash: a cache that lost a bit is repaired before it is trained on.
         Several processes may call this at once (the ranks of a DDP run, several folds): one works, the others
-        wait for its lock, which ends with its process. Raises ``OsasisError`` when the disk is full, when
-        preprocessed data do not belong to the raw images, and when a transfer misbehaves; finished cases are kept.
+        wait for its lock, which ends with its process. A cache in a read-only folder serves when it is complete.
+        Raises ``OsasisError`` when the disk is full, when preprocessed data do not belong to the raw images, when
+        raw images disappear or change meanwhile, and when a transfer misbehaves; finished cases are kept.
         """
+        keys = sorted(keys)
+        if self._is_read_only() and all(self._verified(key) for key in keys):
+            return []
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             (self.records / "cases").mkdir(parents=True, exist_ok=True)
-            with FileLock(self.records / "lock"):
-                return self._build(sorted(keys))
+            with output_lock(self.records, "a cache of stylized cases", wait=True, name="lock"):
+                return self._build(keys)
         except OSError as error:
             raise self._cannot_write(error) from error
 
     def _build(self, keys: list[str]) -> list[str]:
         shutil.rmtree(self._workbench, ignore_errors=True)  # left by a process that was killed
+        clear_leftovers(self.records / "cases")
         missing = [key for key in keys if not self._is_whole(key)]
         log = self.records / "log.jsonl"
         append_event(log, "build", requested=len(keys), reused=len(keys) - len(missing), **self._identity_brief())
         if not missing:
             return []
         self._require_room(missing)
+        self._source_states(missing[0])  # says so when they are gone
         self._cases.require_same_as_preprocessed(missing[0])
-        atomic_write_json(self.records / "cache.json", self._identity)
+        write_sealed_json(self.records / "cache.json", self._identity)
         for key in tqdm(missing, desc=f"Stylizing training cases ({len(keys) - len(missing)} there)", unit="case"):
             start = perf_counter()
             record = self._make(key)
@@ -99,61 +122,87 @@ class StylizedCache:
                 result=record.result.sha256,
                 seconds=round(perf_counter() - start, 3),
             )
+        if self._gate is not None:
+            save_worst_cases(self.records / PICTURE, self.audit, self._cases, self._transfer, self._gate.intensity)
         return missing
 
-    def _is_whole(self, key: str) -> bool:
+    def _is_read_only(self) -> bool:
+        return self.records.is_dir() and not os.access(self.records, os.W_OK)
+
+    def _verified(self, key: str) -> CaseRecord | None:
         record = CaseRecord.read(self._record_path(key))
-        return record is not None and record.still_holds(self._cases.source_files(key), self.image_path(key))
+        return record and record.verified(self._source_files(key), self.image_path(key))
+
+    def _is_whole(self, key: str) -> bool:
+        path = self._record_path(key)
+        known, found = CaseRecord.read(path), self._verified(key)
+        if found is None:
+            if path.is_file() or self.image_path(key).is_file():
+                logger.warning("The stylized case %s is damaged, unfinished or of changed sources: made anew.", key)
+            return False
+        if found != known:  # other time stamps, or a record of an earlier version
+            found.write(path)
+        return True
 
     def _make(self, key: str) -> CaseRecord:
-        sources = {path.name: FileState.of(path) for path in self._cases.source_files(key)}
-        image = self._cases.preprocessed(key, restyle_with(self._transfer, self._strength))
+        sources = self._source_states(key)
+        decisions: list[Decision] = []
+        restyle = restyle_with(self._transfer, self._strength, gate=self._gate, decided=decisions.append)
+        try:
+            image = self._cases.preprocessed(key, restyle)
+        except OSError as error:
+            self._source_states(key)  # says so when they are gone
+            raise OsasisError(
+                "The raw images must be readable",
+                found=f"{error} for case {key}",
+                remedy="Replace the file; finished cases are kept.",
+            ) from error
+        hashes = {name: state.sha256 for name, state in sources.items()}
+        if {name: state.sha256 for name, state in self._source_states(key).items()} != hashes:
+            raise OsasisError(
+                "The raw images must not change while they are stylized",
+                found=f"another content of {key}'s files than before",
+                remedy="Start again when they are complete; finished cases are kept.",
+            )
         record = CaseRecord(sources, self._save(key, image))
+        for decision in decisions:
+            write_audit(
+                self.audit, key, decision, sources=hashes, result_sha256=record.result.sha256,
+                stylizer=self._transfer.fingerprint,
+            )  # fmt: skip
         record.write(self._record_path(key))
         return record
 
+    def _source_files(self, key: str) -> list[Path]:
+        """What the result depends on; the gate also looks at the labels."""
+        files = self._cases.source_files(key)
+        labels = [] if self._gate is None else self._cases.label_files(key)
+        return files + [path for path in labels if path not in files]
+
+    def _source_states(self, key: str) -> dict[str, FileState]:
+        try:
+            return {path.name: FileState.of(path) for path in self._source_files(key)}
+        except FileNotFoundError as error:
+            raise OsasisError(
+                "Every training case must have its images in nnUNet_raw",
+                found=f"no file {error.filename}",
+                remedy="Put it back, or take the case out of splits_final.json; finished cases are kept.",
+            ) from error
+
     def _save(self, key: str, image: np.ndarray) -> FileState:
-        """Write ``image`` ``(C, Z, Y, X)`` through nnU-Net on the workbench, check it, move it into place."""
-        blocks, chunks = self._layout(key, image)
-        unused = np.zeros((1, 1, 1, 1), np.int8)  # save_case also wants a segmentation; it stays on the workbench
-        written = self._workbench / f"{key}.b2nd"
+        """Write ``image`` ``(C, Z, Y, X)`` on the workbench and move it into place when it is whole."""
+        layout = layout_of(self._setup, key, image)
         self._workbench.mkdir(exist_ok=True)
         try:
-            nnUNetDatasetBlosc2.save_case(
-                image,
-                unused,
-                {},
-                str(self._workbench / key),
-                chunks=chunks,
-                blocks=blocks,
-                chunks_seg=unused.shape,
-                blocks_seg=unused.shape,
-            )
-            if not np.array_equal(blosc2.open(urlpath=str(written), mode="r")[:], image):
-                raise OSError(f"{written} reads back differently")
-            with open(written, "rb+") as stream:
-                os.fsync(stream.fileno())
+            written = write_case(self._workbench, key, image, layout)
             state = FileState.of(written)
             os.replace(written, self.image_path(key))
+            sync_folder(self.folder)
         except RuntimeError as error:  # blosc2's way to say that it could not write
             raise self._cannot_write(error) from error
         finally:
             shutil.rmtree(self._workbench, ignore_errors=True)
         return state
-
-    def _layout(self, key: str, image: np.ndarray) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        """Blocks and chunks of the original file, so that reading a patch costs the same."""
-        folder = str(self._setup.preprocessed_folder / self._setup.manager.data_identifier)
-        original = infer_dataset_class(folder)(folder, [key]).load_case(key)[0]
-        if tuple(original.shape) != image.shape:
-            raise OsasisError(
-                f"A stylized case must have its original's shape {tuple(original.shape)}",
-                found=f"{image.shape} for {key}",
-                remedy=f"The raw image changed: run nnUNetv2_preprocess -d {int(self._setup.dataset[7:10])} again.",
-            )
-        if hasattr(original, "chunks") and hasattr(original, "blocks"):
-            return tuple(original.blocks), tuple(original.chunks)
-        return comp_blosc2_params(image.shape, tuple(self._setup.manager.patch_size), image.itemsize)
 
     def _require_room(self, missing: list[str]) -> None:
         originals = self._setup.preprocessed_folder / self._setup.manager.data_identifier
@@ -182,15 +231,3 @@ class StylizedCache:
     @property
     def _workbench(self) -> Path:
         return self.records / "unfinished"
-
-
-def _preprocessing(setup: NnunetConfiguration) -> dict[str, object]:
-    """Everything in the plans that decides what a preprocessed image looks like."""
-    settings = ("normalization_schemes", "use_mask_for_norm", "spacing", "preprocessor_name")
-    resampling = ("resampling_fn_data", "resampling_fn_data_kwargs")
-    return {
-        **{name: setup.manager.configuration.get(name) for name in (*settings, *resampling)},
-        "transpose_forward": list(setup.plans.transpose_forward),
-        "reader": setup.plans.plans["image_reader_writer"],
-        "intensities": setup.plans.foreground_intensity_properties_per_channel,
-    }

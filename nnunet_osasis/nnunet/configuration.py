@@ -68,6 +68,17 @@ class NnunetConfiguration:
         folder = Path(nnUNet_raw) / self.dataset
         return folder if folder.is_dir() else None
 
+    def preprocessing(self) -> dict[str, Any]:
+        """Everything in the plans that decides what a preprocessed image looks like."""
+        settings = ("normalization_schemes", "use_mask_for_norm", "spacing", "preprocessor_name")
+        resampling = ("resampling_fn_data", "resampling_fn_data_kwargs")
+        return {
+            **{name: self.manager.configuration.get(name) for name in (*settings, *resampling)},
+            "transpose_forward": list(self.plans.transpose_forward),
+            "reader": self.plans.plans["image_reader_writer"],
+            "intensities": self.plans.foreground_intensity_properties_per_channel,
+        }
+
     @property
     def channel_names(self) -> list[str]:
         """Names of the image channels, in order."""

@@ -12,6 +12,8 @@ from zlib import crc32
 import blosc2
 import numpy as np
 
+from nnunet_osasis.errors import OsasisError
+
 
 class StylizedDataset:
     """Wraps nnU-Net's training dataset: same identifiers, same four values per case, another image now and then.
@@ -51,9 +53,20 @@ class StylizedDataset:
         return data, seg, seg_prev, properties
 
     def load_stylized(self, identifier: str) -> blosc2.NDArray:
-        """The stylized image ``(C, Z, Y, X)``, opened as nnU-Net opens its own (memory-mapped except on Windows)."""
+        """The stylized image ``(C, Z, Y, X)``, opened as nnU-Net opens its own (memory-mapped except on Windows).
+
+        Raises ``OsasisError`` when the file is gone or is no array any more: the cache was whole when training began.
+        """
         mapped = {} if os.name == "nt" else {"mmap_mode": "r"}
-        return blosc2.open(urlpath=self._images[identifier], mode="r", dparams={"nthreads": 1}, **mapped)
+        path = self._images[identifier]
+        try:
+            return blosc2.open(urlpath=path, mode="r", dparams={"nthreads": 1}, **mapped)
+        except (OSError, RuntimeError) as error:
+            raise OsasisError(
+                "The cache of stylized cases must stay while a training runs",
+                found=f"{error} at {path}",
+                remedy="Start the training again with --c: the case is made anew.",
+            ) from error
 
     def _draw(self) -> float:
         # A forked worker inherits the generator of its parent; one process, one generator.

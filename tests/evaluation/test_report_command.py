@@ -150,7 +150,7 @@ def test_a_stylizer_is_adapted_compared_and_kept(
     """OSASIS against one control, its autoencoder lent by an earlier stylizer; made in this process, at 32 px."""
 
     def here(command: list[str], *, check: bool) -> subprocess.CompletedProcess:
-        pretrain_stylizer.main(command[3:])
+        pretrain_stylizer.main(command[5:])
         return subprocess.CompletedProcess(command, 0)
 
     monkeypatch.setitem(PRESETS, "tiny", tiny_preset())

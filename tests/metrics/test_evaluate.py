@@ -20,6 +20,7 @@ from nnunet_osasis.scripts import evaluate
 ROOT = Path(__file__).parent.parent.parent
 FILES = {
     "cases.csv", "summary.json", "table.md", "table.tex", "radar.png", "radar.svg", "grid.png", "grid.svg",
+    ".osasis.lock",
 }  # fmt: skip
 
 

@@ -1,0 +1,189 @@
+"""Files that are whole or absent, known by their hash; and what killed processes leave behind."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from nnunet_osasis import OsasisError
+from nnunet_osasis.jsonl import append_jsonl, read_jsonl
+from nnunet_osasis.leftovers import FOREIGN_AGE, clear_leftovers, host_name, temporary_prefix
+from nnunet_osasis.storage import (
+    SEAL,
+    atomic_write,
+    atomic_write_bytes,
+    read_sealed_json,
+    sync_folder,
+    write_sealed_json,
+)
+
+VALUE = {"settings": {"strength": None, "seed": 3}, "images": {"a": [1.5, "é", True]}}
+
+
+def flipped(data: bytes, bit: int) -> bytes:
+    changed = bytearray(data)
+    changed[bit // 8] ^= 1 << bit % 8
+    return bytes(changed)
+
+
+def test_every_flipped_bit_of_a_sealed_file_is_found_or_changes_nothing(tmp_path: Path) -> None:
+    file = write_sealed_json(tmp_path / "m.json", VALUE)
+    whole, found = file.read_bytes(), 0
+    for bit in range(len(whole) * 8):
+        file.write_bytes(flipped(whole, bit))
+        try:
+            assert read_sealed_json(file, what="It", unsealed=tuple(VALUE)) == VALUE
+        except OsasisError:
+            found += 1
+    assert found > len(whole) * 8 * 0.99
+
+
+def test_a_file_of_an_earlier_version_is_read_and_that_is_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "m.json").write_text(json.dumps(VALUE))
+    assert read_sealed_json(tmp_path / "m.json", what="It", unsealed=tuple(VALUE)) == VALUE
+    assert "no checksum" in caplog.text
+    with pytest.raises(OsasisError, match="another checksum"):
+        read_sealed_json(tmp_path / "m.json", what="It")
+
+
+def test_keys_that_are_no_text_and_floats_keep_their_seal(tmp_path: Path) -> None:
+    value = {"b": {10: 0.1, 9: 1e-300, 100: -0.0}, SEAL: "of an earlier reading"}
+    write_sealed_json(tmp_path / "m.json", value)
+    assert read_sealed_json(tmp_path / "m.json", what="It") == {"b": {"10": 0.1, "9": 1e-300, "100": -0.0}}
+
+
+def test_the_folder_is_flushed_after_the_name_has_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    order: list[str] = []
+    real_replace, real_fsync = os.replace, os.fsync
+
+    def fsync(handle: int) -> None:
+        order.append("folder" if os.path.isdir(f"/proc/self/fd/{handle}") else "file")
+        real_fsync(handle)
+
+    def replace(source: Path, target: Path) -> None:
+        order.append("rename")
+        real_replace(source, target)
+
+    if not Path("/proc/self/fd").is_dir():
+        pytest.skip("needs /proc to tell files from folders")
+    monkeypatch.setattr(os, "replace", replace)
+    monkeypatch.setattr(os, "fsync", fsync)
+    atomic_write_bytes(tmp_path / "a.txt", b"whole")
+    assert order == ["file", "rename", "folder"]
+
+
+def test_a_file_system_that_cannot_flush_folders_is_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(code: int) -> None:
+        def fsync(handle: int) -> None:
+            raise OSError(code, os.strerror(code))
+
+        monkeypatch.setattr(os, "fsync", fsync)
+
+    refuse(errno.EINVAL)
+    sync_folder(tmp_path)
+    refuse(errno.EIO)
+    with pytest.raises(OSError, match="Input/output"):
+        sync_folder(tmp_path)
+
+
+def dead_process() -> int:
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    return ended.pid
+
+
+def test_leftovers_of_dead_processes_go_and_those_of_living_ones_stay(tmp_path: Path) -> None:
+    mine = tmp_path / f"{temporary_prefix()}x.tmp.png"
+    parents = tmp_path / f".osasis-{host_name()}-{os.getppid()}-x.tmp.png"
+    dead = tmp_path / f".osasis-{host_name()}-{dead_process()}-x.tmp.png"
+    dead_folder = tmp_path / f".osasis-{host_name()}-{dead_process()}-y"
+    young, old = (tmp_path / f".osasis-elsewhere-7-{age}.tmp" for age in ("young", "old"))
+    foreign = tmp_path / ".hidden"
+    dead_folder.mkdir()
+    (dead_folder / "part").touch()
+    for file in (mine, parents, dead, young, old, foreign):
+        file.touch()
+    past = time.time() - FOREIGN_AGE - 60
+    os.utime(old, (past, past))
+    os.utime(young, (time.time() + 9e8,) * 2)  # the other machine's clock is ahead
+    assert clear_leftovers(tmp_path) == 3
+    assert sorted(tmp_path.iterdir()) == sorted([mine, parents, young, foreign])
+
+
+def test_a_write_that_is_killed_leaves_the_old_file_and_a_name_that_tells_whose_it_was(tmp_path: Path) -> None:
+    program = f"""
+import os, signal
+from nnunet_osasis.storage import atomic_write
+def write(path):
+    path.write_bytes(b"half")
+    os.kill(os.getpid(), signal.SIGKILL)
+atomic_write({str(tmp_path / "a.bin")!r}, write)
+"""
+    atomic_write_bytes(tmp_path / "a.bin", b"whole")
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode < 0
+    assert (tmp_path / "a.bin").read_bytes() == b"whole"
+    assert len(list(tmp_path.iterdir())) == 2
+    assert clear_leftovers(tmp_path) == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["a.bin"]
+
+
+def test_a_machine_name_of_odd_characters_is_a_file_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(socket, "gethostname", lambda: "dr-who's/pc")
+    assert temporary_prefix() == f".osasis-dr_who_s_pc-{os.getpid()}-"
+    atomic_write_bytes(tmp_path / "a", b"")
+
+
+@pytest.mark.parametrize(("code", "says"), [(errno.ENOSPC, "room"), (errno.EDQUOT, "room"), (errno.EROFS, "writable")])
+def test_a_disk_that_refuses_leaves_the_old_file_alone(tmp_path: Path, code: int, says: str) -> None:
+    def fill(path: Path) -> None:
+        path.write_bytes(b"half")
+        raise OSError(code, os.strerror(code))
+
+    atomic_write_bytes(tmp_path / "a", b"old")
+    with pytest.raises(OsasisError, match=says):
+        atomic_write(tmp_path / "a", fill)
+    assert (tmp_path / "a").read_bytes() == b"old" and len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_limit_of_file_sizes_is_said(tmp_path: Path) -> None:
+    program = f"""
+import resource, signal
+from nnunet_osasis.storage import atomic_write_bytes
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+atomic_write_bytes({str(tmp_path / "a")!r}, bytes(5000))
+"""
+    if os.name != "posix":
+        pytest.skip("POSIX limits")
+    ended = subprocess.run([sys.executable, "-c", program], check=False, capture_output=True, text=True)
+    assert "ulimit -f" in ended.stderr and list(tmp_path.iterdir()) == []
+
+
+def test_a_torn_line_costs_that_line_only(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    log = tmp_path / "log.jsonl"
+    append_jsonl(log, {"n": 1})
+    with log.open("ab") as stream:
+        stream.write(b'{"n": 2, "text": "half}')  # ends in a brace, and is no line
+    append_jsonl(log, {"n": 3})
+    with log.open("ab") as stream:
+        stream.write(b"\xff\x00garbled\n[4]\n")
+    append_jsonl(log, {"n": 5})
+    assert [row["n"] for row in read_jsonl(log)] == [1, 3, 5]
+    assert "3 line(s)" in caplog.text
+
+
+def test_a_log_on_a_full_disk_ends_in_one_clear_message() -> None:
+    if not Path("/dev/full").exists():
+        pytest.skip("needs /dev/full")
+    with pytest.raises(OsasisError, match="room on the disk"):
+        append_jsonl("/dev/full", {"n": 1})
