@@ -77,5 +77,5 @@ class Gating:
                     self.audit, name or digest[:16], found.decision, source_sha256=digest,
                     result_sha256=sha256_of_array(found.image), stylizer=stylizer.fingerprint,
                 )  # fmt: skip
-            results.append(found.image)
+            results.append(array if found.decision.strength == 0 else found.image)  # as it was, not even rounded
         return results

@@ -13,11 +13,11 @@ import numpy as np
 from tqdm import tqdm
 
 from nnunet_osasis.errors import OsasisError
-from nnunet_osasis.gate import Decision, Gated, GateThresholds, Segmenter, StructureGate
+from nnunet_osasis.gate import Decision, Gated, Segmenter, StructureGate
 from nnunet_osasis.gate.audit import FOLDER, WORST, badness, path_in, read_audit, write_audit
 from nnunet_osasis.gate.calibration import IMAGES
-from nnunet_osasis.gate.of_stylizer import structure_gate
-from nnunet_osasis.gate.pictures import PICTURE, save_worst
+from nnunet_osasis.gate.of_stylizer import stored_gate
+from nnunet_osasis.gate.pictures import PICTURE, as_picture, save_worst
 from nnunet_osasis.image_io import LoadedImage, files_of, image_stem, image_suffix, list_images, read_image, write_like
 from nnunet_osasis.leftovers import clear_leftovers
 from nnunet_osasis.locks import output_lock
@@ -29,6 +29,8 @@ from nnunet_osasis.volume import slice_axis, slices_back, slices_first
 logger = logging.getLogger(__name__)
 
 MANIFEST = "osasis_manifest.json"
+SOFT = 20
+"""Values that a mask of labels reaching 255 may have; more are shades."""
 _UNSEALED = ("settings", "images")
 """What manifests of earlier versions hold, which had no checksum."""
 
@@ -86,7 +88,11 @@ def stylize_folder(
         for path, name in zip(tqdm(files, desc="stylize", unit="image", dynamic_ncols=True), names, strict=True):
             target, digest = output / name, _digest(path)
             known = manifest["images"].get(name)
-            if known and known["source"] == digest and target.is_file() and sha256_of_file(target) == known["result"]:
+            entry = {"source": digest}
+            if gate is not None and path in pairs:  # where its lesions are
+                entry["mask"] = _digest(pairs[path])
+            whole = known and {key: value for key, value in known.items() if key != "result"} == entry
+            if whole and target.is_file() and sha256_of_file(target) == known["result"]:
                 _copy_mask(path, pairs, output)
                 continue
             loaded = read_image(path)
@@ -99,7 +105,7 @@ def stylize_folder(
             _copy_mask(path, pairs, output)
             result = _stylized(stylizer, loaded, gate, strength, direction, pairs.get(path))
             write_like(loaded, result.image, target)
-            entry = {"source": digest, "result": sha256_of_file(target)}
+            entry["result"] = sha256_of_file(target)
             if gate is not None:
                 facts = {"source_sha256": digest, "result_sha256": entry["result"], "stylizer": stylizer.fingerprint}
                 write_audit(path_in(output), name, result.decision, direction=direction, **facts)
@@ -113,25 +119,12 @@ def stylize_folder(
 
 def _gate(stylizer: OSASISStylizer, files: list[Path], output: Path, segmenter: Segmenter | None) -> StructureGate:
     """The stylizer's gate; thresholds that had to be measured on these images are kept for later runs."""
-    kept = output / FOLDER / "gate.json"
-    identity = {"readout": stylizer.config.readout, "stylizer": stylizer.fingerprint}
-    if kept.is_file():
-        try:
-            known = read_sealed_json(kept, what="The gate's thresholds")
-            if {name: known.get(name) for name in identity} == identity:
-                thresholds = GateThresholds(**known["thresholds"])
-                return StructureGate(thresholds, stylizer.config.intensity, segmenter, stylizer.config.strength)
-        except (OsasisError, KeyError, TypeError) as error:
-            logger.warning("%s is damaged (%s): the gate's thresholds are measured again.", kept, error)
 
     def images() -> list[np.ndarray]:
         chosen = np.unique(np.linspace(0, len(files) - 1, IMAGES).round().astype(int))
-        return [best_slice(read_in_slices(files[i])) for i in chosen]
+        return [best_slice(read_in_slices(files[i])).copy() for i in chosen]
 
-    gate = structure_gate(stylizer, images, segmenter=segmenter)
-    if gate.thresholds is not stylizer.gate:
-        write_sealed_json(kept, identity | {"thresholds": gate.thresholds.to_json()})
-    return gate
+    return stored_gate(output / FOLDER / "gate.json", stylizer, images, segmenter=segmenter)
 
 
 def _show_worst(
@@ -145,7 +138,8 @@ def _show_worst(
         full = _stylized(stylizer, loaded, None, strength, direction, None).image
         used = read_image(output / row["case"]).array
         axis = slice_axis(loaded.spacing, loaded.array.shape[1:])
-        before, at_full, at_last = (slices_first(np.asarray(a, np.float32), axis) for a in (loaded.array, full, used))
+        sliced = [slices_first(np.asarray(a, np.float32), axis) for a in (loaded.array, full, used)]
+        before, at_full, at_last = as_picture(*sliced)
         cases.append((f"{row['case']} ({row['decision']})", before, at_full, at_last))
     if cases:
         save_worst(output / FOLDER / PICTURE, cases, stylizer.config.intensity)
@@ -191,7 +185,7 @@ def _stylized(
         if gate is None:
             result = Gated(stylize(wanted), Decision("full", wanted, wanted, {}, {}))
         else:
-            labels = None if mask is None else slices_first(read_image(mask).array, axis).max(axis=0)
+            labels = None if mask is None else _labels(slices_first(read_image(mask).array, axis))
             result = gate(sliced, stylize, wanted, labels)
         if result.decision.strength == 0:  # as stored: not even rounded to float32
             return replace(result, image=loaded.array)
@@ -200,6 +194,13 @@ def _stylized(
         raise OsasisError(
             f"{loaded.path} cannot be stylized: {error.rule}", found=error.found, remedy=error.remedy
         ) from error
+
+
+def _labels(mask: np.ndarray) -> np.ndarray:
+    """Labels of a mask ``(C, ...)``; a picture of grey levels (a soft rim, a JPEG) is cut at half its white."""
+    labels = mask.max(axis=0)
+    grey = labels.dtype == np.uint8 and labels.max() == 255 and len(np.unique(labels)) > SOFT
+    return (labels > 127).astype(np.uint8) if grey else labels
 
 
 def _digest(path: Path) -> str:

@@ -49,4 +49,4 @@ def check_strength(strength: float) -> float:
     """Raise ``OsasisError`` unless ``strength`` is a number in [0, 1]."""
     if not is_number(strength) or not 0 <= strength <= 1:
         raise OsasisError("strength must lie in [0, 1]", found=strength, remedy="0 keeps the image, 1 is full style.")
-    return strength
+    return float(strength)

@@ -67,8 +67,8 @@ def real_cases(images: Path, masks: Path, stylizer: OSASISStylizer, most: int) -
         yield files[index].name, unit, good, mask
 
 
-def phantom_cases(kind: str, count: int) -> Iterator[Case]:
-    """Scenes by two scanners, the second one's picture free of noise."""
+def phantom_cases(kind: str, count: int, stylizer: OSASISStylizer | None) -> Iterator[Case]:
+    """Scenes by two scanners, the second one's picture free of noise; with a stylizer also what that makes of them."""
     if kind == "bowel":
         for seed in range(count):
             image_a, _, mask = render_pair(20_000 + seed, 128)
@@ -90,6 +90,10 @@ def phantom_cases(kind: str, count: int) -> Iterator[Case]:
             low, high = np.percentile(scan, [0.5, 99.5])
             units.append(to_unit(scan[:, chosen], (float(low), float(high))))
         good = {"true_second_scanner": units[1], "random_camera": random_camera(units[0], seed)}
+        if stylizer is not None:
+            low, high = np.percentile(scans[0], [0.5, 99.5])
+            restyled = stylizer.stylize_array(scans[0])[:, chosen]
+            good = {"stylized": to_unit(restyled, (float(low), float(high))), **good}
         yield f"body {seed}", units[0], good, body.mask[chosen] > 0
 
 
@@ -145,8 +149,9 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(1)
     if args.phantom:
-        thresholds, cases = phantom_thresholds(args.phantom), phantom_cases(args.phantom, args.count)
-        world: dict[str, Any] = {"phantom": args.phantom}
+        stylizer = OSASISStylizer.from_pretrained(args.stylizer) if args.stylizer else None
+        thresholds, cases = phantom_thresholds(args.phantom), phantom_cases(args.phantom, args.count, stylizer)
+        world: dict[str, Any] = {"phantom": args.phantom, "readout": stylizer.config.readout if stylizer else None}
     else:
         stylizer = OSASISStylizer.from_pretrained(args.stylizer)
         if stylizer.gate is None:

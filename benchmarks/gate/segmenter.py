@@ -60,7 +60,8 @@ class Frozen:
     def __call__(self, array: np.ndarray) -> np.ndarray:
         """Labels of ``(C, H, W)`` in 0 to 255."""
         picture = np.rint(reduced(array)).clip(0, 255).astype(np.uint8)
-        return (predict(self.network, {"x": picture}, self.budget)["x"] > 127).astype(np.uint8)
+        found = predict(self.network, {"x": picture}, self.budget)["x"].astype(np.float32)
+        return (resize(torch.from_numpy(found)[None, None], array.shape[1:])[0, 0].numpy() > 127).astype(np.uint8)
 
 
 def iou(a: np.ndarray, b: np.ndarray) -> float:
@@ -83,7 +84,7 @@ def main() -> None:
     parser.add_argument("--masks", type=Path, required=True)
     parser.add_argument("--test-from", type=int, required=True)
     parser.add_argument("--stylizer", required=True)
-    parser.add_argument("--readout", help="another read-out than the stylizer's, with its round trip in the thresholds")
+    parser.add_argument("--readout", help="another read-out than the stylizer's, by the same thresholds")
     parser.add_argument("--iterations", type=int, default=600)
     parser.add_argument("--count", type=int, default=200, help="test images at most")
     parser.add_argument("--output", type=Path, required=True)
@@ -105,7 +106,7 @@ def main() -> None:
         masks=[(reduced(mask_of(path)) > 0.5)[0].astype(np.uint8) for path in training],
         augment=through_a_camera,
     )
-    network, spent = train(NetworkSpec("unet"), data, budget, seed=0)
+    network, spent = train(NetworkSpec(name="unet"), data, budget, seed=0)
     segmenter, stylizer = Frozen(network, budget), OSASISStylizer.from_pretrained(args.stylizer)
     if args.readout:
         stylizer = stylizer.configured(readout=args.readout)
@@ -119,7 +120,6 @@ def main() -> None:
     rows: list[dict[str, Any]] = []
     for path in tqdm(test, desc="segment", unit="image"):
         source, mask = read_image(path).array, mask_of(path)[0]
-        small = reduced(mask[None])[0] > 0.5
         before = segmenter(source)
 
         def stylize(strength: float, source: np.ndarray = source) -> np.ndarray:
@@ -129,11 +129,11 @@ def main() -> None:
             result = gate(source, stylize, 1.0, mask.astype(np.uint8)) if gate else None
             image = stylize(1.0) if result is None else result.image
             after = segmenter(image)
-            found, gone = lost(before, after, small)
+            found, gone = lost(before, after, mask)
             rows.append({
                 "case": path.name, "gate": name, "decision": result.decision.outcome if result else "full",
                 "strength": result.decision.strength if result else 1.0, "iou": round(iou(before, after), 4),
-                "iou_with_truth": round(iou(before, small.astype(np.uint8)), 4), "lesions_found": found,
+                "iou_with_truth": round(iou(before, mask.astype(np.uint8)), 4), "lesions_found": found,
                 "lesions_lost": gone, "scores": result.decision.scores if result else {},
             })  # fmt: skip
     summary = {}

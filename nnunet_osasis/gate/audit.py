@@ -46,8 +46,8 @@ def find_audit(path: str | Path) -> Path:
 
     Raises ``OsasisError`` when there is none.
     """
-    path = Path(path)
-    for found in (path, path / FOLDER / FILE, path / FILE, path.with_name(f"{path.name}_records") / FILE):
+    path = Path(path).absolute()
+    for found in (path, path / FOLDER / FILE, path / FILE, path.parent / f"{path.name}_records" / FILE):
         if found.is_file():
             return found
     raise OsasisError(

@@ -47,10 +47,16 @@ def erased(image: np.ndarray, mask: np.ndarray, rng: np.random.Generator) -> np.
     return fill(image, ndimage.binary_dilation(mask, iterations=MARGIN))
 
 
+def _around(mask: np.ndarray) -> np.ndarray:
+    """Eight pixels around a mask; everything where the mask leaves no room."""
+    ring = ndimage.binary_dilation(mask, iterations=8) & ~mask
+    return ring if ring.any() else np.ones_like(mask)
+
+
 def erased_textured(image: np.ndarray, mask: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """The lesion gone, its place as noisy as its surroundings."""
     grown = ndimage.binary_dilation(mask, iterations=MARGIN)
-    ring = ndimage.binary_dilation(grown, iterations=8) & ~grown
+    ring = _around(grown)
     detail = image - np.stack([ndimage.gaussian_filter(channel, 2) for channel in image])
     filled = fill(image, grown)
     filled[:, grown] += rng.standard_normal((len(image), int(grown.sum()))) * detail[:, ring].std(axis=1)[:, None]
@@ -91,7 +97,7 @@ def shrunk(image: np.ndarray, mask: np.ndarray, rng: np.random.Generator) -> np.
 def inverted(image: np.ndarray, mask: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """The lesion's contrast to its surroundings turned over: dark becomes bright."""
     weight = ndimage.gaussian_filter(mask.astype(np.float64), 1)
-    ring = ndimage.binary_dilation(mask, iterations=8) & ~mask
+    ring = _around(mask)
     level = image[:, ring].mean(axis=1)[:, None, None]
     return image * (1 - weight) + (2 * level - image).clip(-1, 1) * weight
 

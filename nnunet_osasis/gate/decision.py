@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
+from scipy import ndimage
 
 from nnunet_osasis.gate.calibration import GateThresholds
 from nnunet_osasis.gate.scores import StructureScores, score_structure
@@ -37,6 +38,7 @@ class Decision:
         outcome: ``full`` (as wanted), ``weaker``, or ``original`` (nothing passed: the image is its source).
         strength: that was used; 0 for the original.
         wanted: strength that was asked for.
+        lesions: that the scores looked at; small ones, and those the source does not show either, are not among them.
         scores: of what was used; for the original, of the wanted strength, which failed.
         failures: scores below their thresholds at the wanted strength; empty when it passed.
     """
@@ -46,6 +48,7 @@ class Decision:
     wanted: float
     scores: dict[str, float]
     failures: dict[str, float]
+    lesions: int = 0
 
     def to_json(self) -> dict[str, Any]:
         """For the audit."""
@@ -55,6 +58,7 @@ class Decision:
             "wanted_strength": self.wanted,
             "scores": self.scores,
             "failures": self.failures,
+            "lesions": self.lesions,
         }
 
 
@@ -71,6 +75,15 @@ def dice(a: np.ndarray, b: np.ndarray) -> float:
     labels = np.union1d(np.unique(a), np.unique(b))
     each = [2 * ((a == k) & (b == k)).sum() / ((a == k).sum() + (b == k).sum()) for k in labels if k > 0]
     return float(np.mean(each)) if each else 1.0
+
+
+def lesions_kept(before: np.ndarray, after: np.ndarray, mask: np.ndarray) -> float | None:
+    """Of the lesions of ``mask`` that ``before`` touches, the share that ``after`` touches too; None without any."""
+    if before.shape != mask.shape:  # a segmenter may answer at a size of its own
+        return None
+    labels, _ = ndimage.label(mask > 0)
+    found, now = (np.setdiff1d(np.unique(labels[answer > 0]), 0) for answer in (before, after))
+    return float(np.isin(found, now).mean()) if len(found) else None
 
 
 @dataclass(frozen=True)
@@ -95,13 +108,25 @@ class StructureGate:
             found["segmenter"] = self.segmenter.fingerprint
         return found
 
-    def score(self, source: np.ndarray, stylized: np.ndarray, mask: np.ndarray | None = None) -> StructureScores:
-        """Scores of ``(C, H, W)`` or ``(C, D, H, W)`` in native units; ``mask`` without the channel axis."""
+    def score(
+        self,
+        source: np.ndarray,
+        stylized: np.ndarray,
+        mask: np.ndarray | None = None,
+        *,
+        answer: np.ndarray | None = None,
+    ) -> StructureScores:
+        """Scores of ``(C, H, W)`` or ``(C, D, H, W)`` in native units; ``mask`` without the channel axis.
+
+        ``answer``: the segmenter's to the source, if it is known already.
+        """
         bounds = self.intensity.bounds(source)
         found = score_structure(to_unit(source, bounds), to_unit(stylized, bounds), mask)
         if self.segmenter is None:
             return found
-        return replace(found, segmenter_dice=dice(self.segmenter(source), self.segmenter(stylized)))
+        before, after = self.segmenter(source) if answer is None else answer, self.segmenter(stylized)
+        kept = None if mask is None else lesions_kept(before, after, mask)
+        return replace(found, segmenter_dice=dice(before, after), segmenter_lesions=kept)
 
     def __call__(
         self,
@@ -119,15 +144,19 @@ class StructureGate:
         first: StructureScores | None = None
         if strength == 0:
             return Gated(source.astype(np.float32), Decision("full", 0.0, 0.0, {}, {}))
+        answer = None if self.segmenter is None else self.segmenter(source)
         for share in (1.0, *WEAKER):
             image = stylize(share * strength)
-            found = self.score(source, image, mask)
+            found = self.score(source, image, mask, answer=answer)
             failed = found.failures(self.thresholds.least)
             first = first or found
             if not failed:
                 outcome = "full" if share == 1 else "weaker"
                 before = first.failures(self.thresholds.least)
-                return Gated(image, Decision(outcome, share * strength, strength, found.values(), before))
+                return Gated(
+                    image, Decision(outcome, share * strength, strength, found.values(), before, found.lesions)
+                )
         assert first is not None  # noqa: S101 (the loop ran)
-        decision = Decision("original", 0.0, strength, first.values(), first.failures(self.thresholds.least))
+        failures = first.failures(self.thresholds.least)
+        decision = Decision("original", 0.0, strength, first.values(), failures, first.lesions)
         return Gated(source.astype(np.float32), decision)

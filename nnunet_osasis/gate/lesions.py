@@ -15,15 +15,15 @@ WIDEST = 8
 """Pixels a band reaches to either side of a boundary, at most."""
 
 
-def _components(mask: np.ndarray) -> Iterator[tuple[tuple[slice, ...], np.ndarray]]:
-    """Components of every positive label of ``mask`` ``(D, H, W)``: the box with a margin, and the component in it."""
+def _components(mask: np.ndarray) -> Iterator[tuple[int, tuple[slice, ...], np.ndarray]]:
+    """Components of every positive label of ``mask`` ``(D, H, W)``: label, box with a margin, component in the box."""
     for value in np.unique(mask[mask > 0]):
         labels, _ = ndimage.label(mask == value)
         for index, box in enumerate(ndimage.find_objects(labels), start=1):
             grown = (box[0], *(slice(max(0, s.start - WIDEST), s.stop + WIDEST) for s in box[1:]))
             component = labels[grown] == index
             if component.sum() >= FEWEST:
-                yield grown, component
+                yield value, grown, component
 
 
 def _reach(component: np.ndarray) -> int:
@@ -67,11 +67,11 @@ def lesion_scores(source: np.ndarray, stylized: np.ndarray, mask: np.ndarray) ->
         lesions scored; None when there is none that the source itself shows.
     """
     contrasts, edges = [], []
-    for box, component in _components(mask):
+    for value, box, component in _components(mask):
         pictures = [np.moveaxis(image, 1, 0)[(slice(None), *box)] for image in (source, stylized)]
         disc = _disc(_reach(component))
         around = ndimage.binary_dilation(component, disc)
-        outer, band = around & (mask[box] <= 0), around & ~ndimage.binary_erosion(component, disc)
+        outer, band = around & (mask[box] != value), around & ~ndimage.binary_erosion(component, disc)
         if not outer.any():
             continue
         shown, now = (_fisher(p[:, component], p[:, outer]) for p in pictures)

@@ -14,6 +14,8 @@ SIGMA = 1.0
 FLOOR = 0.02
 """Share of the image's own variance below which a window counts as flat."""
 RIDGE = 1e-5
+SLICES = 8
+"""Of a volume that are looked at together, for memory."""
 
 
 def smooth(images: np.ndarray) -> torch.Tensor:
@@ -27,8 +29,12 @@ def _means(images: torch.Tensor) -> torch.Tensor:
     """Over windows, a quarter of their side apart; one direction after the other, which is faster."""
     for axis in (-2, -1):
         side = min(WINDOW, images.shape[axis])
-        size, step = ((side, 1), (max(1, side // 4), 1)) if axis == -2 else ((1, side), (1, max(1, side // 4)))
-        images = F.avg_pool2d(images, size, stride=step)
+        step = max(1, side // 4)
+        missing = -(images.shape[axis] - side) % step  # so that the last window ends with the image
+        if axis == -2:
+            images = F.avg_pool2d(F.pad(images, (0, 0, 0, missing), mode="replicate"), (side, 1), stride=(step, 1))
+        else:
+            images = F.avg_pool2d(F.pad(images, (0, missing, 0, 0), mode="replicate"), (1, side), stride=(1, step))
     return images
 
 
@@ -62,10 +68,17 @@ def unexplained(source: torch.Tensor, stylized: torch.Tensor) -> tuple[torch.Ten
         Share of the source's variance that the stylized image does not explain, and the other way round: two maps
         ``(B, h, w)`` in [0, 1].
     """
-    within = _covariances(source, source), _covariances(stylized, stylized)
-    cross = _covariances(source, stylized)
-    floors = [FLOOR * image.var(dim=(0, 2, 3), correction=0).sum() + 1e-6 for image in (source, stylized)]
-    return (
-        _unexplained(within[0], within[1], cross, floors[0]),
-        _unexplained(within[1], within[0], cross.transpose(-1, -2), floors[1]),
-    )
+    source, stylized = (_standardized(image) for image in (source, stylized))
+    floor = torch.tensor(FLOOR * source.shape[1])
+    lost, invented = [], []
+    for a, b in zip(source.split(SLICES), stylized.split(SLICES), strict=True):
+        within_a, within_b, cross = _covariances(a, a), _covariances(b, b), _covariances(a, b)
+        lost.append(_unexplained(within_a, within_b, cross, floor))
+        invented.append(_unexplained(within_b, within_a, cross.transpose(-1, -2), floor))
+    return torch.cat(lost), torch.cat(invented)
+
+
+def _standardized(images: torch.Tensor) -> torch.Tensor:
+    """Channels around 0, and 1 for their mean variance: dim images are judged as bright ones are."""
+    centred = images - images.mean(dim=(0, 2, 3), keepdim=True)
+    return centred / centred.square().mean().sqrt().clamp(min=1e-4)

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
+from nnunet_osasis.errors import OsasisError
 from nnunet_osasis.gate.calibration import GateThresholds, Restyle, calibrate_gate
 from nnunet_osasis.gate.decision import Segmenter, StructureGate
 from nnunet_osasis.intensity import to_unit
 from nnunet_osasis.local_affine import carry_change, resize
 from nnunet_osasis.readout_names import DECODED
 from nnunet_osasis.sampler import decode_images, encode_images
+from nnunet_osasis.storage import read_sealed_json, write_sealed_json
 
 if TYPE_CHECKING:
     from nnunet_osasis.stylizer import OSASISStylizer
@@ -42,6 +45,32 @@ def calibrate_for(stylizer: OSASISStylizer, images: Sequence[np.ndarray], *, fam
     """Thresholds for the stylizer's read-out from source images ``(C, H, W)`` in [-1, 1] at their own size."""
     restyle = round_trip(stylizer) if stylizer.config.readout in DECODED else None
     return calibrate_gate(images, family=family, seed=seed, restyle=restyle)
+
+
+def stored_gate(
+    path: Path,
+    stylizer: OSASISStylizer,
+    images: Callable[[], Sequence[np.ndarray]],
+    *,
+    segmenter: Segmenter | None = None,
+) -> StructureGate:
+    """:func:`structure_gate`, whose thresholds are kept in ``path`` if they had to be measured.
+
+    Later runs, other folds and other processes then judge by the same ones. A damaged file is made anew.
+    """
+    identity = {"readout": stylizer.config.readout, "stylizer": stylizer.fingerprint}
+    if path.is_file():
+        try:
+            known = read_sealed_json(path, what="The gate's thresholds")
+            if {name: known.get(name) for name in identity} == identity:
+                thresholds = GateThresholds(**known["thresholds"])
+                return StructureGate(thresholds, stylizer.config.intensity, segmenter, stylizer.config.strength)
+        except (OsasisError, KeyError, TypeError) as error:
+            logger.warning("%s is damaged (%s): the gate's thresholds are measured again.", path, error)
+    gate = structure_gate(stylizer, images, segmenter=segmenter)
+    if gate.thresholds is not stylizer.gate:
+        write_sealed_json(path, identity | {"thresholds": gate.thresholds.to_json()})
+    return gate
 
 
 def structure_gate(

@@ -17,6 +17,14 @@ from nnunet_osasis.pictures import save_grid
 PICTURE = "worst.png"
 
 
+def as_picture(source: np.ndarray, full: np.ndarray, used: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Three images ``(C, H, W)``; of volumes ``(C, D, H, W)`` copies of the slice that changed most."""
+    if source.ndim == 3:
+        return source, full, used
+    changed = int(np.argmax([np.abs(full[:, i] - source[:, i]).mean() for i in range(source.shape[1])]))
+    return tuple(np.array(image[:, changed]) for image in (source, full, used))
+
+
 def save_worst(
     path: str | Path,
     cases: Sequence[tuple[str, np.ndarray, np.ndarray, np.ndarray]],
@@ -26,8 +34,7 @@ def save_worst(
     came from nowhere at full strength (white).
 
     Args:
-        cases: titles, and three arrays ``(C, H, W)`` or ``(C, D, H, W)`` in native units; of volumes the slice that
-            changed most is shown.
+        cases: titles, and three arrays ``(C, H, W)`` in native units (:func:`as_picture`).
     """
     columns: dict[str, list[torch.Tensor]] = {
         name: [] for name in ("source", "full strength", "used", "lost or invented")
@@ -35,9 +42,6 @@ def save_worst(
     for _, source, full, used in cases:
         bounds = intensity.bounds(source)
         units = [to_unit(image, bounds) for image in (source, full, used)]
-        if source.ndim == 4:
-            changed = np.abs(units[1] - units[0]).mean(axis=(0, 2, 3)).argmax()
-            units = [unit[:, changed] for unit in units]
         lost, invented = unexplained(smooth(units[0][None]), smooth(units[1][None]))
         where = F.interpolate(torch.maximum(lost, invented)[None], size=units[0].shape[1:], mode="bilinear")[0]
         for name, image in zip(columns, (*map(np.ascontiguousarray, units), 2 * where - 1), strict=True):

@@ -19,6 +19,9 @@ CALIBRATED = ("boundaries", "kept", "own", "mutual_information", "lesion_contras
 """Scores whose thresholds are measured on source images; the higher, the better."""
 
 
+SEGMENTED = ("segmenter_dice", "segmenter_lesions")
+
+
 @dataclass(frozen=True)
 class StructureScores:
     """Higher is better, 1 is perfect.
@@ -31,6 +34,7 @@ class StructureScores:
         lesion_contrast, lesion_edges: of the worst lesion; only where there is a mask with a visible lesion.
         lesions: how many were scored.
         segmenter_dice: of a frozen segmenter's answers to source and stylized image, where one was given.
+        segmenter_lesions: share of the lesions it finds in the source that it finds in the stylized image as well.
     """
 
     boundaries: float
@@ -41,16 +45,17 @@ class StructureScores:
     lesion_edges: float | None = None
     lesions: int = 0
     segmenter_dice: float | None = None
+    segmenter_lesions: float | None = None
 
     def values(self) -> dict[str, float]:
         """The scores there are, by name, rounded as the audit has them."""
-        names = (*CALIBRATED, "segmenter_dice")
+        names = (*CALIBRATED, *SEGMENTED)
         found = {name: getattr(self, name) for name in names}
         return {name: round(float(value), 4) for name, value in found.items() if value is not None}
 
     def failures(self, thresholds: Mapping[str, float]) -> dict[str, float]:
         """The scores below their thresholds."""
-        return {name: value for name, value in self.values().items() if value < thresholds.get(name, -np.inf)}
+        return {name: value for name, value in self.values().items() if not value >= thresholds.get(name, -np.inf)}
 
 
 def score_structure(source: np.ndarray, stylized: np.ndarray, mask: np.ndarray | None = None) -> StructureScores:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from nnunet_osasis.gate.audit import WORST, badness, read_audit
-from nnunet_osasis.gate.pictures import save_worst
+from nnunet_osasis.gate.pictures import as_picture, save_worst
 from nnunet_osasis.intensity import IntensityRange
 from nnunet_osasis.transfer import StyleTransfer
 
@@ -23,6 +23,7 @@ def save_worst_cases(path: Path, audit: Path, cases: Any, transfer: StyleTransfe
         source = cases.unnormalized(row["case"])
         full = transfer.stylize_array(source, strength=row["wanted_strength"])
         used = full if row["decision"] == "full" else transfer.stylize_array(source, strength=row["strength"])
-        shown.append((f"{row['case']} ({row['decision']})", source, full, used))
+        before, at_full, at_last = as_picture(source, full, used)
+        shown.append((f"{row['case']} ({row['decision']})", before, at_full, at_last))
     if shown:
         save_worst(path, shown, intensity)

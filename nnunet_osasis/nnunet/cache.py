@@ -106,6 +106,7 @@ class StylizedCache:
         log = self.records / "log.jsonl"
         append_event(log, "build", requested=len(keys), reused=len(keys) - len(missing), **self._identity_brief())
         if not missing:
+            self._show_worst(again=False)
             return []
         self._require_room(missing)
         self._source_states(missing[0])  # says so when they are gone
@@ -122,9 +123,18 @@ class StylizedCache:
                 result=record.result.sha256,
                 seconds=round(perf_counter() - start, 3),
             )
-        if self._gate is not None:
-            save_worst_cases(self.records / PICTURE, self.audit, self._cases, self._transfer, self._gate.intensity)
+        self._show_worst(again=True)
         return missing
+
+    def _show_worst(self, *, again: bool) -> None:
+        """The picture for people; a training does not fail for it."""
+        picture = self.records / PICTURE
+        if self._gate is None or (picture.is_file() and not again):
+            return
+        try:
+            save_worst_cases(picture, self.audit, self._cases, self._transfer, self._gate.intensity)
+        except (OsasisError, OSError) as error:
+            logger.warning("The picture of the worst cases could not be made: %s", error)
 
     def _is_read_only(self) -> bool:
         return self.records.is_dir() and not os.access(self.records, os.W_OK)
@@ -147,7 +157,10 @@ class StylizedCache:
     def _make(self, key: str) -> CaseRecord:
         sources = self._source_states(key)
         decisions: list[Decision] = []
-        restyle = restyle_with(self._transfer, self._strength, gate=self._gate, decided=decisions.append)
+        restyle = restyle_with(
+            self._transfer, self._strength, gate=self._gate, decided=decisions.append,
+            ignored=self._setup.plans.get_label_manager(self._setup.dataset_json).ignore_label,
+        )  # fmt: skip
         try:
             image = self._cases.preprocessed(key, restyle)
         except OSError as error:

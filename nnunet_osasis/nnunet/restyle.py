@@ -21,6 +21,7 @@ def restyle_with(
     *,
     gate: StructureGate | None = None,
     decided: Callable[[Decision], None] = lambda decision: None,
+    ignored: int | None = None,
 ) -> Restyle:
     """A function of (data, seg, configuration) that stylizes ``data`` ``(C, Z, Y, X)``, native units, for nnU-Net.
 
@@ -29,7 +30,7 @@ def restyle_with(
     8-bit RGB are clipped to [0, 255], as a file would have done.
 
     With a ``gate``, what fails it is tried weaker and, failing again, left as it is; ``seg`` says where lesions are,
-    and ``decided`` is told what was decided.
+    and ``decided`` is told what was decided. ``ignored`` is nnU-Net's ignore label, which is no lesion.
     """
 
     def finished(data: np.ndarray, seg: np.ndarray, config: ConfigurationManager, amount: float | None) -> np.ndarray:
@@ -52,8 +53,9 @@ def restyle_with(
         if gate is None:
             stylized = finished(data, seg, configuration, strength)
         else:
+            lesions = seg[0] if ignored is None else np.where(seg[0] == ignored, 0, seg[0])
             wanted = gate.default_strength if strength is None else strength
-            result = gate(data, lambda amount: finished(data, seg, configuration, amount), wanted, seg[0])
+            result = gate(data, lambda amount: finished(data, seg, configuration, amount), wanted, lesions)
             decided(result.decision)
             stylized = result.image
         # Into the array that nnU-Net made: sums over another memory layout would round differently.

@@ -17,7 +17,7 @@ class NnunetSegmenter:
     """Segments arrays in native units with a model folder of nnU-Net (``Trainer__plans__configuration``).
 
     nnU-Net loads its own checkpoint, which is a pickle: give it only models that you trust. Spacing is taken to be the
-    plan's own, since the gate compares two answers on one grid.
+    plan's own, since the gate compares two answers on one grid, and axes to be in the plan's order (slices first).
 
     Args:
         folder: with ``plans.json``, ``dataset.json`` and ``fold_0`` (or ``fold_all``, or the first fold there is).
@@ -70,7 +70,12 @@ class NnunetSegmenter:
                 f"The segmenter takes {channels} channel(s)", found=len(array), remedy="Give one for such images."
             )
         volume = array if array.ndim == 4 else array[:, None]
-        spacing = list(predictor.configuration_manager.spacing)
-        spacing = [999.0, *spacing] if len(spacing) == 2 else spacing
-        found = predictor.predict_single_npy_array(volume.astype(np.float32), {"spacing": spacing}, None, None, False)
-        return np.asarray(found if array.ndim == 4 else found[0])
+        plan = list(predictor.configuration_manager.spacing)
+        plan = [999.0, *plan] if len(plan) == 2 else plan
+        # The gate's volumes have the plan's order of axes already, and the predictor is about to make it.
+        forward, backward = predictor.plans_manager.transpose_forward, predictor.plans_manager.transpose_backward
+        given = volume.transpose(0, *(axis + 1 for axis in backward)).astype(np.float32)
+        spacing = [plan[axis] for axis in backward]
+        found = predictor.predict_single_npy_array(given, {"spacing": spacing}, None, None, False)
+        labels = np.asarray(found).transpose(forward)
+        return labels if array.ndim == 4 else labels[0]

@@ -9,6 +9,7 @@ import numpy as np
 from nnunet_osasis.gate import StructureGate
 from nnunet_osasis.gate.audit import in_words, read_audit
 from nnunet_osasis.gate.calibration import IMAGES
+from nnunet_osasis.locks import output_lock
 from nnunet_osasis.nnunet.cache import StylizedCache
 from nnunet_osasis.nnunet.cases import open_cases, read_like_dataset
 from nnunet_osasis.nnunet.configuration import NnunetConfiguration
@@ -42,7 +43,7 @@ class StylizedTraining:
 
     def structure_gate(self, transfer: StyleTransfer) -> StructureGate | None:
         """What compares stylized cases with their originals; None for other transfers, and on request."""
-        from nnunet_osasis.gate.of_stylizer import structure_gate
+        from nnunet_osasis.gate.of_stylizer import stored_gate
         from nnunet_osasis.stylizer import OSASISStylizer
 
         setup, options = self.setup, self.options
@@ -56,9 +57,14 @@ class StylizedTraining:
 
         def images() -> list[np.ndarray]:  # all cases, not the fold's: folds share thresholds and cache
             cases = open_cases(setup)
-            return [best_slice(array) for array in evenly_spaced(cases, cases.keys, IMAGES)]
+            chosen = np.unique(np.linspace(0, len(cases.keys) - 1, IMAGES).round().astype(int))
+            return [best_slice(cases.unnormalized(cases.keys[i])).copy() for i in chosen]
 
-        return structure_gate(transfer, images, segmenter=segmenter)
+        folder = setup.preprocessed_folder / f"{setup.manager.data_identifier}_osasis_gate"
+        if transfer.gate is None:  # the ranks of a DDP run measure once
+            with output_lock(folder, "measuring a structure gate", wait=True):
+                return stored_gate(folder / f"{transfer.fingerprint[:12]}.json", transfer, images, segmenter=segmenter)
+        return stored_gate(folder / f"{transfer.fingerprint[:12]}.json", transfer, images, segmenter=segmenter)
 
     def get_tr_and_val_datasets(self) -> tuple[Any, Any]:
         """nnU-Net's hook: the stock datasets, the first one wrapped."""

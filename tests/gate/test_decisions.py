@@ -10,7 +10,7 @@ from nnunet_osasis.errors import OsasisError
 from nnunet_osasis.gate import GateThresholds, StructureGate, calibrate_gate, score_structure
 from nnunet_osasis.gate.calibration import IMAGES, EvenlySpaced, middle
 from nnunet_osasis.gate.damage import KINDS
-from nnunet_osasis.gate.decision import dice
+from nnunet_osasis.gate.decision import dice, lesions_kept
 from nnunet_osasis.intensity import IntensityRange
 
 BYTES = IntensityRange("fixed", 0, 255)
@@ -120,6 +120,18 @@ def test_a_frozen_segmenter_that_disagrees_rejects(thresholds: GateThresholds) -
     assert darker.decision.strength < 1
     assert gate(image, lambda strength: image - 60 * strength, 1.0).decision.outcome == "full"
     assert asked.identity() != gate.identity()
+
+
+def test_a_lesion_that_the_segmenter_no_longer_finds_rejects(thresholds: GateThresholds) -> None:
+    before, after = np.zeros((8, 8), int), np.zeros((8, 8), int)
+    mask = np.zeros((8, 8), int)
+    mask[1:3, 1:3] = mask[5:7, 5:7] = 1
+    before[1:7, 1:7] = 1
+    after[1:4, 1:4] = 1
+    assert lesions_kept(before, after, mask) == 0.5
+    assert lesions_kept(before, before, mask) == 1
+    assert lesions_kept(np.zeros_like(before), after, mask) is None
+    assert thresholds.least["segmenter_lesions"] == 1
 
 
 def test_dice_of_answers() -> None:
