@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from nnunet_osasis.errors import OsasisError
 from nnunet_osasis.gate import Decision, Gated, Segmenter, StructureGate
-from nnunet_osasis.gate.audit import FOLDER, WORST, badness, path_in, read_audit, write_audit
+from nnunet_osasis.gate.audit import FOLDER, WORST, audited_results, badness, path_in, read_audit, write_audit
 from nnunet_osasis.gate.calibration import IMAGES
 from nnunet_osasis.gate.of_stylizer import stored_gate
 from nnunet_osasis.gate.pictures import PICTURE, as_picture, save_worst
@@ -84,6 +84,7 @@ def stylize_folder(
         settings: dict[str, Any] = {"stylizer": stylizer.fingerprint, "strength": strength, "direction": direction}
         settings |= {} if gate is None else {"gate": gate.identity()}
         manifest = _manifest(output, settings)
+        audited = audited_results(path_in(output)) if gate is not None else None
         made = 0
         for path, name in zip(tqdm(files, desc="stylize", unit="image", dynamic_ncols=True), names, strict=True):
             target, digest = output / name, _digest(path)
@@ -91,7 +92,8 @@ def stylize_folder(
             entry = {"source": digest}
             if gate is not None and path in pairs:  # where its lesions are
                 entry["mask"] = _digest(pairs[path])
-            whole = known and {key: value for key, value in known.items() if key != "result"} == entry
+            on_record = audited is None or (known and audited.get(name) == known["result"])
+            whole = known and on_record and {key: value for key, value in known.items() if key != "result"} == entry
             if whole and target.is_file() and sha256_of_file(target) == known["result"]:
                 _copy_mask(path, pairs, output)
                 continue

@@ -76,6 +76,11 @@ def read_audit(path: str | Path) -> list[dict[str, Any]]:
     return [rows[case] for case in sorted(rows)]
 
 
+def audited_results(path: str | Path) -> dict[str, str]:
+    """SHA-256 of every case's result, by the audit: a result that is not on record has to be made again."""
+    return {row["case"]: str(row.get("result_sha256")) for row in read_audit(path)}
+
+
 def badness(row: Mapping[str, Any]) -> tuple[int, int, float]:
     """Sorts the worst first: originals kept, then weakened, then by the lowest local score."""
     lowest = min((row["scores"].get(name, 1.0) for name in ("kept", "own", "lesion_edges")), default=1.0)

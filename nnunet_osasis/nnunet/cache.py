@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from nnunet_osasis.errors import OsasisError
 from nnunet_osasis.gate import Decision, StructureGate
-from nnunet_osasis.gate.audit import FILE, write_audit
+from nnunet_osasis.gate.audit import FILE, audited_results, write_audit
 from nnunet_osasis.gate.pictures import PICTURE
 from nnunet_osasis.leftovers import clear_leftovers
 from nnunet_osasis.locks import output_lock
@@ -28,7 +28,6 @@ from nnunet_osasis.storage import sha256_of_json, sync_folder, write_sealed_json
 from nnunet_osasis.transfer import StyleTransfer
 
 logger = logging.getLogger(__name__)
-
 FORMAT = 1
 _ROOM_TO_SPARE = 1.5  # stylized images compress a little worse than their sources
 
@@ -57,6 +56,7 @@ class StylizedCache:
             )
         self._setup, self._transfer, self._strength, self._gate = setup, transfer, strength, gate
         self._cases = open_cases(setup)
+        self._audited: dict[str, str] = {}
         self._identity = {
             "format": FORMAT,
             "transfer": transfer.fingerprint,
@@ -89,6 +89,7 @@ class StylizedCache:
         raw images disappear or change meanwhile, and when a transfer misbehaves; finished cases are kept.
         """
         keys = sorted(keys)
+        self._audited = audited_results(self.audit)
         if self._is_read_only() and all(self._verified(key) for key in keys):
             return []
         try:
@@ -102,6 +103,7 @@ class StylizedCache:
     def _build(self, keys: list[str]) -> list[str]:
         shutil.rmtree(self._workbench, ignore_errors=True)  # left by a process that was killed
         clear_leftovers(self.records / "cases")
+        self._audited = audited_results(self.audit)  # another process may have been at work until now
         missing = [key for key in keys if not self._is_whole(key)]
         log = self.records / "log.jsonl"
         append_event(log, "build", requested=len(keys), reused=len(keys) - len(missing), **self._identity_brief())
@@ -141,7 +143,9 @@ class StylizedCache:
 
     def _verified(self, key: str) -> CaseRecord | None:
         record = CaseRecord.read(self._record_path(key))
-        return record and record.verified(self._source_files(key), self.image_path(key))
+        if record is None or (self._gate is not None and self._audited.get(key) != record.result.sha256):
+            return None
+        return record.verified(self._source_files(key), self.image_path(key))
 
     def _is_whole(self, key: str) -> bool:
         path = self._record_path(key)

@@ -67,6 +67,17 @@ def test_a_second_run_audits_only_what_it_makes(stylizer: OSASISStylizer, image_
     assert len(read_audit(path_in(tmp_path))) == 6
 
 
+def test_a_result_without_its_line_in_the_audit_is_made_again(
+    stylizer: OSASISStylizer, image_folder: Path, tmp_path: Path
+) -> None:
+    stylize_folder(stylizer, image_folder / "images", tmp_path)
+    lines = path_in(tmp_path).read_text().splitlines(keepends=True)
+    path_in(tmp_path).write_text("".join(lines[1:]))
+    assert stylize_folder(stylizer, image_folder / "images", tmp_path) == 1
+    path_in(tmp_path).unlink()
+    assert stylize_folder(stylizer, image_folder / "images", tmp_path) == 6
+
+
 def test_a_stylizer_without_thresholds_measures_them_on_the_images_once(
     stylizer: OSASISStylizer, image_folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -100,6 +100,14 @@ def test_a_changed_label_is_looked_at_again(home, rgb, gate):
     assert cache.build(KEYS) == ["case_2"]
 
 
+def test_a_case_without_its_line_in_the_audit_is_made_again(rgb, gate):
+    cache = StylizedCache(rgb, Warmer(3), None, gate)
+    cache.build(KEYS)
+    assert cache.build(KEYS) == []
+    cache.audit.unlink()
+    assert cache.build(KEYS) == KEYS
+
+
 def test_options_of_the_gate_are_checked():
     read = OsasisOptions.from_configuration
     assert read({}, relative_to=Path()).gate is True
