@@ -10,7 +10,7 @@ import numpy as np
 from nnunet_osasis.errors import OsasisError
 from nnunet_osasis.gate import StructureGate
 from nnunet_osasis.gate.audit import write_audit
-from nnunet_osasis.readout_names import DECODED
+from nnunet_osasis.gate.of_stylizer import own_gate
 from nnunet_osasis.storage import sha256_of_array
 from nnunet_osasis.stylizer import OSASISStylizer
 
@@ -36,17 +36,16 @@ class Gating:
 
     def gate(self, stylizer: OSASISStylizer, readout: str | None) -> StructureGate | None:
         """The stylizer's own gate, or None. Raises ``OsasisError`` when it is wanted and the stylizer has none."""
-        thresholds = stylizer.gate
-        fits = thresholds is not None and ((readout or stylizer.config.readout) not in DECODED or thresholds.round_trip)
-        if self.wanted is False or (not fits and self.wanted is None and self.audit is None):
+        own = own_gate(stylizer, readout=readout)
+        if self.wanted is False or (own is None and self.wanted is None and self.audit is None):
             return None
-        if not fits or thresholds is None:
+        if own is None:
             raise OsasisError(
                 "A gated transform needs a stylizer with thresholds for its read-out",
                 found=f"none for {readout or stylizer.config.readout}",
                 remedy="Make the stylizer anew (with that --readout), or say gate=False.",
             )
-        return StructureGate(thresholds, stylizer.config.intensity, default_strength=stylizer.config.strength)
+        return own
 
     def __call__(
         self,

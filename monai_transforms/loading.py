@@ -72,7 +72,11 @@ class StylizerHandle:
             self.folder, self.digest, self.device = "", self.stylizer.fingerprint, ""
         else:
             if not isinstance(stylizer, str | Path) or "\0" in str(stylizer):
-                raise OsasisError("A stylizer is a folder or an OSASISStylizer", found=f"{stylizer!r:.60}")
+                raise OsasisError(
+                    "A stylizer is a folder or an OSASISStylizer",
+                    found=f"{stylizer!r:.60}",
+                    remedy="Give the folder that osasis-pretrain-stylizer made.",
+                )
             self.folder = os.path.realpath(stylizer)
             if device is not None and not isinstance(device, str):
                 raise OsasisError("device must be a text", found=f"{device!r:.60}", remedy='Such as "cpu".')

@@ -61,7 +61,9 @@ class StyleTransform(Transform):
     def _set_options(self, strength: float | None, slice_axis: int | str, axes: str, batched: bool) -> None:
         self.strength = strength if strength is None else check_strength(strength)
         if not isinstance(batched, bool):
-            raise OsasisError("batched must be True or False", found=f"{batched!r:.60}")
+            raise OsasisError(
+                "batched must be True or False", found=f"{batched!r:.60}", remedy="True for (B, C, H, W[, D])."
+            )
         self.slice_axis, self.axes, self.batched = check_axis(slice_axis), check_axes(axes), batched
 
     @property
@@ -120,7 +122,11 @@ class StyleTransform(Transform):
                 "An image must be an array or a tensor", found=type(img).__name__, remedy="Load it first."
             )
         if isinstance(img, torch.Tensor) and (img.layout != torch.strided or img.device.type == "meta"):
-            raise OsasisError("A tensor must hold its values", found=f"{img.layout} on {img.device}")
+            raise OsasisError(
+                "A tensor must hold its values",
+                found=f"{img.layout} on {img.device}",
+                remedy="Give a dense tensor on a device.",
+            )
         if isinstance(img, MetaTensor) and img.is_batch and not self.batched:
             raise OsasisError(
                 "The transform takes one sample at a time",
@@ -149,9 +155,17 @@ def file_names(img: NdarrayOrTensor, count: int) -> list[str]:
 def _check_counts(samples: int, strengths: Sequence[float | None], seeds: Sequence[int] | None) -> None:
     """Raise ``OsasisError`` unless there is one strength, and if any one seed, for every sample."""
     if len(strengths) != samples or (seeds is not None and len(seeds) != samples):
-        raise OsasisError("Every sample needs a strength (and a seed)", found=f"{len(strengths)} for {samples}")
+        raise OsasisError(
+            "Every sample needs a strength (and a seed)",
+            found=f"{len(strengths)} for {samples}",
+            remedy="Give one number, or one per sample.",
+        )
     if seeds is not None and not all(isinstance(seed, Integral) and seed >= 0 for seed in seeds):
-        raise OsasisError("Seeds must be whole numbers of at least 0", found=f"{list(seeds)!r:.60}")
+        raise OsasisError(
+            "Seeds must be whole numbers of at least 0",
+            found=f"{list(seeds)!r:.60}",
+            remedy="Give one such number per sample.",
+        )
 
 
 class RandStyle(RandomizableTransform):
@@ -165,7 +179,9 @@ class RandStyle(RandomizableTransform):
         super().__init__(prob)
         limits = strength if isinstance(strength, Sequence) else (strength, strength)
         if len(limits) != 2:
-            raise OsasisError("A strength is one number, or an interval", found=f"{strength!r:.60}")
+            raise OsasisError(
+                "A strength is one number, or an interval", found=f"{strength!r:.60}", remedy="Give 0.5, or (0.5, 1.0)."
+            )
         low, high = limits
         if check_strength(low) > check_strength(high):
             raise OsasisError("The strength's interval must rise", found=strength, remedy="Give (lowest, highest).")

@@ -113,11 +113,13 @@ def _check_middle(
         raise OsasisError(
             f"The networks have 1 to {MOST_LEVELS} levels of 1 to {MOST_LAYERS} layers",
             found=f"{len(widths)}, {len(encoder_widths)} levels of {layers_per_block}",
+            remedy="Take the numbers of a preset.",
         )
     if not 1 <= sample_size <= LARGEST_SIDE or sample_size >> (levels - 1) > MIDDLE:
         raise OsasisError(
             f"The networks work at {LARGEST_SIDE} px at most, and at {MIDDLE} px at their lowest level",
             found=f"{sample_size} px on {levels} levels",
+            remedy="Take the numbers of a preset.",
         )
 
 

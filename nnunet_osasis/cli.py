@@ -36,10 +36,20 @@ def run_command(main: Callable[[], object]) -> NoReturn:
         sys.exit(1)
     except OSError as error:
         where = f" at {error.filename}" if error.filename else ""
-        _end(OsasisError("Files and folders must be usable", found=f"{error.strerror or error}{where}"))
+        _end(
+            OsasisError(
+                "Files and folders must be usable",
+                found=f"{error.strerror or error}{where}",
+                remedy="Check the path and its permissions.",
+            )
+        )
     except (MemoryError, RuntimeError) as error:
         if "Symlink loop" in str(error):  # what Path.resolve() raised before Python 3.13
-            _end(OsasisError("Files and folders must be usable", found=str(error)))
+            _end(
+                OsasisError(
+                    "Files and folders must be usable", found=str(error), remedy="Check the path and its permissions."
+                )
+            )
         if not (isinstance(error, MemoryError) or _NO_MEMORY.search(str(error))):
             raise
         _end(OsasisError("There must be enough memory", found=str(error) or "none left", remedy="Choose less at once."))

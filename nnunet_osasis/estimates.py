@@ -115,6 +115,6 @@ def combine(maps: Sequence[PixelMap], sources: torch.Tensor, view: torch.Tensor)
         sources: source images ``(B, C, S, S)``, the images the map is for. view: their field of view.
     """
     if not maps:
-        raise OsasisError("A mean needs at least one estimate", found="none")
+        raise OsasisError("A mean needs at least one estimate", found="none", remedy="Give at least one map.")
     found = agreement(maps, sources, view)
     return MeanMap(tuple(maps), found.confidence), found

@@ -40,7 +40,11 @@ class IntensityRange:
         if not (all(numbers) and max(abs(self.low), abs(self.high)) < LARGEST and self.low < self.high):
             raise OsasisError("An intensity range needs low < high", found=f"low={self.low}, high={self.high}")
         if self.kind != "fixed" and not (self.low >= 0 and self.high <= 100):
-            raise OsasisError("Percentiles must lie in [0, 100]", found=f"low={self.low}, high={self.high}")
+            raise OsasisError(
+                "Percentiles must lie in [0, 100]",
+                found=f"low={self.low}, high={self.high}",
+                remedy="Such as 0.5 and 99.5.",
+            )
 
     def bounds(self, array: np.ndarray, *, name: str = "the image") -> Bounds:
         """The native values that become -1 and 1 for ``array`` ``(C, ...)``. Raises ``OsasisError`` when a

@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from nnunet_osasis.detail import DetailStatistics
 from nnunet_osasis.errors import OsasisError
-from nnunet_osasis.gate.calibration import EvenlySpaced
+from nnunet_osasis.gate.choice import EvenlySpaced
 from nnunet_osasis.image_io import check_array, list_images, read_image
 from nnunet_osasis.intensity import Bounds, IntensityRange, infer_range, to_unit
 from nnunet_osasis.local_affine import resize

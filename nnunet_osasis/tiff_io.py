@@ -90,7 +90,11 @@ def _meaning(array: np.ndarray, page: Any, path: Path) -> np.ndarray:
         array = array[:wanted]  # alpha is not an image channel of ours
     one_bit = page.bitspersample == 1
     if kind in ("MINISWHITE", "PALETTE") and len(array) != 1:
-        raise OsasisError(f"A TIFF file of the kind {kind.lower()} has one sample", found=f"{len(array)} in {path}")
+        raise OsasisError(
+            f"A TIFF file of the kind {kind.lower()} has one sample",
+            found=f"{len(array)} in {path}",
+            remedy="Save it as grey levels or RGB.",
+        )
     if kind == "PALETTE":
         palette = np.asarray(page.colormap)
         return np.asarray((palette >> 8 if palette.max() > 255 else palette).astype(np.uint8)[:, array[0]])
@@ -98,7 +102,11 @@ def _meaning(array: np.ndarray, page: Any, path: Path) -> np.ndarray:
         return _from_cmyk(array, path)
     if kind == "MINISWHITE":
         if array.dtype.kind not in "ub":
-            raise OsasisError("White-is-zero TIFF files must hold unsigned numbers", found=f"{array.dtype} in {path}")
+            raise OsasisError(
+                "White-is-zero TIFF files must hold unsigned numbers",
+                found=f"{array.dtype} in {path}",
+                remedy="Save it as grey levels or RGB.",
+            )
         array = (
             ~array if array.dtype == bool else (2**page.bitspersample - 1 - array.astype(np.int64)).astype(array.dtype)
         )
@@ -107,7 +115,11 @@ def _meaning(array: np.ndarray, page: Any, path: Path) -> np.ndarray:
 
 def _from_cmyk(array: np.ndarray, path: Path) -> np.ndarray:
     if array.dtype != np.uint8 or len(array) != 4:
-        raise OsasisError("CMYK must be four channels of 8 bit", found=f"{array.dtype}, {len(array)} in {path}")
+        raise OsasisError(
+            "CMYK must be four channels of 8 bit",
+            found=f"{array.dtype}, {len(array)} in {path}",
+            remedy="Save it as grey levels or RGB.",
+        )
     light = 255 - array.astype(np.int64)
     return np.rint(light[:3] * light[3:] / 255).astype(np.uint8)
 

@@ -20,7 +20,9 @@ ROUNDING = 1e-3  # of 8-bit values that went through float32 and a division by 2
 def check_whole(name: str, value: int, *, least: int) -> int:
     """``value`` as an int. Raises ``OsasisError`` unless it is a whole number of at least ``least``."""
     if not isinstance(value, Integral) or isinstance(value, bool) or value < least:
-        raise OsasisError(f"{name} must be a whole number of at least {least}", found=f"{value!r:.60}")
+        raise OsasisError(
+            f"{name} must be a whole number of at least {least}", found=f"{value!r:.60}", remedy="Give such a number."
+        )
     return int(value)
 
 

@@ -74,5 +74,9 @@ def check_interval(name: str, interval: Interval, *, lowest: float, highest: flo
     """``interval`` as two floats. Raises ``OsasisError`` unless ``lowest <= interval[0] <= interval[1] <= highest``."""
     two = isinstance(interval, Sequence) and len(interval) == 2 and all(is_number(value) for value in interval)
     if not two or not lowest <= interval[0] <= interval[1] <= highest:
-        raise OsasisError(f"{name} must be an interval within [{lowest}, {highest}]", found=f"{interval!r:.60}")
+        raise OsasisError(
+            f"{name} must be an interval within [{lowest}, {highest}]",
+            found=f"{interval!r:.60}",
+            remedy="Give (lowest, highest).",
+        )
     return float(interval[0]), float(interval[1])

@@ -37,13 +37,23 @@ class ReinhardStatistics:
         rows = [self.value_range, *columns]
         numbers = all(isinstance(row, tuple) and all(is_number(v) and abs(v) < LARGEST for v in row) for row in rows)
         if self.space not in ("lab", "native") or not numbers or len(self.value_range) != 2:
-            raise OsasisError("Reinhard statistics need a space (lab, native) and finite numbers", found=self)
+            raise OsasisError(
+                "Reinhard statistics need a space (lab, native) and finite numbers", found=self, remedy="Fit them anew."
+            )
         if len({len(column) for column in columns}) != 1 or not columns[0]:
-            raise OsasisError("Reinhard statistics need one number per channel", found=[len(c) for c in columns])
+            raise OsasisError(
+                "Reinhard statistics need one number per channel",
+                found=[len(c) for c in columns],
+                remedy="Fit them anew.",
+            )
         if self.value_range[0] > self.value_range[1] or min(*self.source_std, *self.reference_std) < 0:
-            raise OsasisError("Reinhard statistics need a rising range and no negative deviation", found=self)
+            raise OsasisError(
+                "Reinhard statistics need a rising range and no negative deviation", found=self, remedy="Fit them anew."
+            )
         if self.space == "lab" and len(columns[0]) != 3:
-            raise OsasisError("Reinhard statistics in lab need three channels", found=len(columns[0]))
+            raise OsasisError(
+                "Reinhard statistics in lab need three channels", found=len(columns[0]), remedy="Fit them anew."
+            )
 
 
 class PooledReinhard(Control):
@@ -105,7 +115,9 @@ class PooledReinhard(Control):
     def from_dict(cls, values: dict[str, Any]) -> PooledReinhard:
         """Back from :meth:`to_dict`. Raises ``OsasisError`` when a statistic is missing or unknown."""
         if not isinstance(values, dict):
-            raise OsasisError("Reinhard statistics must be an object", found=type(values).__name__)
+            raise OsasisError(
+                "Reinhard statistics must be an object", found=type(values).__name__, remedy="Fit them anew."
+            )
         try:
             tuples: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
             return cls(ReinhardStatistics(**tuples))

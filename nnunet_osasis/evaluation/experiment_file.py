@@ -70,9 +70,11 @@ def _refuse_extremes(experiment: Experiment) -> None:
     groups = (experiment.targets, experiment.networks, experiment.methods)
     names = [part.name for parts in groups for part in parts]
     if long := [name for name in names if len(name) > LONGEST_NAME]:
-        raise OsasisError(f"Names have {LONGEST_NAME} characters at most", found=f"{long[0][:40]}...")
+        raise OsasisError(
+            f"Names have {LONGEST_NAME} characters at most", found=f"{long[0][:40]}...", remedy="Shorten it."
+        )
     if max(experiment.seeds) >= 2**32:
-        raise OsasisError(f"Seeds must be below {2**32}", found=max(experiment.seeds))
+        raise OsasisError(f"Seeds must be below {2**32}", found=max(experiment.seeds), remedy="Choose smaller ones.")
     of_targets = [one for target in experiment.targets for one in (target.set, target.reference_pool) if one]
     for images in (experiment.train, experiment.test, *of_targets):
         if isinstance(images.groups, str):

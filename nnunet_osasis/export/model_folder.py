@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from nnunetv2.paths import nnUNet_results
-from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_dataset_name
 
 from nnunet_osasis.errors import OsasisError
+from nnunet_osasis.nnunet.configuration import dataset_name
 from nnunet_osasis.storage import read_json
 
 
@@ -46,11 +46,7 @@ def find_model_folder(dataset: int | str, configuration: str, plans: str, traine
             found="no environment variable nnUNet_results",
             remedy="Set it as for nnUNetv2_train, or name the model folder itself (-i).",
         )
-    try:
-        name = str(maybe_convert_to_dataset_name(dataset))
-    except (RuntimeError, ValueError) as error:
-        raise OsasisError("The dataset must be an id or name nnU-Net knows", found=str(error)) from error
-    return Path(nnUNet_results) / name / f"{trainer}__{plans}__{configuration}"
+    return Path(nnUNet_results) / dataset_name(dataset) / f"{trainer}__{plans}__{configuration}"
 
 
 def open_model_folder(
@@ -73,10 +69,18 @@ def open_model_folder(
     plans = read_json(path / "plans.json", what="The model's plans.json")
     for key in ("dataset_name", "plans_name", "configurations"):
         if key not in plans:
-            raise OsasisError("The model's plans.json must be nnU-Net's", found=f"no {key!r} in {path}/plans.json")
+            raise OsasisError(
+                "The model's plans.json must be nnU-Net's",
+                found=f"no {key!r} in {path}/plans.json",
+                remedy="Copy the model folder again.",
+            )
     dataset_json = read_json(path / "dataset.json", what="The model's dataset.json")
     if Path(checkpoint).name != checkpoint:
-        raise OsasisError("The checkpoint (-chk) is a file's name within the folds", found=checkpoint)
+        raise OsasisError(
+            "The checkpoint (-chk) is a file's name within the folds",
+            found=checkpoint,
+            remedy="Such as checkpoint_best.pth.",
+        )
     return ModelFolder(path, plans, dataset_json, _locate(path, folds, checkpoint))
 
 

@@ -52,6 +52,7 @@ def build_network(
         raise OsasisError(
             f"The plans must hold the model's configuration, one of {', '.join(manager.available_configurations)}",
             found=configuration,
+            remedy="plans.json and the checkpoint come from different trainings.",
         )
     settings = manager.get_configuration(configuration)
     network = trainer.build_network_architecture(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from functools import cache
 from importlib import metadata
@@ -15,7 +15,7 @@ import numpy as np
 
 from nnunet_osasis.errors import OsasisError
 from nnunet_osasis.gate.decision import Decision
-from nnunet_osasis.jsonl import append_jsonl, read_jsonl
+from nnunet_osasis.jsonl import append_jsonl, iter_jsonl
 
 FOLDER = "osasis_audit"
 """Subfolder of an output folder, so that its pictures are not taken for results."""
@@ -59,8 +59,18 @@ def find_audit(path: str | Path) -> Path:
 
 def read_audit(path: str | Path) -> list[dict[str, Any]]:
     """The last line of every case, by name. Raises ``OsasisError`` for lines that are no audit's."""
-    rows: dict[str, dict[str, Any]] = {}
-    for row in read_jsonl(path):
+    rows = {row["case"]: row for row in _rows(path)}
+    return [rows[case] for case in sorted(rows)]
+
+
+def audited_results(path: str | Path) -> dict[str, str]:
+    """SHA-256 of every case's result, by the audit: a result that is not on record has to be made again."""
+    return {row["case"]: str(row.get("result_sha256")) for row in _rows(path)}
+
+
+def _rows(path: str | Path) -> Iterator[dict[str, Any]]:
+    """All lines, one at a time: audits of large archives are long."""
+    for row in iter_jsonl(path):
         well_formed = (
             isinstance(row.get("case"), str)
             and row.get("decision") in OUTCOMES
@@ -72,13 +82,7 @@ def read_audit(path: str | Path) -> list[dict[str, Any]]:
                 found=str(row)[:200],
                 remedy="Give the audit.jsonl that a command of this package wrote.",
             )
-        rows[row["case"]] = row
-    return [rows[case] for case in sorted(rows)]
-
-
-def audited_results(path: str | Path) -> dict[str, str]:
-    """SHA-256 of every case's result, by the audit: a result that is not on record has to be made again."""
-    return {row["case"]: str(row.get("result_sha256")) for row in read_audit(path)}
+        yield row
 
 
 def badness(row: Mapping[str, Any]) -> tuple[int, int, float]:
@@ -121,6 +125,11 @@ def in_words(rows: list[dict[str, Any]]) -> str:
         f"structure gate: {outcomes['full']} as wanted, {outcomes['weaker']} weaker, "
         f"{outcomes['original']} kept as they were"
     )
+
+
+def in_short(row: Mapping[str, Any]) -> str:
+    """A case, what was decided, and what it failed at full strength."""
+    return f"{row['case']} ({', '.join([row['decision'], *row['failures']])})"
 
 
 def path_in(folder: str | os.PathLike[str]) -> Path:

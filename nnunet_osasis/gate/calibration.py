@@ -18,45 +18,25 @@ from tqdm import tqdm
 
 from nnunet_osasis.acquisition import family_for
 from nnunet_osasis.errors import OsasisError
+from nnunet_osasis.gate.choice import chosen_indices, middle
 from nnunet_osasis.gate.damage import KINDS
 from nnunet_osasis.gate.local import smooth
 from nnunet_osasis.gate.scores import CALIBRATED, StructureScores, score_structure
 from nnunet_osasis.parametric_map import places
+from nnunet_osasis.readout_names import DECODED
 from nnunet_osasis.training import generator_for
 
 logger = logging.getLogger(__name__)
 
-IMAGES = 16
-"""Source images a calibration looks at."""
-SIDE = 512
-"""Of larger images the middle is taken."""
 VIEWS = 12
 """Random acquisitions of each."""
 FALSE_ALARMS = 0.01
 """Share of undamaged views that may fail."""
-
-
-class EvenlySpaced:
-    """Keeps at most ``2 IMAGES`` of a stream of arrays, evenly spaced, whatever its length."""
-
-    def __init__(self) -> None:
-        self.kept: list[np.ndarray] = []
-        self._stride, self._seen = 1, 0
-
-    def add(self, image: np.ndarray) -> None:
-        """The next ``(C, H, W)`` in [-1, 1]; of larger ones the middle is kept."""
-        if self._seen % self._stride == 0:
-            if len(self.kept) == 2 * IMAGES:
-                self.kept, self._stride = self.kept[::2], 2 * self._stride
-            if self._seen % self._stride == 0:
-                self.kept.append(np.array(middle(image), np.float32))
-        self._seen += 1
-
-
 SLACK = {"lesion_contrast": 0.0, "lesion_edges": 0.5}
 """Where thresholds of lesions lie between erased (0) and undamaged ones (1)."""
 POOR = 0.95
 """Share of erased lesions found below which a calibration is said to be poor."""
+
 
 Restyle = Callable[[np.ndarray], np.ndarray]
 """``(C, H, W)`` in [-1, 1] to the same, its structure kept as well as a read-out can."""
@@ -96,15 +76,13 @@ class GateThresholds:
         """All thresholds by name."""
         return {**self.scores, "segmenter_dice": self.segmenter_dice, "segmenter_lesions": 1.0}
 
+    def serve(self, readout: str) -> bool:
+        """Whether they fit a read-out: those that run the networks need a round trip among the undamaged views."""
+        return self.round_trip or readout not in DECODED
+
     def to_json(self) -> dict[str, Any]:
         """For the stylizer's index; ``GateThresholds(**value)`` reads it."""
         return asdict(self)
-
-
-def middle(image: np.ndarray) -> np.ndarray:
-    """At most ``SIDE`` pixels of ``(C, H, W)`` to either direction, around its middle."""
-    starts = [max(0, (side - SIDE) // 2) for side in image.shape[1:]]
-    return image[:, starts[0] : starts[0] + SIDE, starts[1] : starts[1] + SIDE]
 
 
 def likely_lesion(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -168,7 +146,7 @@ def calibrate_gate(
     if not len(images):
         raise OsasisError("A gate is calibrated on source images", found="none", remedy="Give at least one.")
     chosen = with_structure([middle(i) for i in images])
-    chosen = [chosen[i] for i in np.unique(np.linspace(0, len(chosen) - 1, IMAGES).round().astype(int))]
+    chosen = [chosen[i] for i in chosen_indices(len(chosen))]
     good: list[StructureScores] = []
     bad: dict[str, list[StructureScores]] = {kind: [] for kind in KINDS}
     rows = tqdm(_views(chosen, family, seed), total=len(chosen), desc="calibrate gate", unit="image", leave=False)

@@ -140,6 +140,9 @@ class StructureGate:
         Args:
             source: native units; also what comes back when nothing passes.
             mask: labels of its spatial shape; every component of a positive value is a lesion.
+
+        Raises ``OsasisError`` for a mask or a stylized image of another size, and where ``stylize`` or the segmenter
+        do.
         """
         first: StructureScores | None = None
         if strength == 0:

@@ -15,6 +15,7 @@ from nnunet_osasis.gate.calibration import GateThresholds, Restyle, calibrate_ga
 from nnunet_osasis.gate.decision import Segmenter, StructureGate
 from nnunet_osasis.intensity import to_unit
 from nnunet_osasis.local_affine import carry_change, resize
+from nnunet_osasis.locks import output_lock
 from nnunet_osasis.readout_names import DECODED
 from nnunet_osasis.sampler import decode_images, encode_images
 from nnunet_osasis.storage import read_sealed_json, write_sealed_json
@@ -47,30 +48,13 @@ def calibrate_for(stylizer: OSASISStylizer, images: Sequence[np.ndarray], *, fam
     return calibrate_gate(images, family=family, seed=seed, restyle=restyle)
 
 
-def stored_gate(
-    path: Path,
-    stylizer: OSASISStylizer,
-    images: Callable[[], Sequence[np.ndarray]],
-    *,
-    segmenter: Segmenter | None = None,
-) -> StructureGate:
-    """:func:`structure_gate`, whose thresholds are kept in ``path`` if they had to be measured.
-
-    Later runs, other folds and other processes then judge by the same ones. A damaged file is made anew.
-    """
-    identity = {"readout": stylizer.config.readout, "stylizer": stylizer.fingerprint}
-    if path.is_file():
-        try:
-            known = read_sealed_json(path, what="The gate's thresholds")
-            if {name: known.get(name) for name in identity} == identity:
-                thresholds = GateThresholds(**known["thresholds"])
-                return StructureGate(thresholds, stylizer.config.intensity, segmenter, stylizer.config.strength)
-        except (OsasisError, KeyError, TypeError) as error:
-            logger.warning("%s is damaged (%s): the gate's thresholds are measured again.", path, error)
-    gate = structure_gate(stylizer, images, segmenter=segmenter)
-    if gate.thresholds is not stylizer.gate:
-        write_sealed_json(path, identity | {"thresholds": gate.thresholds.to_json()})
-    return gate
+def own_gate(
+    stylizer: OSASISStylizer, *, readout: str | None = None, segmenter: Segmenter | None = None
+) -> StructureGate | None:
+    """The gate with a stylizer's own thresholds; None when it has none for its read-out (or for ``readout``)."""
+    if stylizer.gate is None or not stylizer.gate.serve(readout or stylizer.config.readout):
+        return None
+    return StructureGate(stylizer.gate, stylizer.config.intensity, segmenter, stylizer.config.strength)
 
 
 def structure_gate(
@@ -79,20 +63,48 @@ def structure_gate(
     *,
     segmenter: Segmenter | None = None,
 ) -> StructureGate:
-    """The gate of a stylizer.
+    """The gate of a stylizer: its own, or one that is measured on ``images`` now, which is said.
 
-    Its own thresholds are taken unless it has none (it was made by an earlier version) or they were measured without
-    the round trip of the networks that its present read-out makes. Then ``images`` is called for what is going to be
-    stylized, ``(C, H, W)`` in native units, and the thresholds are measured on that, which is said.
+    ``images`` gives what is going to be stylized, ``(C, H, W)`` in native units. It is called when the stylizer was
+    made by an earlier version, or when its thresholds know no round trip of the networks and its read-out makes one.
     """
-    thresholds = stylizer.gate
-    if thresholds is None or (stylizer.config.readout in DECODED and not thresholds.round_trip):
-        logger.warning(
-            "The structure gate's thresholds are measured on these images: the stylizer has none for the read-out %s.",
-            stylizer.config.readout,
-        )
-        bounds = stylizer.config.intensity.bounds
-        units = [to_unit(image, bounds(image)) for image in images()]
-        family = "scanner" if stylizer.config.intensity.kind == "channel_percentile" else "auto"
-        thresholds = calibrate_for(stylizer, units, family=family, seed=0)
+    if (own := own_gate(stylizer, segmenter=segmenter)) is not None:
+        return own
+    logger.warning(
+        "The structure gate's thresholds are measured on these images: the stylizer has none for the read-out %s.",
+        stylizer.config.readout,
+    )
+    bounds = stylizer.config.intensity.bounds
+    units = [to_unit(image, bounds(image)) for image in images()]
+    family = "scanner" if stylizer.config.intensity.kind == "channel_percentile" else "auto"
+    thresholds = calibrate_for(stylizer, units, family=family, seed=0)
     return StructureGate(thresholds, stylizer.config.intensity, segmenter, stylizer.config.strength)
+
+
+def stored_gate(
+    path: Path,
+    stylizer: OSASISStylizer,
+    images: Callable[[], Sequence[np.ndarray]],
+    *,
+    segmenter: Segmenter | None = None,
+) -> StructureGate:
+    """:func:`structure_gate`, whose thresholds are kept in ``path`` if they have to be measured.
+
+    Later runs, other folds and the ranks of a DDP run then judge by the same ones: one process measures, the others
+    wait. A damaged file is made anew.
+    """
+    if (own := own_gate(stylizer, segmenter=segmenter)) is not None:
+        return own
+    with output_lock(path.parent, "measuring a structure gate", wait=True):
+        identity = {"readout": stylizer.config.readout, "stylizer": stylizer.fingerprint}
+        if path.is_file():
+            try:
+                known = read_sealed_json(path, what="The gate's thresholds")
+                if {name: known.get(name) for name in identity} == identity:
+                    thresholds = GateThresholds(**known["thresholds"])
+                    return StructureGate(thresholds, stylizer.config.intensity, segmenter, stylizer.config.strength)
+            except (OsasisError, KeyError, TypeError) as error:
+                logger.warning("%s is damaged (%s): the gate's thresholds are measured again.", path, error)
+        gate = structure_gate(stylizer, images, segmenter=segmenter)
+        write_sealed_json(path, identity | {"thresholds": gate.thresholds.to_json()})
+        return gate

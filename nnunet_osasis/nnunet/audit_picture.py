@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from nnunet_osasis.gate.audit import WORST, badness, read_audit
+from nnunet_osasis.gate.audit import WORST, badness, in_short, read_audit
 from nnunet_osasis.gate.pictures import as_picture, save_worst
 from nnunet_osasis.intensity import IntensityRange
 from nnunet_osasis.transfer import StyleTransfer
@@ -24,6 +24,6 @@ def save_worst_cases(path: Path, audit: Path, cases: Any, transfer: StyleTransfe
         full = transfer.stylize_array(source, strength=row["wanted_strength"])
         used = full if row["decision"] == "full" else transfer.stylize_array(source, strength=row["strength"])
         before, at_full, at_last = as_picture(source, full, used)
-        shown.append((f"{row['case']} ({row['decision']})", before, at_full, at_last))
+        shown.append((in_short(row), before, at_full, at_last))
     if shown:
         save_worst(path, shown, intensity)

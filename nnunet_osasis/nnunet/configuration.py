@@ -94,8 +94,16 @@ def preprocessed_folder(dataset: int | str) -> Path:
             found="no environment variable nnUNet_preprocessed",
             remedy="Set nnUNet_raw, nnUNet_preprocessed and nnUNet_results as for nnUNetv2_train.",
         )
+    return Path(nnUNet_preprocessed) / dataset_name(dataset)
+
+
+def dataset_name(dataset: int | str) -> str:
+    """``DatasetXXX_Name`` of an id or a name. Raises ``OsasisError`` for one that nnU-Net does not know."""
     try:
-        name = maybe_convert_to_dataset_name(dataset)
+        return str(maybe_convert_to_dataset_name(dataset))
     except (RuntimeError, ValueError) as error:
-        raise OsasisError("The dataset must be an id or name nnU-Net knows", found=str(error)) from error
-    return Path(nnUNet_preprocessed) / str(name)
+        raise OsasisError(
+            "The dataset must be an id or name nnU-Net knows",
+            found=str(error),
+            remedy="Check -d and nnU-Net's folders.",
+        ) from error

@@ -56,7 +56,11 @@ def _alone(key: str) -> str:
 
 def _required(rows: Mapping[str, str], key: str) -> str:
     if key not in rows:
-        raise OsasisError("Every case needs a row in the table of groups", found=f"none for {key}")
+        raise OsasisError(
+            "Every case needs a row in the table of groups",
+            found=f"none for {key}",
+            remedy="Add it to the table.",
+        )
     return rows[key]
 
 
@@ -82,13 +86,23 @@ def _pattern_rule(pattern: str) -> Callable[[str], str]:
 def _read_table(path: Path, case: str, group: str) -> dict[str, str]:
     if not is_file(path) or path.stat().st_size > LARGEST_TABLE:
         raise OsasisError(
-            f"The table of groups must be a file of {LARGEST_TABLE // 2**20} MiB at most", found=f"none at {path}"
+            f"The table of groups must be a file of {LARGEST_TABLE // 2**20} MiB at most",
+            found=f"none at {path}",
+            remedy="Add it to the table.",
         )
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
         rows = list(csv.DictReader(lines, delimiter="\t" if lines and "\t" in lines[0] else ","))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise OsasisError("The table of groups must be readable", found=f"{error} in {path}") from error
+        raise OsasisError(
+            "The table of groups must be readable",
+            found=f"{error} in {path}",
+            remedy="Add it to the table.",
+        ) from error
     if not rows or case not in rows[0] or group not in rows[0]:
-        raise OsasisError(f"The table of groups needs the columns {case} and {group}", found=f"{path} without them")
+        raise OsasisError(
+            f"The table of groups needs the columns {case} and {group}",
+            found=f"{path} without them",
+            remedy="Add it to the table.",
+        )
     return {row[case]: row[group] for row in rows}

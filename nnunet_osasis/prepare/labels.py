@@ -52,7 +52,9 @@ class LabelRule:
 def one_channel(mask: np.ndarray) -> np.ndarray:
     """``(*spatial)`` of a mask ``(C, *spatial)`` whose channels agree up to JPEG noise."""
     if mask.dtype.kind not in "uifb":
-        raise OsasisError("A mask must hold numbers", found=f"dtype {mask.dtype}")
+        raise OsasisError(
+            "A mask must hold numbers", found=f"dtype {mask.dtype}", remedy="Save it as a picture or volume of labels."
+        )
     if len(mask) > 1 and int(np.ptp(mask.astype(np.int64), axis=0).max()) > NEAR:
         raise OsasisError(
             "A mask must hold one number per pixel",

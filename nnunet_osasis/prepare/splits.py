@@ -35,7 +35,9 @@ class SplitRule:
 
     def __post_init__(self) -> None:
         if not 0 <= self.seed < 2**32:
-            raise OsasisError(f"--seed must not be negative, and be below {2**32}", found=self.seed)
+            raise OsasisError(
+                f"--seed must not be negative, and be below {2**32}", found=self.seed, remedy="Choose such a number."
+            )
 
 
 @dataclass(frozen=True)
