@@ -9,39 +9,72 @@ import torch
 from torchvision.transforms.functional import gaussian_blur
 
 from nnunet_osasis.border import field_of_view
+from nnunet_osasis.inversion import BATCH, Inversion, invert
 from nnunet_osasis.local_affine import carry_change, resize
-from nnunet_osasis.sampler import decode_images, encode_images, spn_injection
+from nnunet_osasis.sampler import decode_images, spn_injection
+from nnunet_osasis.storage import sha256_of_array
 
 if TYPE_CHECKING:
     from nnunet_osasis.stylizer import OSASISStylizer
 
 NEIGHBOURS = 2
 """Slices to either side that a local map of a volume is fitted over."""
+REMEMBERED = 2**26
+"""Values of a result that is remembered, at most: 256 MiB."""
 SIGMA = 1 / 16
 """Of ``frequency``'s Gaussian, in sides of the networks' grid."""
 
 
-def transfer(
-    stylizer: OSASISStylizer, unit: torch.Tensor, code: torch.Tensor, backwards: bool, *, relative: bool = False
+def decode_style(
+    stylizer: OSASISStylizer,
+    unit: torch.Tensor,
+    *,
+    backwards: bool = False,
+    joint: bool = False,
+    relative: bool = False,
+    inversion: Inversion | None = None,
 ) -> torch.Tensor:
-    """Encode ``(B, C, S, S)`` with one decoder and its code ``(B, z)``, decode with the other, in [-1, 1].
+    """Encode ``(B, C, S, S)`` with one decoder and its codes, decode with the other, in [-1, 1].
 
     ``relative``: minus the first decoder's own round trip (no SPN, no other code): a difference in [-2, 2].
+    ``inversion``: of these images, if there is one. Raises ``OsasisError`` when it does not fit.
     """
+    unit = unit.to(stylizer.device, torch.float32)
+    if inversion is None:
+        code, noise = invert(stylizer, unit, backwards=backwards, joint=joint)
+    else:
+        inversion.require_fit(stylizer, unit, backwards=backwards)
+        code, noise = inversion.code.to(unit), inversion.noise.to(unit)
+    parts = zip(unit.split(BATCH), code.split(BATCH), noise.split(BATCH), strict=True)
+    return torch.cat([_decoded(stylizer, *part, backwards, relative) for part in parts])
+
+
+def _decoded(
+    stylizer: OSASISStylizer,
+    unit: torch.Tensor,
+    code: torch.Tensor,
+    noise: torch.Tensor,
+    backwards: bool,
+    relative: bool,
+) -> torch.Tensor:
     sampler = stylizer.config.sampler
     first, second = stylizer.autoencoder.unet, stylizer.decoder
     if backwards:
         first, second = second, first
-    x_t = encode_images(first, unit, code, sampler)
     fine = None
     if sampler.mix == "style" and not backwards:
         reference = stylizer.reference_unit().to(stylizer.device)
         fine = stylizer.autoencoder.semantic_encoder(reference).expand(len(unit), -1)
     inject = None if backwards else spn_injection(stylizer.spn, unit, sampler)
-    picture = decode_images(second, x_t, code, sampler, fine_code=fine, inject=inject).clamp(-1, 1)
+    picture = decode_images(second, noise, code, sampler, fine_code=fine, inject=inject).clamp(-1, 1)
     if relative:
-        return picture - decode_images(first, x_t, code, sampler).clamp(-1, 1)
+        return picture - decode_images(first, noise, code, sampler).clamp(-1, 1)
     return picture
+
+
+def at_network_size(stylizer: OSASISStylizer, images: torch.Tensor) -> torch.Tensor:
+    """Images ``(B, C, H, W)`` as the networks see them: ``(B, C, S, S)`` in [-1, 1]."""
+    return resize(images, (stylizer.size, stylizer.size)).clamp(-1, 1)
 
 
 def low_frequencies(change: torch.Tensor, view: torch.Tensor) -> torch.Tensor:
@@ -58,13 +91,21 @@ def low_frequencies(change: torch.Tensor, view: torch.Tensor) -> torch.Tensor:
 
 
 def apply_decoded(
-    stylizer: OSASISStylizer, images: torch.Tensor, readout: str, *, backwards: bool, joint: bool
+    stylizer: OSASISStylizer,
+    images: torch.Tensor,
+    readout: str,
+    *,
+    backwards: bool,
+    joint: bool,
+    inversion: Inversion | None = None,
 ) -> torch.Tensor:
     """One of the read-outs in ``DECODED`` on ``(B, C, H, W)`` in [-1, 1] of any size; the result is not clipped
     where it was carried to another size."""
-    small = resize(images, (stylizer.size, stylizer.size)).clamp(-1, 1)
+    small = at_network_size(stylizer, images)
     relative = readout == "difference"
-    found = stylizer.decode_style(small, backwards=backwards, joint=joint, relative=relative).to(images)
+    found = stylizer.decode_style(small, backwards=backwards, joint=joint, relative=relative, inversion=inversion).to(
+        images
+    )
     if readout == "frequency":
         change = low_frequencies(found - small, field_of_view(small, joint=joint))
         size = (images.shape[-2], images.shape[-1])
@@ -73,3 +114,23 @@ def apply_decoded(
     if readout in ("raw", "difference") and small.shape == images.shape:
         return after.clamp(-1, 1)
     return carry_change(small, after, images, slices=NEIGHBOURS if joint else 0)
+
+
+class LastResult:
+    """``apply_decoded`` that remembers its last result: the gate asks for the same image at several strengths, which
+    are blends of one result. Threads may share it; at worst one of them computes anew."""
+
+    def __init__(self, stylizer: OSASISStylizer) -> None:
+        self.stylizer = stylizer
+        self.known: tuple[tuple, torch.Tensor] | None = None
+
+    def __call__(
+        self, images: torch.Tensor, readout: str, *, backwards: bool, joint: bool, inversion: Inversion | None = None
+    ) -> torch.Tensor:
+        """``apply_decoded`` of ``(B, C, H, W)``."""
+        key = (sha256_of_array(images.cpu().numpy()), str(images.device), readout, backwards, joint)
+        if self.known is not None and (known := self.known)[0] == key:
+            return known[1]
+        result = apply_decoded(self.stylizer, images, readout, backwards=backwards, joint=joint, inversion=inversion)
+        self.known = (key, result) if result.numel() <= REMEMBERED else None
+        return result

@@ -5,9 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 
 from nnunet_osasis.errors import OsasisError
+from nnunet_osasis.presets import RECOMPUTE
 from nnunet_osasis.sampler import SamplerConfig
 from nnunet_osasis.style.losses import LossWeights, get_losses
 from nnunet_osasis.style_pair import StylePairConfig
+
+SAMPLER = SamplerConfig(encode_steps=10, decode_steps=10, order=2, spn_steps=10)
+"""20 evaluations an image, as near to the limit of many steps as 40 of DDIM (benchmarks/speed, sampler)."""
 
 
 @dataclass(frozen=True)
@@ -25,6 +29,8 @@ class AdaptConfig:
         select_every: iterations between the scores (see ``snapshots``) by which the averaged weights that are kept
             are chosen; 0 keeps the averaged weights of the last iteration.
         style_spn_weight: ``w`` on the style branch (content takes ``sampler.spn_weight``).
+        contents: of all processes together. recompute: activations in the backward pass, for memory: ``on``, ``off``
+            or ``auto`` (from 256 px).
         spn_time, spn_zero_init: see ``StructurePreservingNetwork``.
     """
 
@@ -32,7 +38,7 @@ class AdaptConfig:
     statistics: float = 3.0
     iterations: int = 20
     contents: int = 3
-    sampler: SamplerConfig = field(default_factory=lambda: SamplerConfig(decode_steps=10))
+    sampler: SamplerConfig = field(default_factory=lambda: SAMPLER)
     pair: StylePairConfig = field(default_factory=StylePairConfig)
     align_pair: bool = True
     learning_rate: float = 1e-4
@@ -46,6 +52,7 @@ class AdaptConfig:
     precision: str = "auto"
     seed: int = 0
     checkpoint_every: int = 10
+    recompute: str = "auto"
 
     def __post_init__(self) -> None:
         if self.iterations < 1 or self.contents < 1:
@@ -56,6 +63,8 @@ class AdaptConfig:
                 found=self.select_every,
                 remedy="0 keeps the weights of the last iteration.",
             )
+        if self.recompute not in RECOMPUTE:
+            raise OsasisError("recompute must be auto, on or off", found=self.recompute, remedy="Leave it at auto.")
         get_losses(self.losses)
 
     def weights(self) -> LossWeights:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -10,7 +11,9 @@ from nnunet_osasis.adagn import ConditionalUNet
 from nnunet_osasis.diffusion import Inject, decode, encode, linear_alpha_bar, time_grid
 from nnunet_osasis.errors import OsasisError
 from nnunet_osasis.spn import StructurePreservingNetwork
+from nnunet_osasis.training import autocast
 
+PRECISIONS = ("auto", "fp32", "bf16")
 MOST = 100.0
 """Of powers and weights: more is a mistake, and overflows."""
 
@@ -23,9 +26,14 @@ class SamplerConfig:
         t0: level that encoding ends at and decoding starts from.
         encode_steps, decode_steps, grid_power: ``time_grid`` of either direction (2: quadratic, 1: linear).
         spn_weight: ``w`` in ``x_t + w * SPN(x_in, t)``.
+        spn_steps: decoding steps that ``w`` was trained with. The addition is made at every step, so its sum grows with
+            their number; ``w`` is scaled to keep the sum. None adds ``w`` at every step, as published.
         mix: whether the fine levels take the style's code: ``content`` (all levels the content's own) or ``style``.
         level_alignment: ``matched``, or ``official`` to start decoding one step below the encoded level without
             moving the image there, as the reference code does.
+        order: of both paths; 1 is DDIM, 2 extrapolates the noise (``extrapolate_eps``): fewer steps are as near.
+        precision: ``fp32``, ``bf16``, or ``auto`` (bf16 where the hardware has it), of the networks; what they say
+            is added up in float32 either way.
     """
 
     t0: int = 300
@@ -35,23 +43,42 @@ class SamplerConfig:
     spn_weight: float = 0.1
     mix: str = "content"
     level_alignment: str = "matched"
+    order: int = 1
+    precision: str = "fp32"
+    spn_steps: int | None = None
 
     def __post_init__(self) -> None:
         whole = (self.t0, self.encode_steps, self.decode_steps)
         if not all(isinstance(value, int) and not isinstance(value, bool) for value in whole):
-            raise OsasisError("t0, encode_steps and decode_steps must be whole numbers", found=whole)
+            raise OsasisError(
+                "t0, encode_steps and decode_steps must be whole numbers", found=whole, remedy="Such as 300, 20 and 20."
+            )
         if not 0 < self.t0 < 1000:
-            raise OsasisError("t0 must lie between 1 and 999", found=self.t0)
+            raise OsasisError("t0 must lie between 1 and 999", found=self.t0, remedy="300 is the default.")
         if max(whole) > 1000:
-            raise OsasisError("There are 1000 levels, so no more steps", found=max(whole))
+            raise OsasisError(
+                "There are 1000 levels, so no more steps", found=max(whole), remedy="20 steps are the default."
+            )
         for name in ("grid_power", "spn_weight"):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < MOST:
-                raise OsasisError(f"{name} must be a number from 0 to {MOST:g}", found=value)
+                raise OsasisError(
+                    f"{name} must be a number from 0 to {MOST:g}", found=value, remedy="Take the default."
+                )
         if self.mix not in ("content", "style"):
             raise OsasisError("mix must be content or style", found=self.mix)
         if self.level_alignment not in ("matched", "official"):
             raise OsasisError("level_alignment must be matched or official", found=self.level_alignment)
+        if isinstance(self.order, bool) or self.order not in (1, 2):
+            raise OsasisError("order must be 1 or 2", found=self.order, remedy="1 is DDIM, 2 extrapolates.")
+        if self.precision not in PRECISIONS:
+            raise OsasisError("precision must be known", found=self.precision, remedy=f"Use one of {PRECISIONS}.")
+        if self.spn_steps is not None and not (type(self.spn_steps) is int and 1 <= self.spn_steps <= 1000):
+            raise OsasisError(
+                "spn_steps must be None or a whole number up to 1000",
+                found=self.spn_steps,
+                remedy="Give the decoding steps of the adaptation.",
+            )
         time_grid(self.t0, self.encode_steps, self.grid_power)
         time_grid(self.t0, self.decode_steps, self.grid_power)
 
@@ -65,12 +92,22 @@ class SamplerConfig:
         return grid[:-1] if self.level_alignment == "official" and len(grid) > 2 else grid
 
 
+def _precision(config: SamplerConfig, images: torch.Tensor) -> AbstractContextManager:
+    """``fp32`` leaves an autocast that is around it, such as a training's, as it is."""
+    return nullcontext() if config.precision == "fp32" else autocast(config.precision, str(images.device))
+
+
 def encode_images(
     unet: ConditionalUNet, images: torch.Tensor, code: torch.Tensor, config: SamplerConfig
 ) -> torch.Tensor:
     """DDIM inversion of ``(B, C, S, S)`` with ``unet`` and its code ``(B, z)`` to level t0 (eq. 5)."""
     alpha_bar = linear_alpha_bar().to(images.device)
-    return encode(lambda x, t: unet(x, t, code).float(), images, alpha_bar, config.encode_grid())
+
+    def eps(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        with _precision(config, x):
+            return unet(x, t, code).float()
+
+    return encode(eps, images, alpha_bar, config.encode_grid(), order=config.order)
 
 
 def spn_injection(
@@ -78,13 +115,15 @@ def spn_injection(
 ) -> Inject:
     """``(x_t, t) -> w * SPN(x_in, t)``; with an index-timed SPN ``t`` becomes the position in the grid (eq. 7)."""
     grid = config.decode_grid()
-    strength = config.spn_weight if weight is None else weight
+    share = 1.0 if config.spn_steps is None else config.spn_steps / config.decode_steps
+    strength = share * (config.spn_weight if weight is None else weight)
 
     def inject(_: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
         time = t
         if spn.config.time == "index":
             time = torch.full_like(t, grid.index(int(t[0])) - 1)
-        return strength * spn(x_in, time)
+        with _precision(config, x_in):
+            return strength * spn(x_in, time).float()
 
     return inject
 
@@ -100,4 +139,9 @@ def decode_images(
 ) -> torch.Tensor:
     """Decode ``(B, C, S, S)`` from t0 with ``unet``; not clipped (eqs. 6, 8, 9)."""
     alpha_bar = linear_alpha_bar().to(x_t.device)
-    return decode(lambda x, t: unet(x, t, code, fine_code).float(), x_t, alpha_bar, config.decode_grid(), inject=inject)
+
+    def eps(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        with _precision(config, x):
+            return unet(x, t, code, fine_code).float()
+
+    return decode(eps, x_t, alpha_bar, config.decode_grid(), inject=inject, order=config.order)

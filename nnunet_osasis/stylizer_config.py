@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from numbers import Real
+
+import torch
 
 from nnunet_osasis.errors import OsasisError
 from nnunet_osasis.intensity import IntensityRange
@@ -34,9 +37,13 @@ class StylizerConfig:
         if self.readout not in READOUTS:
             raise OsasisError("The read-out must be known", found=self.readout, remedy=f"Use one of {READOUTS}.")
         if not isinstance(self.detail, bool):
-            raise OsasisError("detail must be true or false", found=self.detail)
+            raise OsasisError("detail must be true or false", found=self.detail, remedy="Say True or False.")
         if not (isinstance(self.sampler, SamplerConfig) and isinstance(self.intensity, IntensityRange)):
-            raise OsasisError("sampler and intensity must be configurations", found=type(self.sampler).__name__)
+            raise OsasisError(
+                "sampler and intensity must be configurations",
+                found=type(self.sampler).__name__,
+                remedy="Give a SamplerConfig and an IntensityRange.",
+            )
         check_strength(self.strength)
 
 
@@ -50,3 +57,26 @@ def check_strength(strength: float) -> float:
     if not is_number(strength) or not 0 <= strength <= 1:
         raise OsasisError("strength must lie in [0, 1]", found=strength, remedy="0 keeps the image, 1 is full style.")
     return float(strength)
+
+
+def check_call(images: torch.Tensor, channels: int, strength: float | Sequence[float], direction: str) -> torch.Tensor:
+    """The strength of each image ``(B,)``, after all arguments of a call were looked at.
+
+    Raises ``OsasisError`` for an unknown direction, images that are not ``(B, channels, H, W)`` or not finite, another
+    number of strengths than of images, and strengths out of [0, 1].
+    """
+    if direction not in DIRECTIONS:
+        raise OsasisError("direction must be known", found=direction, remedy=f"Use one of {DIRECTIONS}.")
+    if images.ndim != 4 or images.shape[1] != channels:
+        raise OsasisError(
+            f"This stylizer takes images (B, {channels}, H, W)",
+            found=tuple(images.shape),
+            remedy="Add the batch axis, convert the channels, or use a stylizer made for such images.",
+        )
+    if not torch.isfinite(images).all():
+        raise OsasisError("Images must be finite", found="NaN or infinity", remedy="Repair or leave them out.")
+    strengths = list(strength) if isinstance(strength, Sequence) else [strength] * len(images)
+    if len(strengths) != len(images):
+        found = f"{len(strengths)} for {len(images)} images"
+        raise OsasisError("Every image needs a strength", found=found, remedy="Give one number, or one per image.")
+    return torch.tensor([check_strength(s) for s in strengths])

@@ -127,3 +127,43 @@ def test_quadratic_grid_is_the_formula_where_levels_are_far_apart() -> None:
 def test_more_steps_than_levels_is_refused_with_the_rule() -> None:
     with pytest.raises(OsasisError, match="steps <= t0"):
         time_grid(5, 10)
+
+
+@pytest.mark.parametrize("steps", [10, 20])
+def test_the_second_order_goes_there_and_back_more_nearly_at_the_same_cost(steps: int) -> None:
+    x = 0.3 * torch.randn(4, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    grid = time_grid(300, steps)
+    errors = []
+    for order in (1, 2):
+        back = decode(
+            gaussian_model, encode(gaussian_model, x, ALPHA_BAR, grid, order=order), ALPHA_BAR, grid, order=order
+        )
+        errors.append((back - x).abs().mean().item())
+    assert errors[1] < errors[0] / 3
+
+
+def test_halving_the_steps_quarters_the_error_of_the_second_order() -> None:
+    """Against the path of the perfect network, which is known: ``x_t = x_0 * sqrt(variance_t / variance_0)``."""
+    x = 0.3 * torch.randn(4, 3, 8, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    exact = x * ((ALPHA_BAR[300] * 0.09 + 1 - ALPHA_BAR[300]) / 0.09).sqrt()
+    alpha_bar = ALPHA_BAR.double()
+    error = {}
+    for order in (1, 2):
+        for steps in (20, 40):
+            found = encode(gaussian_model, x, alpha_bar, time_grid(300, steps), order=order)
+            error[order, steps] = (found - exact).abs().mean().item()
+    assert 1.7 < error[1, 20] / error[1, 40] < 2.4
+    assert error[2, 20] / error[2, 40] > 3.3
+    assert error[2, 20] < error[1, 20] / 5
+
+
+def test_both_orders_agree_where_the_noise_does_not_change() -> None:
+    x, eps = torch.randn(2, 3, 4, 4), torch.randn(2, 3, 4, 4)
+    grid = time_grid(300, 7)
+    first, second = (encode(lambda *_: eps, x, ALPHA_BAR, grid, order=order) for order in (1, 2))
+    torch.testing.assert_close(first, second)
+
+
+def test_another_order_is_refused_with_the_rule() -> None:
+    with pytest.raises(OsasisError, match="order must be 1 or 2"):
+        encode(linear_model, torch.zeros(1, 1, 4, 4), ALPHA_BAR, [0, 10], order=3)

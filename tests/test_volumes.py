@@ -115,11 +115,11 @@ def test_equal_slices_stay_equal(stylizer: OSASISStylizer, readout: str) -> None
 def test_slices_share_one_code(stylizer: OSASISStylizer, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
 
-    def remember(_: OSASISStylizer, unit: torch.Tensor, code: torch.Tensor, *__: bool, **___: bool) -> torch.Tensor:
+    def remember(_: object, unit: torch.Tensor, code: torch.Tensor, *__: object) -> torch.Tensor:
         seen.append(code)
         return torch.zeros_like(unit)
 
-    monkeypatch.setattr("nnunet_osasis.stylizer.transfer", remember)
+    monkeypatch.setattr("nnunet_osasis.inversion.encode_images", remember)
     images = unit_images(10)
     images[0] = -1  # air says nothing about the volume
     stylizer.decode_style(images, joint=True)

@@ -1,0 +1,85 @@
+"""A content image carried to the noise level where every style starts from it: half of the diffusion read-outs' cost.
+
+The inversion depends on ``D_A`` and the grid alone, neither on the style nor on the strength. Stylizers made with
+``--from-stylizer`` share ``D_A``, so that one inversion serves all of them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+
+from nnunet_osasis.border import DARK
+from nnunet_osasis.errors import OsasisError
+from nnunet_osasis.sampler import encode_images
+from nnunet_osasis.storage import sha256_of_array, sha256_of_json
+
+if TYPE_CHECKING:
+    from nnunet_osasis.stylizer import OSASISStylizer
+
+BATCH = 8
+"""Images the networks see at once."""
+
+
+@dataclass(frozen=True)
+class Inversion:
+    """Images ``(B, C, S, S)`` in [-1, 1] at the networks' size, encoded.
+
+    Attributes:
+        code: ``z_sem`` ``(B, z)``. noise: the images at level t0 ``(B, C, S, S)``.
+        made_by: SHA-256 (hex) of the networks and the grid that made it.
+    """
+
+    images: torch.Tensor
+    code: torch.Tensor
+    noise: torch.Tensor
+    made_by: str
+
+    def require_fit(self, stylizer: OSASISStylizer, images: torch.Tensor, *, backwards: bool = False) -> None:
+        """Raise ``OsasisError`` when another network, another grid or other images made it."""
+        if self.made_by != inversion_identity(stylizer, backwards=backwards):
+            raise OsasisError(
+                "An inversion serves stylizers with the same autoencoder, grid and direction",
+                found="one of another stylizer",
+                remedy="Call invert() of this stylizer; stylizers share when made with --from-stylizer.",
+            )
+        if not torch.equal(self.images.to(images), images):
+            raise OsasisError(
+                "An inversion serves the images it was made of",
+                found="other images",
+                remedy="Call invert() with the images that are to be stylized.",
+            )
+
+
+def inversion_identity(stylizer: OSASISStylizer, *, backwards: bool = False) -> str:
+    """SHA-256 (hex) of all that decides an inversion: the encoding networks and the encoding half of the sampler."""
+    networks = [stylizer.autoencoder, *([stylizer.decoder] if backwards else [])]
+    sampler = stylizer.config.sampler
+    return sha256_of_json(
+        {
+            "weights": [sha256_of_array(v.cpu().numpy()) for m in networks for _, v in sorted(m.state_dict().items())],
+            "grid": sampler.encode_grid(),
+            "order": sampler.order,
+            "precision": sampler.precision,
+        }
+    )
+
+
+@torch.inference_mode()
+def invert(
+    stylizer: OSASISStylizer, images: torch.Tensor, *, backwards: bool = False, joint: bool = False
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Codes ``(B, z)`` and noise ``(B, C, S, S)`` of images ``(B, C, S, S)`` in [-1, 1] (eqs. 4 and 5).
+
+    ``backwards``: by ``D_B``. ``joint``: the images are one volume's slices and share the mean of their codes.
+    """
+    unit = images.to(stylizer.device, torch.float32)
+    codes = torch.cat([stylizer.autoencoder.semantic_encoder(part) for part in unit.split(BATCH)])
+    if joint:
+        shown = (unit > DARK).flatten(1).any(dim=1)  # slices of nothing but air say nothing about the volume
+        codes = codes[shown if shown.any() else slice(None)].mean(dim=0, keepdim=True).expand_as(codes)
+    unet = stylizer.decoder if backwards else stylizer.autoencoder.unet
+    parts = zip(unit.split(BATCH), codes.split(BATCH), strict=True)
+    return codes, torch.cat([encode_images(unet, part, code, stylizer.config.sampler) for part, code in parts])
