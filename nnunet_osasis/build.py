@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import diffusers
 import numpy as np
 import torch
 
+from nnunet_osasis import processes
 from nnunet_osasis.adagn import ConditionalUNet
 from nnunet_osasis.adapt import adapt
 from nnunet_osasis.autoencoder import DiffusionAutoencoder
 from nnunet_osasis.border import field_of_view
-from nnunet_osasis.build_config import BuildConfig, check_possible
+from nnunet_osasis.build_config import BuildConfig, build_card, check_possible
 from nnunet_osasis.calibrate import train_calibrator
 from nnunet_osasis.calibrator import Calibrator
 from nnunet_osasis.detail import DetailChange, DetailStatistics
+from nnunet_osasis.distil import distil
 from nnunet_osasis.errors import OsasisError
 from nnunet_osasis.findings import EXAMPLES, measure, show_stylized
 from nnunet_osasis.fitted_maps import StylePair, decoder_maps, estimate_maps, evenly
@@ -28,11 +28,9 @@ from nnunet_osasis.leftovers import clear_leftovers
 from nnunet_osasis.local_affine import resize
 from nnunet_osasis.locks import output_lock
 from nnunet_osasis.pictures import save_grid
-from nnunet_osasis.presets import as_json
 from nnunet_osasis.pretrain import pretrain
 from nnunet_osasis.sources import detail_of
 from nnunet_osasis.spn import StructurePreservingNetwork
-from nnunet_osasis.storage import sha256_of_array
 from nnunet_osasis.style.embedders import make_embedder
 from nnunet_osasis.style_pair import make_style_pair
 from nnunet_osasis.stylizer import OSASISStylizer, StylizerConfig
@@ -79,33 +77,15 @@ class StylizerBuild:
         ]
         self.y = self.references[0]
         self.work = output / WORK
+        self.calibrator: Calibrator | None = None
 
     def card(self) -> dict:
         """What the stylizer's card records: data hashes, settings and versions; no times, no paths."""
-        from nnunet_osasis import __version__
-
-        card = {
-            "version": __version__,
-            "torch": torch.__version__,
-            "diffusers": diffusers.__version__,
-            "python": platform.python_version(),
-            "preset": self.config.preset_name,
-            "pretraining": as_json(self.config.preset.pretrain),
-            "adaptation": as_json(self.config.adapt),
-            "calibrator": as_json(self.config.calibrator),
-            **{name: getattr(self.config, name) for name in ("hold_back", "detail", "readout")},
-            "style_embedder": self.config.clip or "semantic encoder",
-            "source_images": len(self.sources),
-            "sources_sha256": sha256_of_array(self.sources.numpy()),
-            "reference_sha256": sha256_of_array(self.reference),
-        }
-        if self.more_references:
-            card["more_references_sha256"] = [sha256_of_array(one) for one in self.more_references]
-        if self.given is not None:
-            card["pretraining"] = "taken from another stylizer"
-        if self.given_calibrator is not None:
-            card["calibrator"] = "taken from another stylizer"
-        return card
+        lent = {"pretraining": self.given, "calibrator": self.given_calibrator}
+        return build_card(
+            self.config, self.sources, [self.reference, *self.more_references],
+            lent=[name for name, part in lent.items() if part is not None],
+        )  # fmt: skip
 
     def run(self, *, resume: bool = False) -> OSASISStylizer:
         """Build, save, and return the stylizer.
@@ -113,52 +93,70 @@ class StylizerBuild:
         Raises ``OsasisError`` when the output already holds another stylizer or an unfinished run and ``resume`` is
         not asked for, or when another process is at work in it; ``KeyboardInterrupt`` after saving the state.
         """
-        with output_lock(self.output, "osasis-pretrain-stylizer"):
+        with processes.current().on_main(lambda: output_lock(self.output, "osasis-pretrain-stylizer")):
             return self._run(resume)
 
     def _run(self, resume: bool) -> OSASISStylizer:
-        if is_stylizer_folder(self.output):
-            return self._finished(resume)
-        if not resume and any(self.work.glob("*.safetensors")):
-            raise OsasisError(
-                "The output must not hold an unfinished run",
-                found=f"checkpoints in {self.work}",
-                remedy="Add --resume to go on with it, or --overwrite to start again.",
-            )
+        """All processes pretrain and adapt together; what lies between and after, the main one does alone."""
+        group = processes.current()
+        if group.from_main(lambda: is_stylizer_folder(self.output)):
+            group.from_main(lambda: self._require_mine(resume))
+            return OSASISStylizer.from_pretrained(self.output, device=self.config.device)
+        group.from_main(lambda: self._refuse_unfinished(resume))
         model = self._autoencoder(resume)
-        calibrator = self._calibrator(resume)
-        device, config = self.config.device, self.config.adapt
-        y, sources = self.y.to(device), self.sources
-        pairs = [self._pair(model, one, calibrator) for one in self.references]
-        style_a = self._style_a(pairs[0])
+        device, config, sources = self.config.device, self.config.adapt, self.sources
+        pairs: list[StylePair] = []
+
+        def prepare() -> torch.Tensor:
+            self.calibrator = self._calibrator(resume)
+            pairs.extend(self._pair(model, one, self.calibrator) for one in self.references)
+            return self._style_a(pairs[0]).cpu()
+
+        style_a = group.from_main(prepare).to(device)
         torch.manual_seed(config.seed)
         spn = StructurePreservingNetwork(
             in_channels=sources.shape[1], time=config.spn_time, zero_init=config.spn_zero_init, **self.config.preset.spn
         ).to(device)
         embed = make_embedder(self.config.clip, model.semantic_encoder, sources[:64].to(device))
         decoder, spn = adapt(
-            model, spn, embed, sources, style_a, y, config,
+            model, spn, embed, sources, style_a, self.y.to(device), config,
             work=self.work, resume=resume, tensorboard=self.tensorboard,
         )  # fmt: skip
         stylizer = self._assemble(model, decoder, spn)
+        group.from_main(lambda: self._complete(stylizer, pairs, style_a, resume))
+        if group.is_main:
+            return stylizer
+        return OSASISStylizer.from_pretrained(self.output, device=device)
+
+    def _complete(self, stylizer: OSASISStylizer, pairs: list[StylePair], style_a: torch.Tensor, resume: bool) -> None:
+        """Read-outs, student, gate and findings; then the folder."""
+        sources, calibrator, family = self.sources, self.calibrator, self.config.calibrator.family
         maps, agreed = estimate_maps(pairs, sources, calibrator, hold_back=self.config.hold_back)
-        stylizer.maps = decoder_maps(stylizer, sources, self.config.calibrator.family) | maps
+        stylizer.maps = decoder_maps(stylizer, sources, family) | maps
         stylizer.calibrator = calibrator
         stylizer.detail = self._detail()
-        shown = self.gate_images or [one.numpy() for one in sources]
-        stylizer.gate = calibrate_for(stylizer, shown, family=self.config.calibrator.family, seed=config.seed)
-        stylizer.findings = measure(model, pairs, agreed, calibrator, sources, self.config.calibrator)
+        stylizer.student = distil(stylizer, sources, self.config.distil, work=self.work, resume=resume)
+        shown = self.gate_images or list(sources.numpy())
+        stylizer.gate = calibrate_for(stylizer, shown, family=family, seed=self.config.adapt.seed)
+        stylizer.findings |= measure(stylizer.autoencoder, pairs, agreed, calibrator, sources, self.config.calibrator)
         show_stylized(self.work / "grid_stylized.png", stylizer, sources, self.y, style_a)
         stylizer.save_pretrained(self.output)
         self._drop_checkpoints()
-        return stylizer
+
+    def _refuse_unfinished(self, resume: bool) -> None:
+        if not resume and any(self.work.glob("*.safetensors")):
+            raise OsasisError(
+                "The output must not hold an unfinished run",
+                found=f"checkpoints in {self.work}",
+                remedy="Add --resume to go on with it, or --overwrite to start again.",
+            )
 
     def _drop_checkpoints(self) -> None:
         clear_leftovers(self.work)
         for checkpoint in self.work.glob("*.safetensors"):
             checkpoint.unlink()
 
-    def _finished(self, resume: bool) -> OSASISStylizer:
+    def _require_mine(self, resume: bool) -> None:
         if not resume or read_index(self.output).get("card") != self.card():
             raise OsasisError(
                 "The output folder must not hold another stylizer",
@@ -166,7 +164,6 @@ class StylizerBuild:
                 remedy="Choose another --output, or add --overwrite to replace it.",
             )
         self._drop_checkpoints()  # of a run that was killed after its stylizer was whole
-        return OSASISStylizer.from_pretrained(self.output, device=self.config.device)
 
     def _autoencoder(self, resume: bool) -> DiffusionAutoencoder:
         if self.given is not None:
@@ -238,12 +235,8 @@ class StylizerBuild:
         )  # fmt: skip
         examples = evenly(self.sources, EXAMPLES)
         stylized = StylePair(self.y, pair, aligned=config.maker != "nearest").maps()[0](examples)
-        columns: Sequence = [
-            ("source", examples),
-            ("stylized (pair)", stylized),
-            ("reference", self.y),
-            ("reference as source", pair[:5]),
-        ]
+        shown = (("source", examples), ("stylized (pair)", stylized), ("reference", self.y))
+        columns: Sequence = [*shown, ("reference as source", pair[:5])]
         save_grid(
             self.work / f"grid_pretrain_{iteration:07d}.png", columns, title=f"pretraining, iteration {iteration}"
         )

@@ -1,17 +1,23 @@
-"""The settings of one stylizer, and whether they can be met."""
+"""The settings of one stylizer, whether they can be met, and what its card says of them."""
 
 from __future__ import annotations
 
 import logging
+import platform
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+import diffusers
+import numpy as np
 import torch
 
 from nnunet_osasis.adapt import AdaptConfig
 from nnunet_osasis.calibrator import Calibrator, CalibratorConfig
+from nnunet_osasis.distil import DistilConfig
 from nnunet_osasis.errors import OsasisError
-from nnunet_osasis.presets import Preset
+from nnunet_osasis.presets import Preset, as_json
+from nnunet_osasis.readout_names import DECODED, STUDENT
 from nnunet_osasis.storage import sha256_of_array
 
 if TYPE_CHECKING:
@@ -30,6 +36,7 @@ class BuildConfig:
     hold_back: bool = False
     detail: bool = False
     clip: str | None = None
+    distil: DistilConfig = field(default_factory=DistilConfig)
     device: str = "cpu"
 
 
@@ -42,8 +49,53 @@ def check_possible(config: BuildConfig, *, references: int) -> None:
             found="--calibrator-iterations 0",
             remedy="Leave it above 0, or choose another --pair or --readout.",
         )
+    if config.readout == STUDENT and config.distil.teacher(config.readout) is None:
+        raise OsasisError(
+            "The read-out student needs a read-out to be distilled",
+            found="none",
+            remedy="Add --distil local_affine, and leave out --no-distil.",
+        )
     if config.adapt.pair.maker == "file" and references > 1:
         raise OsasisError("--pair file takes one reference", found=f"{references} with --style")
+
+
+def build_card(
+    config: BuildConfig, sources: torch.Tensor, references: Sequence[np.ndarray], *, lent: Sequence[str]
+) -> dict:
+    """What a stylizer's card records: data hashes, settings and versions; no times, no paths.
+
+    ``lent`` names the parts (``pretraining``, ``calibrator``) that were taken from another stylizer.
+    """
+    from nnunet_osasis import __version__
+
+    card = {
+        "version": __version__,
+        "torch": torch.__version__,
+        "diffusers": diffusers.__version__,
+        "python": platform.python_version(),
+        "preset": config.preset_name,
+        "pretraining": as_json(config.preset.pretrain),
+        "adaptation": as_json(config.adapt),
+        "calibrator": as_json(config.calibrator),
+        "student": one_pass_card(config),
+        **{name: getattr(config, name) for name in ("hold_back", "detail", "readout")},
+        "style_embedder": config.clip or "semantic encoder",
+        "source_images": len(sources),
+        "sources_sha256": sha256_of_array(sources.numpy()),
+        "reference_sha256": sha256_of_array(references[0]),
+    }
+    if len(references) > 1:
+        card["more_references_sha256"] = [sha256_of_array(one) for one in references[1:]]
+    return card | {part: "taken from another stylizer" for part in lent}
+
+
+def one_pass_card(config: BuildConfig) -> dict | str:
+    """What the card says about one pass: how the student is trained, or that none is needed or wanted."""
+    if config.distil.teacher(config.readout) is not None:
+        return as_json(config.distil)
+    if config.readout in DECODED:
+        return "none: distilling was left out"
+    return f"none needed: {config.readout} is a map, one pass by itself, exactly"
 
 
 def lent_calibrator(given: OSASISStylizer | None, sources: torch.Tensor) -> Calibrator | None:

@@ -10,21 +10,25 @@ import inspect
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from nnunet_osasis.errors import OsasisError
 from nnunet_osasis.estimates import PixelMap
 from nnunet_osasis.intensity import IntensityRange
+from nnunet_osasis.readout_names import DECODED
 from nnunet_osasis.sampler import SamplerConfig
 from nnunet_osasis.storage import read_json
 from nnunet_osasis.stylizer_config import StylizerConfig
 
+if TYPE_CHECKING:
+    from nnunet_osasis.student import Student
+
 OBJECTS = ("config", "maps", "card", "sha256")
 OPTIONAL = ("findings", "detail")
 INTENSITY = {"kind", "low", "high"}
-CHOICES = {"time": ("real", "index", "none")}
+CHOICES = {"time": ("real", "index", "none"), "teacher": DECODED}
 MOST_MAPS = 64
 DEEPEST = 32
 LARGEST_FILE = 2**16
@@ -40,29 +44,51 @@ OWN_KEYS = {"_class_name", "_diffusers_version", "_name_or_path"}
 def check_index(index: Mapping[str, Any], folder: Path) -> None:
     """Raise ``OsasisError`` unless the parts of an index are objects and what changes pixels is finite."""
     if isinstance(index.get("format"), bool):
-        raise OsasisError("A stylizer's format is a number", found=f"{index['format']} in {folder}")
+        raise OsasisError(
+            "A stylizer's format is a number",
+            found=f"{index['format']} in {folder}",
+            remedy="Copy the folder again, or make the stylizer anew.",
+        )
     for name in (*OBJECTS, *(name for name in OPTIONAL if name in index)):
         if not isinstance(index.get(name), dict):
             raise OsasisError(
-                f"A stylizer's {name} must be a JSON object", found=f"{index.get(name)!r:.80} in {folder}"
+                f"A stylizer's {name} must be a JSON object",
+                found=f"{index.get(name)!r:.80} in {folder}",
+                remedy="Copy the folder again, or make the stylizer anew.",
             )
     intensity, sampler = index["config"].get("intensity"), index["config"].get("sampler")
     if not isinstance(intensity, dict) or not isinstance(sampler, dict) or set(intensity) != INTENSITY or not sampler:
-        raise OsasisError("A stylizer's config must say its intensities and its sampler", found=f"less in {folder}")
+        raise OsasisError(
+            "A stylizer's config must say its intensities and its sampler",
+            found=f"less in {folder}",
+            remedy="Copy the folder again, or make the stylizer anew.",
+        )
     if len(index["maps"]) > MOST_MAPS:
-        raise OsasisError(f"A stylizer has {MOST_MAPS} maps at most", found=f"{len(index['maps'])} in {folder}")
+        raise OsasisError(
+            f"A stylizer has {MOST_MAPS} maps at most",
+            found=f"{len(index['maps'])} in {folder}",
+            remedy="Copy the folder again, or make the stylizer anew.",
+        )
     for name in ("config", "maps", "detail"):
         _require_finite(index.get(name, {}), name, folder, DEEPEST)
 
 
 def _require_finite(value: Any, where: str, folder: Path, depth: int) -> None:
     if depth == 0:
-        raise OsasisError("A stylizer's values must not be nested so deep", found=f"{where} in {folder}")
+        raise OsasisError(
+            "A stylizer's values must not be nested so deep",
+            found=f"{where} in {folder}",
+            remedy="Copy the folder again, or make the stylizer anew.",
+        )
     if isinstance(value, dict | list):
         for one in value.values() if isinstance(value, dict) else value:
             _require_finite(one, where, folder, depth - 1)
     elif isinstance(value, int | float) and not abs(value) < 1e30:
-        raise OsasisError("A stylizer's numbers must be finite", found=f"{value!r:.40} in {where} in {folder}")
+        raise OsasisError(
+            "A stylizer's numbers must be finite",
+            found=f"{value!r:.40} in {where} in {folder}",
+            remedy="Copy the folder again, or make the stylizer anew.",
+        )
 
 
 def check_network_config(path: Path, known: set[str]) -> None:
@@ -71,7 +97,11 @@ def check_network_config(path: Path, known: set[str]) -> None:
     ``known`` are the constructor's arguments.
     """
     if path.stat().st_size > LARGEST_FILE:
-        raise OsasisError("A network's configuration is a small file", found=f"{path.stat().st_size} bytes at {path}")
+        raise OsasisError(
+            "A network's configuration is a small file",
+            found=f"{path.stat().st_size} bytes at {path}",
+            remedy="Copy the folder again, or make the stylizer anew.",
+        )
     values = read_json(path, what="A network's configuration")
     if unknown := sorted(set(values) - known - OWN_KEYS):
         raise OsasisError(
@@ -102,8 +132,15 @@ def read_network(kind: Any, folder: Path) -> Any:
     return kind.from_pretrained(folder, local_files_only=True, use_safetensors=True)
 
 
-def check_maps(maps: Mapping[str, PixelMap], channels: int) -> None:
-    """Try every map on a few pixels. Raises ``OsasisError`` when it gives another shape or no numbers."""
+def check_maps(maps: Mapping[str, PixelMap], channels: int, student: Student | None = None) -> None:
+    """Try every map on a few pixels. Raises ``OsasisError`` when it gives another shape or no numbers, and for a
+    student of images with other channels."""
+    if student is not None and student.config.channels != channels:
+        raise OsasisError(
+            f"A stylizer's student must change {channels} channel(s)",
+            found=student.config.channels,
+            remedy="Make it anew.",
+        )
     trial = torch.linspace(-1, 1, channels * 4).view(1, channels, 2, 2)
     for name, one in maps.items():
         found = one(trial)

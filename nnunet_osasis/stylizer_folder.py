@@ -36,18 +36,22 @@ from nnunet_osasis.storage import (
     write_error,
     write_sealed_json,
 )
+from nnunet_osasis.student import Student
 from nnunet_osasis.stylizer_check import check_index, check_maps, read_config, read_network, require_finite_weights
 
 if TYPE_CHECKING:
     from nnunet_osasis.stylizer import OSASISStylizer
 
+ADDED = {"order": 1, "precision": "fp32", "spn_steps": None}
+"""Fields that the sampler's configuration did not always have, and what it did then."""
 FORMAT = 2
 READABLE = (1, 2)
 """Format 1 had colour maps of the decoder and the pair alone, and no calibrator."""
 INDEX = "stylizer.json"
 UNSEALED = ("format", "config", "maps", "card", "findings", "detail", "sha256")
 """What the index of earlier versions may hold, which had no checksum of its own."""
-_CALIBRATOR = ("calibrator/config.json", "calibrator/diffusion_pytorch_model.safetensors")
+_OPTIONAL = ("calibrator", "student")
+"""Networks a stylizer may lack: folders, and attributes of ``OSASISStylizer``."""
 _FILES: tuple[str, ...] = (
     "autoencoder/config.json",
     "autoencoder/diffusion_pytorch_model.safetensors",
@@ -65,16 +69,23 @@ def is_stylizer_folder(folder: str | Path) -> bool:
 
 def stylizer_fingerprint(stylizer: OSASISStylizer) -> str:
     """SHA-256 (hex) of weights, reference, maps and configuration."""
-    parts = (stylizer.autoencoder, stylizer.decoder, stylizer.spn)
+    parts = filter(None, (stylizer.autoencoder, stylizer.decoder, stylizer.spn, stylizer.student))
     return sha256_of_json(
         {
             "weights": [sha256_of_array(v.cpu().numpy()) for m in parts for _, v in sorted(m.state_dict().items())],
             "reference": sha256_of_array(stylizer.reference),
             "maps": {name: one.to_json() for name, one in stylizer.maps.items()},
             "detail": stylizer.detail.to_json(),
-            "config": as_json(stylizer.config),
+            "config": _identifying(as_json(stylizer.config)),
         }
     )
+
+
+def _identifying(config: dict[str, Any]) -> dict[str, Any]:
+    """A configuration without the fields that later versions added, where they are at what they were before: caches
+    and manifests of earlier versions stay valid."""
+    sampler = {key: value for key, value in config["sampler"].items() if key not in ADDED or value != ADDED[key]}
+    return config | {"sampler": sampler}
 
 
 def _save_network(network: ModelMixin, folder: Path) -> None:
@@ -103,9 +114,10 @@ def save_stylizer(stylizer: OSASISStylizer, folder: Path) -> Path:
         save_tensors(temporary / "reference.safetensors", {"reference": torch.from_numpy(stylizer.reference)})
         (temporary / "README.md").write_text(model_card(stylizer), encoding="utf-8")
         files = _FILES
-        if stylizer.calibrator is not None:
-            _save_network(stylizer.calibrator, temporary / "calibrator")
-            files += _CALIBRATOR
+        for name in _OPTIONAL:
+            if (network := getattr(stylizer, name)) is not None:
+                _save_network(network, temporary / name)
+                files += _files_of(name)
         index: dict[str, Any] = {
             "format": FORMAT,
             "config": as_json(stylizer.config),
@@ -121,7 +133,8 @@ def save_stylizer(stylizer: OSASISStylizer, folder: Path) -> Path:
         # files that are not the stylizer's own (logs, checkpoints, grids) live beside these and stay
         folder.mkdir(exist_ok=True)
         (folder / INDEX).unlink(missing_ok=True)
-        shutil.rmtree(folder / "calibrator", ignore_errors=True)  # of an older stylizer; the new one may have none
+        for name in _OPTIONAL:  # of an older stylizer; the new one may have none
+            shutil.rmtree(folder / name, ignore_errors=True)
         for part in sorted(p for p in temporary.iterdir() if p.name != INDEX):
             target = folder / part.name
             if target.is_dir():
@@ -182,7 +195,8 @@ def _read_index(folder: Path) -> dict[str, Any]:
     """The index, after every file was compared with its checksum."""
     index = read_index(folder)
     check_index(index, folder)
-    for name in _FILES + (_CALIBRATOR if _has_calibrator(index) else ()):
+    optional = (file for name in _OPTIONAL if _has(index, name) for file in _files_of(name))
+    for name in (*_FILES, *optional):
         path = folder / name
         if not path.is_file():
             raise OsasisError(
@@ -197,8 +211,12 @@ def _read_index(folder: Path) -> dict[str, Any]:
     return index
 
 
-def _has_calibrator(index: dict[str, Any]) -> bool:
-    return _CALIBRATOR[0] in index.get("sha256", {})
+def _files_of(network: str) -> tuple[str, ...]:
+    return (f"{network}/config.json", f"{network}/diffusion_pytorch_model.safetensors")
+
+
+def _has(index: dict[str, Any], network: str) -> bool:
+    return any(name in index.get("sha256", {}) for name in _files_of(network))
 
 
 def load_stylizer(folder: Path, device: str = "cpu") -> OSASISStylizer:
@@ -217,14 +235,14 @@ def load_stylizer(folder: Path, device: str = "cpu") -> OSASISStylizer:
         spn = read_network(StructurePreservingNetwork, folder / "spn")
         detail = DetailChange(**index.get("detail", {}))
         gate = GateThresholds(**index["gate"]) if index.get("gate") else None
-        calibrator = None
-        if _has_calibrator(index):
-            calibrator = read_network(Calibrator, folder / "calibrator").eval()
-            for parameter in calibrator.parameters():  # a mapped file is aligned otherwise, and sums in another order
+        calibrator = read_network(Calibrator, folder / "calibrator").eval() if _has(index, "calibrator") else None
+        student = read_network(Student, folder / "student") if _has(index, "student") else None
+        for network in filter(None, (autoencoder, spn, calibrator, student)):
+            for parameter in network.parameters():  # a mapped file is aligned otherwise, and sums in another order
                 parameter.data = parameter.data.clone()
         reference = load_tensors(folder / "reference.safetensors", what="The stylizer's reference")["reference"].numpy()
-        require_finite_weights(autoencoder, decoder, spn)
-        check_maps(maps, autoencoder.config.in_channels)
+        require_finite_weights(*filter(None, (autoencoder, decoder, spn, student)))
+        check_maps(maps, autoencoder.config.in_channels, student)
     except OsasisError:
         raise
     except (KeyError, TypeError, AttributeError, ArithmeticError, OSError, RuntimeError, ValueError) as error:
@@ -234,6 +252,6 @@ def load_stylizer(folder: Path, device: str = "cpu") -> OSASISStylizer:
     check_array(reference, name="the stylizer's reference", channels=autoencoder.config.in_channels)
     stylizer = OSASISStylizer(
         autoencoder, decoder, spn, reference=reference, maps=maps, config=config, card=index["card"],
-        findings=index.get("findings"), calibrator=calibrator, detail=detail, gate=gate,
+        findings=index.get("findings"), calibrator=calibrator, detail=detail, gate=gate, student=student,
     )  # fmt: skip
     return stylizer.to(device)

@@ -19,6 +19,7 @@ from nnunet_osasis.estimates import map_from_json
 from nnunet_osasis.gate.calibration import GateThresholds
 from nnunet_osasis.presets import as_json
 from nnunet_osasis.spn import StructurePreservingNetwork
+from nnunet_osasis.student import Student
 
 if TYPE_CHECKING:
     from nnunet_osasis.stylizer import OSASISStylizer
@@ -40,10 +41,13 @@ def pack(stylizer: OSASISStylizer) -> tuple[str, bytes]:
             "findings": stylizer.findings,
             "gate": None if stylizer.gate is None else stylizer.gate.to_json(),
             "device": str(stylizer.device),
+            "student": None if stylizer.student is None else _plain(stylizer.student.config),
         },
         sort_keys=True,
     )
     parts = {"autoencoder": stylizer.autoencoder, "decoder": stylizer.decoder, "spn": stylizer.spn}
+    if stylizer.student is not None:
+        parts["student"] = stylizer.student
     tensors = {f"{part}.{k}": v.cpu().contiguous() for part, m in parts.items() for k, v in m.state_dict().items()}
     tensors["reference"] = torch.from_numpy(stylizer.reference).contiguous()
     return text, safetensors.torch.save(tensors)
@@ -62,14 +66,17 @@ def unpack(text: str, data: bytes) -> OSASISStylizer:
     autoencoder = DiffusionAutoencoder.from_config(values["autoencoder"])
     spn = StructurePreservingNetwork.from_config(values["spn"])
     decoder = autoencoder.make_unet()
-    for part, module in (("autoencoder", autoencoder), ("decoder", decoder), ("spn", spn)):
+    student = Student.from_config(values["student"]) if values["student"] else None
+    for part, module in (("autoencoder", autoencoder), ("decoder", decoder), ("spn", spn), ("student", student)):
+        if module is None:
+            continue
         module.load_state_dict(weights(part))
     maps = {name: map_from_json(value) for name, value in values["maps"].items()}
     stylizer = OSASISStylizer(
         autoencoder, decoder, spn,
         reference=tensors["reference"].numpy(), maps=maps, config=read_config(values["config"]), card=values["card"],
         detail=DetailChange(**values["detail"]), findings=values["findings"],
-        gate=GateThresholds(**values["gate"]) if values["gate"] else None,
+        gate=GateThresholds(**values["gate"]) if values["gate"] else None, student=student,
     )  # fmt: skip
     return stylizer.to(resolve_device(values["device"]))
 

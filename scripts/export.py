@@ -8,15 +8,18 @@ from pathlib import Path
 from nnunet_osasis.cli import run_command
 from nnunet_osasis.errors import OsasisError
 
+DIRECTIONS = ("source_to_target", "target_to_source")  # as in stylizer_config, without its imports
 EXAMPLES = """examples:
   osasis-export -d 501 -c 2d -o deployed
   osasis-export -d 501 -c 2d -f 0 1 2 3 4 -tr nnUNetTrainerOSASIS_250epochs -o deployed
   osasis-export -i nnUNet_results/Dataset501_Polyps/nnUNetTrainerFDA__nnUNetPlans__2d -f all -o deployed
   osasis-export -d 501 -c 2d -tr nnUNetTrainerOSASISPraNet -o deployed --format onnx
+  osasis-export --stylizer stylizer --format onnx -o restyle.onnx
 
 The default format, nnunet, is a plain nnU-Net model: copy deployed/DatasetXXX_Name into nnUNet_results of any machine
 with nnU-Net, or name the folder to nnUNetv2_predict_from_modelfolder. Models of PraNet and UNet++ become onnx or
-torchscript. The result is read back and compared with the trained model before the command ends well."""
+torchscript. A stylizer's one pass (its map, or its student) becomes onnx: any batch and image size, without torch. The
+result is read back and compared with the trained model before the command ends well."""
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -30,6 +33,9 @@ def make_parser() -> argparse.ArgumentParser:
     model = parser.add_mutually_exclusive_group(required=True)
     model.add_argument("-d", metavar="DATASET", help="id or name of the dataset in nnUNet_results")
     model.add_argument("-i", metavar="DIR", type=Path, help="the model folder itself, TRAINER__PLANS__CONFIGURATION")
+    model.add_argument("--stylizer", metavar="DIR", type=Path, help="a stylizer folder instead: -o is then one file")
+    parser.add_argument("--direction", choices=DIRECTIONS, help="with --stylizer (default: source_to_target)")
+    parser.add_argument("--readout", help="with --stylizer: a map or student (default: the stylizer's)")
     parser.add_argument("-c", metavar="CONFIGURATION", help="with -d: 2d, 3d_fullres, ...")
     parser.add_argument("-p", metavar="PLANS", default="nnUNetPlans", help="with -d: the plans (default: %(default)s)")
     parser.add_argument(
@@ -41,22 +47,29 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "-chk", metavar="NAME", default="checkpoint_final.pth", help="checkpoint of each fold (default: %(default)s)"
     )
-    parser.add_argument("-o", metavar="DIR", required=True, type=Path, help="output, laid out like nnUNet_results")
-    parser.add_argument("--format", choices=("nnunet", "onnx", "torchscript"), default="nnunet", help="default: nnunet")
+    parser.add_argument("-o", metavar="PATH", required=True, type=Path, help="output, laid out like nnUNet_results")
+    parser.add_argument(
+        "--format", choices=("nnunet", "onnx", "torchscript"), help="default: nnunet; of a stylizer: onnx"
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace an earlier export, never anything else")
     return parser
 
 
 def main(argv: list[str] | None = None) -> None:
     """Export, and print what was compared."""
-    args = make_parser().parse_args(argv)
+    parser = make_parser()
+    args = parser.parse_args(argv)
+    if args.stylizer is not None:
+        return _export_stylizer(parser, args)
+    if args.direction or args.readout:
+        parser.error("--direction and --readout go with --stylizer")
     if args.d is not None and args.c is None:
         raise OsasisError("With -d the configuration is needed", found="no -c", remedy="Such as -c 2d.")
     from nnunet_osasis.export import export_networks, export_plain, find_model_folder, open_model_folder
 
     path = args.i if args.d is None else find_model_folder(args.d, args.c, args.p, args.tr)
     model = open_model_folder(path, args.f, args.chk)
-    if args.format == "nnunet":
+    if args.format in (None, "nnunet"):
         made, compared = export_plain(model, args.o, overwrite=args.overwrite)
     else:
         made, compared = export_networks(model, args.o, args.format, overwrite=args.overwrite)
@@ -64,6 +77,23 @@ def main(argv: list[str] | None = None) -> None:
         verdict = "identical" if found.identical else f"largest difference {found.max_abs_difference:.2g}"
         print(f"fold {fold}: logits of random patches {verdict} (largest logit {found.largest_logit:.3g})")
     print(f"{len(compared)} fold(s) exported to {made}")
+    print("Research use; not a medical device.")
+
+
+def _export_stylizer(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+    if args.c or args.f or args.format not in (None, "onnx"):
+        parser.error("--stylizer goes with --format onnx, and without -c and -f")
+    from nnunet_osasis.export.stylizer_as_file import export_one_pass
+    from nnunet_osasis.stylizer import OSASISStylizer
+
+    stylizer = OSASISStylizer.from_pretrained(args.stylizer)
+    difference = export_one_pass(
+        stylizer, args.o, direction=args.direction or DIRECTIONS[0], readout=args.readout, overwrite=args.overwrite
+    )
+    print(
+        f"{args.readout or stylizer.config.readout}: largest difference to PyTorch {difference:.2g}, values in [-1, 1]"
+    )
+    print(f"exported to {args.o}")
     print("Research use; not a medical device.")
 
 

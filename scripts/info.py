@@ -52,6 +52,7 @@ def main(argv: list[str] | None = None) -> None:
 
         facts = summarize(read_audit(find_audit(args.audit)))
     elif args.stylizer:
+        from nnunet_osasis.one_pass import one_pass_facts
         from nnunet_osasis.presets import as_json
         from nnunet_osasis.stylizer import OSASISStylizer
 
@@ -63,6 +64,7 @@ def main(argv: list[str] | None = None) -> None:
             "config": as_json(stylizer.config),
             "card": stylizer.card,
             "findings": stylizer.findings,
+            "one_pass": one_pass_facts(stylizer),
             "gate": stylizer.gate.to_json() if stylizer.gate else "made by an earlier version: measured when needed",
         }
     else:

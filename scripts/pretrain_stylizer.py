@@ -11,83 +11,13 @@ from typing import TYPE_CHECKING
 
 from nnunet_osasis import cli
 from nnunet_osasis.errors import OsasisError
-from nnunet_osasis.readout_names import READOUTS
+from nnunet_osasis.scripts.pretrain_options import make_parser
 
 if TYPE_CHECKING:
     from nnunet_osasis.adapt import AdaptConfig
+    from nnunet_osasis.build_config import BuildConfig
     from nnunet_osasis.presets import Preset
-
-EXAMPLES = """examples:
-  osasis-pretrain-stylizer --images site_a/images --style site_b/one.png --output stylizer
-  osasis-pretrain-stylizer -d 501 -c 2d --style site_b/one.png        (for nnUNetTrainerOSASIS)
-  osasis-pretrain-stylizer --images a --style b.png --output stylizer --resume      (after an interruption)
-  osasis-pretrain-stylizer --images a --style c.png --output stylizer_c --from-stylizer stylizer
-                                             (another reference, the same source images: skips pretraining)
-
-The reference image is all that is used of the new site: no masks, no other image. Nothing is downloaded."""
-
-
-def make_parser() -> argparse.ArgumentParser:
-    """All options of the command."""
-    parser = argparse.ArgumentParser(
-        prog="osasis-pretrain-stylizer",
-        description=__doc__.split(": ", 1)[1],
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    where = parser.add_argument_group("data")
-    where.add_argument("--images", metavar="DIR", help="folder of source images: PNG, JPEG, TIFF, NIfTI, MHA")
-    where.add_argument(
-        "--style", metavar="IMAGE", required=True, nargs="+",
-        help="the one reference image of the target domain; of several, the first is adapted to and all are averaged",
-    )  # fmt: skip
-    where.add_argument("--output", metavar="DIR", help="stylizer folder to write (nnU-Net: where its trainer looks)")
-    where.add_argument("-d", metavar="DATASET", help="nnU-Net dataset id or name, instead of --images")
-    where.add_argument("-c", metavar="CONFIGURATION", default="2d", help="nnU-Net configuration (default: 2d)")
-    where.add_argument("-p", metavar="PLANS", default="nnUNetPlans", help="nnU-Net plans (default: nnUNetPlans)")
-    where.add_argument("-f", metavar="FOLD", default="all", help="use this fold's training cases only (default: all)")
-    where.add_argument("--max-images", type=cli.positive_int, default=4000, help="of more, take evenly spaced ones")
-    where.add_argument(
-        "--intensity-range", type=float, nargs=2, metavar=("LOW", "HIGH"),
-        help="native values that become black and white (default: from the images)",
-    )  # fmt: skip
-    how = parser.add_argument_group("training")
-    how.add_argument("--preset", default="tiny", help="tiny (64 px, CPU), small (128 px), base (256 px, DiffAE's size)")
-    how.add_argument("--recipe", default="default", help="default, or osasis: the published adaptation as it runs")
-    how.add_argument("--losses", help="osasis or paper (eqs. 10-13); default: the recipe's")
-    how.add_argument("--iterations", type=cli.positive_int, help="pretraining steps (default: the preset's)")
-    how.add_argument(
-        "--minutes", type=cli.positive_number, help="pretraining steps that fit this time, measured once at the start"
-    )
-    how.add_argument("--batch-size", type=cli.positive_int)
-    how.add_argument("--learning-rate", type=cli.positive_number)
-    how.add_argument("--adapt-iterations", type=cli.positive_int)
-    how.add_argument("--adapt-learning-rate", type=cli.positive_number)
-    how.add_argument(
-        "--pair", help="how the style pair is made: prealigned_sdedit, calibrator, sdedit, nearest or file"
-    )
-    how.add_argument(
-        "--style-source-image", metavar="IMAGE", help="with --pair file: the reference as the source shows it"
-    )
-    how.add_argument("--readout", default="combined", help=f"{', '.join(READOUTS)} (default: combined)")
-    how.add_argument(
-        "--calibrator-iterations", type=cli.whole_number, metavar="N",
-        help="training steps of the calibrator; 0 leaves it out",
-    )  # fmt: skip
-    how.add_argument("--hold-back", action="store_true", help="weaken combined as far as its estimates disagree")
-    how.add_argument("--detail", action="store_true", help="the stylizer also carries over sharpness and noise")
-    how.add_argument("--clip", metavar="DIR|MODEL:TAG", help="open_clip weights on this machine as the style embedder")
-    how.add_argument("--from-stylizer", metavar="DIR", help="take another stylizer's autoencoder and calibrator")
-    how.add_argument("--precision", help="auto (bf16 where the hardware has it), fp32 or bf16")
-    how.add_argument("--seed", type=cli.seed_number, default=0)
-    cli.add_device(how)
-    running = parser.add_argument_group("running")
-    running.add_argument("--resume", action="store_true", help="go on with an interrupted run")
-    running.add_argument("--overwrite", action="store_true", help="replace a stylizer or an unfinished run")
-    running.add_argument("--tensorboard", action="store_true", help="also write TensorBoard events")
-    running.add_argument("--checkpoint-every", type=cli.positive_int, help="pretraining steps between checkpoints")
-    running.add_argument("--grid-every", type=cli.positive_int, help="pretraining steps between sample grids")
-    return parser
+    from nnunet_osasis.processes import Processes
 
 
 def _data(args: argparse.Namespace) -> tuple:
@@ -116,27 +46,37 @@ def _data(args: argparse.Namespace) -> tuple:
 
 def _preset(args: argparse.Namespace, output: Path, device: str, images: int, channels: int) -> Preset:
     """The preset with the command's changes; ``--minutes`` becomes a number of steps, remembered for ``--resume``."""
+    from nnunet_osasis import processes
     from nnunet_osasis.build import WORK
     from nnunet_osasis.presets import get_preset, override
     from nnunet_osasis.speed import steps_for
-    from nnunet_osasis.storage import atomic_write_json, read_json
+    from nnunet_osasis.storage import atomic_write_json
 
     preset = get_preset(args.preset)
     iterations, remembered = args.iterations, output / WORK / "minutes.json"
     config = override(
         preset.pretrain, iterations=iterations, batch_size=args.batch_size, learning_rate=args.learning_rate,
         precision=args.precision, seed=args.seed, checkpoint_every=args.checkpoint_every, grid_every=args.grid_every,
+        recompute=args.recompute, compile=args.compile,
     )  # fmt: skip
     preset = replace(preset, pretrain=config)
     if args.minutes is not None and args.iterations is None:
-        if args.resume and remembered.is_file():
-            iterations = int(read_json(remembered, what="The remembered number of steps")["iterations"])
-        else:
-            iterations = steps_for(preset, args.minutes, channels=channels, device=device)
-            atomic_write_json(remembered, {"iterations": iterations})
+        group = processes.current()
+        iterations = group.from_main(lambda: _remembered(remembered) if args.resume else None)
+        if iterations is None:
+            iterations = steps_for(preset, args.minutes, channels=channels, device=device)  # all work together
+            if group.is_main:
+                atomic_write_json(remembered, {"iterations": iterations})
         preset = replace(preset, pretrain=override(config, iterations=iterations))
-    print(f"Pretraining: {preset.pretrain.iterations} steps of {preset.pretrain.batch_size} of {images} images.")
+    if processes.current().is_main:
+        print(f"Pretraining: {preset.pretrain.iterations} steps of {preset.pretrain.batch_size} of {images} images.")
     return preset
+
+
+def _remembered(path: Path) -> int | None:
+    from nnunet_osasis.storage import read_json
+
+    return int(read_json(path, what="The remembered number of steps")["iterations"]) if path.is_file() else None
 
 
 def _adaptation(args: argparse.Namespace) -> AdaptConfig:
@@ -147,7 +87,7 @@ def _adaptation(args: argparse.Namespace) -> AdaptConfig:
     pair = override(config.pair, maker=args.pair)
     return override(
         config, losses=args.losses, iterations=args.adapt_iterations, learning_rate=args.adapt_learning_rate,
-        precision=args.precision, seed=args.seed, pair=pair,
+        precision=args.precision, seed=args.seed, pair=pair, recompute=args.recompute,
     )  # fmt: skip
 
 
@@ -160,31 +100,52 @@ def main(argv: list[str] | None = None) -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     from torch.nn import Identity
 
-    from nnunet_osasis.build import WORK, StylizerBuild
-    from nnunet_osasis.build_config import BuildConfig, check_possible, lent_calibrator
+    from nnunet_osasis import processes
+    from nnunet_osasis.build_config import BuildConfig, check_possible
     from nnunet_osasis.calibrator import CalibratorConfig
-    from nnunet_osasis.gate.calibration import EvenlySpaced
+    from nnunet_osasis.distil import DistilConfig
+    from nnunet_osasis.presets import get_preset, override
+    from nnunet_osasis.style.embedders import load_clip
+    from nnunet_osasis.stylizer_config import StylizerConfig
+
+    adaptation = _adaptation(args)  # unknown names are refused before any image is read
+    calibration = override(CalibratorConfig(seed=args.seed), iterations=args.calibrator_iterations)
+    distillation = override(DistilConfig(args.distil, seed=args.seed), iterations=args.distil_iterations)
+    device = cli.resolve_device(args.device)
+    config = BuildConfig(
+        args.preset, get_preset(args.preset), adaptation, calibration, args.readout,
+        hold_back=args.hold_back, detail=args.detail, clip=args.clip, device=device, distil=distillation,
+    )  # fmt: skip
+    check_possible(config, references=len(args.style))
+    StylizerConfig(readout=args.readout)
+    if adaptation.pair.maker == "file" and args.style_source_image is None:
+        raise OsasisError(
+            "--pair file needs --style-source-image", found="none", remedy="Name the reference as the source shows it."
+        )
+    if args.clip is not None:  # once now, so that hours of pretraining do not end in a wrong name
+        load_clip(args.clip, Identity())  # type: ignore[arg-type]
+    with processes.joined(device) as group:
+        if not group.is_main:
+            logging.getLogger().setLevel(logging.WARNING)
+        _build(args, config, group)
+
+
+def _build(args: argparse.Namespace, config: BuildConfig, group: Processes) -> None:
+    """Read the images and make the stylizer, with the other processes if there are any."""
+    from nnunet_osasis.build import WORK, StylizerBuild
+    from nnunet_osasis.build_config import lent_calibrator
+    from nnunet_osasis.gate.choice import EvenlySpaced
     from nnunet_osasis.intensity import IntensityRange
     from nnunet_osasis.leftovers import clear_leftovers
     from nnunet_osasis.locks import output_lock
-    from nnunet_osasis.presets import get_preset, override
+    from nnunet_osasis.one_pass import one_pass_facts
+    from nnunet_osasis.presets import get_preset
     from nnunet_osasis.sources import load_counterpart, load_reference, load_sources
     from nnunet_osasis.storage import ensure_writable
-    from nnunet_osasis.style.embedders import load_clip
-    from nnunet_osasis.stylizer import OSASISStylizer, StylizerConfig
+    from nnunet_osasis.stylizer import OSASISStylizer
     from nnunet_osasis.stylizer_folder import is_stylizer_folder
 
     size = get_preset(args.preset).model["sample_size"]
-    adaptation = _adaptation(args)  # unknown names are refused before any image is read
-    calibration = override(CalibratorConfig(seed=args.seed), iterations=args.calibrator_iterations)
-    wanted_settings = BuildConfig(args.preset, get_preset(args.preset), adaptation, calibration, args.readout)
-    check_possible(wanted_settings, references=len(args.style))
-    StylizerConfig(readout=args.readout)
-    if adaptation.pair.maker == "file" and args.style_source_image is None:
-        raise OsasisError("--pair file needs --style-source-image", found="none")
-    if args.clip is not None:  # once now, so that hours of pretraining do not end in a wrong name
-        load_clip(args.clip, Identity())  # type: ignore[arg-type]
-    device = cli.resolve_device(args.device)
     arrays, styles, schemes, window, output = _data(args)
     wanted = IntensityRange("fixed", *args.intensity_range) if args.intensity_range else None
     given = OSASISStylizer.from_pretrained(args.from_stylizer) if args.from_stylizer else None
@@ -212,7 +173,8 @@ def main(argv: list[str] | None = None) -> None:
     counterpart = None
     if args.style_source_image is not None:
         counterpart = load_counterpart(args.style_source_image, channels, intensity, size)
-    with output_lock(output, "osasis-pretrain-stylizer"):
+
+    def prepare_output() -> None:
         clear_leftovers(output.parent)
         if args.overwrite:
             if (output / WORK).is_dir():
@@ -225,13 +187,12 @@ def main(argv: list[str] | None = None) -> None:
                 remedy="Choose another --output, or add --overwrite to replace it.",
             )
         ensure_writable(output)
-        preset = _preset(args, output, device, len(sources), channels)
-        config = BuildConfig(
-            args.preset, preset, adaptation, calibration, args.readout,
-            hold_back=args.hold_back, detail=args.detail, clip=args.clip, device=device,
-        )  # fmt: skip
+
+    with group.on_main(lambda: output_lock(output, "osasis-pretrain-stylizer")):
+        group.from_main(prepare_output)
+        preset = _preset(args, output, config.device, len(sources), channels)
         build = StylizerBuild(
-            config, sources, references[0], intensity, output,
+            replace(config, preset=preset), sources, references[0], intensity, output,
             more_references=references[1:],
             details=details,
             gate_images=spread.kept,
@@ -240,8 +201,10 @@ def main(argv: list[str] | None = None) -> None:
             counterpart=counterpart,
             tensorboard=output / WORK / "tensorboard" if args.tensorboard else None,
         )  # fmt: skip
-        build.run(resume=args.resume)
-    print(f"Stylizer: {output}\nPictures: {output / WORK / 'grid_stylized.png'}")
+        made = build.run(resume=args.resume)
+    if group.is_main:
+        one_pass = ", ".join(one_pass_facts(made)["readouts"]) or "no read-out"
+        print(f"Stylizer: {output}\nPictures: {output / WORK / 'grid_stylized.png'}\nIn one pass: {one_pass}")
 
 
 def entry() -> None:

@@ -13,7 +13,7 @@ from specimens import build_tiny, draw, unit_images
 from nnunet_osasis import OsasisError, OSASISStylizer
 from nnunet_osasis.intensity import IntensityRange
 from nnunet_osasis.readout import READOUTS
-from nnunet_osasis.readout_names import DECODED
+from nnunet_osasis.readout_names import DECODED, STUDENT
 from nnunet_osasis.transfer import StyleTransfer
 
 DIRECTIONS = ("source_to_target", "target_to_source")
@@ -67,7 +67,7 @@ def test_the_way_back_undoes_a_colour_map(stylizer: OSASISStylizer) -> None:
     assert (back - images).abs().mean() < (there - images).abs().mean()
 
 
-PARAMETRIC = [readout for readout in READOUTS if readout not in DECODED]
+PARAMETRIC = [readout for readout in READOUTS if readout not in (STUDENT, *DECODED)]
 
 
 @pytest.mark.parametrize("readout", PARAMETRIC)
@@ -88,7 +88,7 @@ def test_parametric_readouts_see_one_pixel_and_its_place(
         assert not torch.equal(result, found)
 
 
-@pytest.mark.parametrize("readout", DECODED)
+@pytest.mark.parametrize("readout", [STUDENT, *DECODED])
 def test_decoded_readouts_see_the_whole_picture(stylizer: OSASISStylizer, readout: str) -> None:
     """The property above is one that a read-out can lack."""
     image = unit_images(1).clamp(-0.7, 0.9)
@@ -138,6 +138,7 @@ def test_pictures_do_not_depend_on_matplotlibs_settings(tmp_path: Path) -> None:
         assert save_grid(tmp_path / "b.png", columns, title="one").read_bytes() == plain
 
 
+@pytest.mark.slow
 def test_both_loss_presets_train(tmp_path: Path) -> None:
     build_tiny(tmp_path / "paper", losses="paper", statistics=0.0)
     rows = [json.loads(line) for line in (tmp_path / "paper/training/adapt.jsonl").read_text().splitlines()]
@@ -157,7 +158,7 @@ def test_the_published_recipe_is_there_and_differs_where_the_facts_say() -> None
     assert get_recipe("default").sampler.decode_grid()[-1] == 300
 
 
-@pytest.mark.parametrize("channels", [1, 2, 4])
+@pytest.mark.parametrize("channels", [1, pytest.param(2, marks=pytest.mark.slow), 4])
 def test_any_number_of_channels_and_volumes(tmp_path: Path, channels: int) -> None:
     stylizer = build_tiny(tmp_path / "s", channels=channels)
     volume = np.stack([draw(i, channels=channels) for i in range(3)], axis=1).astype(np.float32)

@@ -52,14 +52,22 @@ class PortableForm:
 
 def write_onnx(network: torch.nn.Module, example: torch.Tensor, path: Path) -> None:
     """Write ONNX with a free batch size and the example's patch size; paths of this machine are taken out."""
+    free = ({0: torch.export.Dim("batch")},)
+    atomic_write_bytes(path, onnx_bytes(network, (example,), [INPUT], OUTPUT, free))
+
+
+def onnx_bytes(
+    network: torch.nn.Module, examples: tuple[torch.Tensor, ...], inputs: list[str], output: str, free: tuple
+) -> bytes:
+    """A network as ONNX; ``free`` names each input's axes of any size."""
     import onnx
 
     program = torch.onnx.export(
         network,
-        (example,),
-        input_names=[INPUT],
-        output_names=[OUTPUT],
-        dynamic_shapes=({0: torch.export.Dim("batch")},),
+        examples,
+        input_names=inputs,
+        output_names=[output],
+        dynamic_shapes=free,
         opset_version=OPSET,
         dynamo=True,
         verbose=False,
@@ -71,7 +79,7 @@ def write_onnx(network: torch.nn.Module, example: torch.Tensor, path: Path) -> N
         for node in function.node:
             del node.metadata_props[:]
     onnx.checker.check_model(model)
-    atomic_write_bytes(path, model.SerializeToString(deterministic=True))
+    return model.SerializeToString(deterministic=True)
 
 
 def read_onnx(path: Path) -> Run:

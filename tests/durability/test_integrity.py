@@ -32,7 +32,7 @@ def folder(stylizer_folder: Path, tmp_path: Path) -> Path:
 
 def test_a_flipped_bit_in_any_file_of_a_stylizer_is_refused(folder: Path) -> None:
     files = [folder / name for name in read_index(folder)["sha256"]]
-    assert len(files) == 8
+    assert len(files) == 10
     for file in files:
         for bit in some_bits(file, 2):
             flip(file, bit)

@@ -1,0 +1,247 @@
+"""Distillation: the teacher restyles source images once, and the student learns to do the same in one pass."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from tqdm import tqdm
+
+from nnunet_osasis.border import field_of_view
+from nnunet_osasis.calibrate import one_cycle, random_crop, split_scenes
+from nnunet_osasis.errors import OsasisError
+from nnunet_osasis.fitted_maps import evenly
+from nnunet_osasis.local_affine import fit_local_affine, resize
+from nnunet_osasis.presets import as_json
+from nnunet_osasis.readout_names import DECODED
+from nnunet_osasis.storage import sha256_of_array, sha256_of_json
+from nnunet_osasis.student import LARGEST, LocalAffineStudent, Student, apply_field, resample
+from nnunet_osasis.training import Checkpoint, Interruptible, RunLog, generator_for
+
+if TYPE_CHECKING:
+    from nnunet_osasis.stylizer import OSASISStylizer
+
+STREAM = 9
+"""Of the random numbers: other trainings have their own."""
+BATCH = 8
+"""Images the teacher restyles at once."""
+SAVE_EVERY = 8
+"""Batches of the teacher between two checkpoints."""
+
+
+@dataclass(frozen=True)
+class DistilConfig:
+    """How a student is trained.
+
+    Attributes:
+        readout: the teacher, one of those that run the diffusion networks; None takes the stylizer's own read-out, and
+            leaves the student out where that is a map, which is one pass by itself.
+        iterations: optimiser steps; 0 leaves the student out. ``batch_size`` pairs a step.
+        images: source images the teacher restyles at most, evenly spaced. The last eighth of them is held out.
+        crop: at most this share of a pair's sides is cut off at random. learning_rate: peak of a one-cycle schedule.
+        slope_weight: of the distance to the teacher's local slopes, which say what becomes of detail that the teacher's
+            size does not show. width: of the student's first layer.
+    """
+
+    readout: str | None = None
+    iterations: int = 1200
+    batch_size: int = 8
+    images: int = 400
+    crop: float = 0.3
+    learning_rate: float = 2e-3
+    weight_decay: float = 1e-3
+    slope_weight: float = 0.1
+    width: int = 16
+    seed: int = 0
+    checkpoint_every: int = 200
+
+    def __post_init__(self) -> None:
+        if self.readout is not None and self.readout not in DECODED:
+            raise OsasisError(
+                "Only a read-out that runs the diffusion networks has a student",
+                found=self.readout,
+                remedy=f"Distil one of {', '.join(DECODED)}; any other read-out is one pass by itself.",
+            )
+        if self.iterations < 0 or min(self.batch_size, self.images, self.checkpoint_every) < 1:
+            raise OsasisError(
+                "A student's counts must be at least 1 (iterations: 0)", found=self, remedy="Choose larger ones."
+            )
+        if self.width < 8 or self.width % 8 or not (0 <= self.crop < 1 and self.slope_weight >= 0):
+            raise OsasisError(
+                "A student needs a width that 8 divides, 0 <= crop < 1 and slope_weight >= 0",
+                found=f"{self.width}, {self.crop}, {self.slope_weight}",
+                remedy="The defaults are 16, 0.3 and 0.1.",
+            )
+
+    def teacher(self, readout: str) -> str | None:
+        """The read-out to distil for a stylizer with ``readout``; None where there is nothing to train."""
+        wanted = self.readout or (readout if readout in DECODED else None)
+        return wanted if self.iterations else None
+
+
+class _Restyled:
+    """The teacher's pictures so far, in the form a checkpoint stores."""
+
+    def __init__(self, like: torch.Tensor) -> None:
+        self.weights = {"teacher": torch.zeros_like(like)}
+
+
+def teacher_pairs(
+    stylizer: OSASISStylizer, sources: torch.Tensor, teacher: str, *, work: Path, resume: bool = False
+) -> torch.Tensor:
+    """``sources`` ``(N, C, S, S)`` in [-1, 1] restyled at full strength by the read-out ``teacher``, once.
+
+    What is done is kept in ``work``, and ``resume`` goes on with it. Raises ``KeyboardInterrupt`` after saving.
+    """
+    from nnunet_osasis.stylizer_folder import stylizer_fingerprint
+
+    identity = {
+        "stage": "distil-pairs",
+        "stylizer": stylizer_fingerprint(stylizer),
+        "teacher": teacher,
+        "images": sha256_of_array(sources.numpy()),
+    }
+    checkpoint, kept = Checkpoint(work / "distil_pairs.safetensors", sha256_of_json(identity)), _Restyled(sources)
+    states: tuple[dict, dict, dict] = ({}, {"pairs": kept}, {})
+    start, done = checkpoint.load(*states) if resume else (0, False)
+    if done:
+        return kept.weights["teacher"]
+    plain = stylizer.configured(detail=False, strength=1.0, readout=teacher)
+    bar = tqdm(total=len(sources), initial=start, desc="teacher", unit="image", dynamic_ncols=True)
+    with Interruptible() as interrupted, bar:
+        for first in range(start, len(sources), BATCH):
+            part = sources[first : first + BATCH]
+            kept.weights["teacher"][first : first + BATCH] = plain.stylize(part.to(stylizer.device)).cpu()
+            reached = first + len(part)
+            bar.update(len(part))
+            last = reached == len(sources)
+            if last or interrupted() or (reached // BATCH) % SAVE_EVERY == 0:
+                checkpoint.save(reached, *states, done=last)
+            if interrupted() and not last:
+                raise KeyboardInterrupt
+    return kept.weights["teacher"]
+
+
+def train_student(
+    sources: torch.Tensor,
+    restyled: torch.Tensor,
+    config: DistilConfig,
+    *,
+    teacher: str,
+    work: Path,
+    device: str = "cpu",
+    resume: bool = False,
+) -> Student:
+    """Train both directions on pairs ``(N, C, S, S)`` in [-1, 1]: source to restyled, and restyled to source.
+
+    Args:
+        work: folder of ``student.safetensors`` and ``student.jsonl``; ``resume`` goes on to the same weights.
+
+    Loss: mean absolute difference in view, and ``slope_weight`` times that of the local slopes.
+
+    Raises:
+        OsasisError: a loss that is not finite. KeyboardInterrupt: after the state has been saved.
+    """
+    channels, size = sources.shape[1], min(LARGEST, sources.shape[-1])
+    torch.manual_seed(config.seed)
+    student = Student(channels, size, config.width, teacher).to(device).train()
+    optimizer = torch.optim.AdamW(student.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
+    pairs = torch.cat([sources, restyled], dim=1)
+    identity = {
+        "stage": "student",
+        "config": {k: v for k, v in as_json(config).items() if k != "checkpoint_every"},
+        "pairs": sha256_of_array(pairs.numpy()),
+    }
+    checkpoint = Checkpoint(work / "student.safetensors", sha256_of_json(identity))
+    states: tuple[dict, dict, dict] = ({"student": student}, {}, {"adamw": optimizer})
+    start, done = checkpoint.load(*states) if resume else (0, False)
+    if done:
+        return student.eval().requires_grad_(False)
+    log = RunLog(work / "student.jsonl", start=start)
+    bar = tqdm(total=config.iterations, initial=start, desc="distil", unit="it", dynamic_ncols=True)
+    with Interruptible() as interrupted, closing(log), bar:
+        for iteration in range(start, config.iterations):
+            generator = generator_for(config.seed, iteration, stream=STREAM)
+            optimizer.param_groups[0]["lr"] = config.learning_rate * one_cycle(iteration, config.iterations)
+            chosen = pairs[torch.randint(len(pairs), (config.batch_size,), generator=generator)]
+            chosen = random_crop(chosen, config.crop, generator)
+            view = field_of_view(chosen[:, :channels])
+            before, after = chosen.to(device).split(channels, dim=1)
+            view = view.to(device)
+            forth = imitation_loss(student.forth, before, after, view, config.slope_weight)
+            back = imitation_loss(student.back, after, before, view, config.slope_weight)
+            loss = forth + back
+            if not torch.isfinite(loss):
+                raise OsasisError(
+                    "The student's loss must stay finite",
+                    found=f"{loss.item()} in iteration {iteration + 1}",
+                    remedy="Check the source images, or leave it out with --no-distil.",
+                )
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            norm = torch.nn.utils.clip_grad_norm_(student.parameters(), 1.0)
+            optimizer.step()
+            bar.update()
+            if (iteration + 1) % 10 == 0 or iteration + 1 == config.iterations:
+                log.write(iteration + 1, loss=loss.item(), forth=forth.item(), back=back.item(), norm=norm.item())
+                bar.set_postfix(loss=f"{loss.item():.4f}", refresh=False)
+            last = iteration + 1 == config.iterations
+            if last or interrupted() or (iteration + 1) % config.checkpoint_every == 0:
+                checkpoint.save(iteration + 1, *states, done=last)
+            if interrupted() and not last:
+                raise KeyboardInterrupt
+    return student.eval().requires_grad_(False)
+
+
+def imitation_loss(
+    network: LocalAffineStudent, before: torch.Tensor, after: torch.Tensor, view: torch.Tensor, slope_weight: float
+) -> torch.Tensor:
+    """Mean absolute difference to ``after`` ``(B, C, S, S)`` in ``view``, and of the slopes that explain it."""
+    field = network.field(resample(before, network.size, network.size))
+    inside = view.to(before)
+    share = inside.mean().clamp(min=1e-6)
+    loss = ((apply_field(field, before) - after).abs() * inside).mean() / share
+    if slope_weight:
+        channels = before.shape[1]
+        slope, _ = fit_local_affine(before, after)
+        slope = slope - torch.eye(channels).to(slope)[None, :, :, None, None]
+        wanted = resample(slope.flatten(1, 2), *field.shape[-2:])
+        weight = resample(inside, *field.shape[-2:])
+        loss = loss + slope_weight * ((field[:, : channels * channels] - wanted).abs() * weight).mean() / share
+    return loss
+
+
+def distil(
+    stylizer: OSASISStylizer, sources: torch.Tensor, config: DistilConfig, *, work: Path, resume: bool = False
+) -> Student | None:
+    """The stylizer's student, and its fidelity in ``stylizer.findings["student"]``; None where none is wanted.
+
+    Args:
+        sources: ``(N, C, S, S)`` in [-1, 1] at the networks' size.
+
+    Raises ``OsasisError`` for fewer than two images, ``KeyboardInterrupt`` after saving.
+    """
+    from nnunet_osasis.student_fidelity import fidelity
+
+    teacher = config.teacher(stylizer.config.readout)
+    if teacher is None:
+        return None
+    if len(sources) < 2:
+        raise OsasisError(
+            "A student needs at least 2 source images",
+            found=len(sources),
+            remedy="Add source images, or leave it out with --no-distil.",
+        )
+    chosen = resize(evenly(sources, min(config.images, len(sources))), (stylizer.size, stylizer.size)).clamp(-1, 1)
+    restyled = teacher_pairs(stylizer, chosen, teacher, work=work, resume=resume)
+    training, held_out = split_scenes(chosen)
+    count = len(training)
+    student = train_student(
+        training, restyled[:count], config, teacher=teacher, work=work, device=str(stylizer.device), resume=resume
+    )
+    truth = restyled[-len(held_out) :]
+    stylizer.findings = {**stylizer.findings, "student": {"teacher": teacher, **fidelity(student, held_out, truth)}}
+    return student

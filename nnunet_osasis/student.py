@@ -1,0 +1,148 @@
+"""The one-pass student: a small network that says, from a small copy of an image, which colour change goes where.
+
+It looks at the image at the teacher's size, whatever size the image has, and answers with a field of affine colour maps
+(a slope and an offset for every neighbourhood), the form in which ``local_affine`` carries the teacher's own change.
+The field is interpolated and applied to the image's pixels, so that every edge of the result is an edge of the
+original. Of the forms that were tried, this one came nearest to the teacher (``benchmarks/speed/student_designs.py``).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from diffusers import ConfigMixin, ModelMixin
+from diffusers.configuration_utils import register_to_config
+from torch import nn
+from torch.nn import functional as F
+
+LARGEST = 128
+"""Side a student looks at most: the time of a pass is for the image's own pixels."""
+NEIGHBOURS = 2
+"""Slices to either side that a volume's field is averaged over, as the teacher fits its maps."""
+PART = 8
+"""Images whose fields are laid out at full size at once."""
+
+
+def line_weights(given: int, wanted: int, like: torch.Tensor) -> torch.Tensor:
+    """Antialiased linear resampling of a line as a matrix ``(wanted, given)``, equal to ``F.interpolate``'s.
+
+    As a matrix it is quick for few channels on a CPU, and any exporter can write it.
+    """
+    place = torch.arange(given, device=like.device, dtype=like.dtype) + 0.5
+    centre = (torch.arange(wanted, device=like.device, dtype=like.dtype) + 0.5) * (given / wanted)
+    steepness: Any = torch.sym_min(given, wanted) / given  # min as exporters understand it
+    weights = (1 - (place[None, :] - centre[:, None]).abs() * steepness).clamp(min=0)
+    return weights / weights.sum(dim=1, keepdim=True)
+
+
+def resample(images: torch.Tensor, height: int, width: int) -> torch.Tensor:
+    """``(B, C, h, w)`` to ``(B, C, height, width)``, bilinear and antialiased."""
+    across = torch.matmul(images, line_weights(images.shape[-1], width, images).T)
+    return torch.matmul(line_weights(images.shape[-2], height, images), across)
+
+
+class _Residual(nn.Module):
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.block = nn.Sequential(
+            nn.GroupNorm(8, channels), nn.SiLU(), nn.Conv2d(channels, channels, 3, padding=1),
+            nn.GroupNorm(8, channels), nn.SiLU(), nn.Conv2d(channels, channels, 3, padding=1),
+        )  # fmt: skip
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x + self.block(x)
+
+
+class FieldNetwork(nn.Module):
+    """``(B, C, S, S)`` in [-1, 1] to ``(B, outputs, S / 2, S / 2)``; zero before training.
+
+    A small U-Net with the mean of its deepest features added everywhere: style is a matter of the whole picture.
+    """
+
+    def __init__(self, channels: int, outputs: int, width: int) -> None:
+        super().__init__()
+        a, b, c = width, 2 * width, 4 * width
+        self.first = nn.Conv2d(channels, a, 3, padding=1)
+        self.at_half = nn.Sequential(nn.SiLU(), nn.Conv2d(a, b, 3, stride=2, padding=1), _Residual(b))
+        self.at_quarter = nn.Sequential(nn.SiLU(), nn.Conv2d(b, c, 3, stride=2, padding=1), _Residual(c))
+        self.at_eighth = nn.Sequential(nn.SiLU(), nn.Conv2d(c, c, 3, stride=2, padding=1), _Residual(c))
+        self.whole = nn.Sequential(nn.Linear(c, c), nn.SiLU(), nn.Linear(c, c))
+        self.deep = _Residual(c)
+        self.to_quarter = nn.Sequential(nn.Conv2d(2 * c, c, 1), _Residual(c))
+        self.to_half = nn.Sequential(nn.Conv2d(c + b, b, 1), _Residual(b))
+        self.last = nn.Conv2d(b, outputs, 3, padding=1)
+        nn.init.zeros_(self.last.weight)
+        nn.init.zeros_(self.last.bias)  # type: ignore[arg-type]
+
+    def forward(self, small: torch.Tensor) -> torch.Tensor:
+        half = self.at_half(self.first(small))
+        quarter = self.at_quarter(half)
+        deep = self.at_eighth(quarter)
+        deep = self.deep(deep + self.whole(deep.mean(dim=(2, 3)))[:, :, None, None])
+        up = self.to_quarter(torch.cat([resample(deep, quarter.shape[-2], quarter.shape[-1]), quarter], dim=1))
+        return self.last(F.silu(self.to_half(torch.cat([resample(up, half.shape[-2], half.shape[-1]), half], dim=1))))
+
+
+class LocalAffineStudent(nn.Module):
+    """One direction: ``(B, C, H, W)`` in [-1, 1] of any size to the changed image, not clipped."""
+
+    def __init__(self, channels: int, size: int, width: int) -> None:
+        super().__init__()
+        self.size = size
+        self.field = FieldNetwork(channels, channels * (channels + 1), width)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return apply_field(self.field(resample(images, self.size, self.size)), images)
+
+    def stack(self, images: torch.Tensor) -> torch.Tensor:
+        """The slices of a volume ``(D, C, H, W)``, in order: a field is the mean over neighbouring slices."""
+        field = torch.cat([self.field(resample(part, self.size, self.size)) for part in images.split(PART)])
+        rows = field.flatten(1).T[:, None]
+        mean = F.avg_pool1d(rows, 2 * NEIGHBOURS + 1, stride=1, padding=NEIGHBOURS, count_include_pad=False)
+        field = mean[:, 0].T.reshape(field.shape)
+        parts = zip(field.split(PART), images.split(PART), strict=True)
+        return torch.cat([apply_field(*part) for part in parts])
+
+
+def apply_field(field: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
+    """Images ``(B, C, H, W)`` plus ``A images + b``, with ``A`` and ``b`` from a field ``(B, C * C + C, h, w)``."""
+    channels = images.shape[1]
+    field = resample(field, images.shape[-2], images.shape[-1])
+    rows = []
+    for o in range(channels):  # sums of products: no stack of C x C images is made
+        row = images[:, o : o + 1] + field[:, channels * channels + o, None]
+        for i in range(channels):
+            row.addcmul_(field[:, o * channels + i, None], images[:, i : i + 1])
+        rows.append(row)
+    return torch.cat(rows, dim=1)
+
+
+class Student(ModelMixin, ConfigMixin):
+    """Both directions, each a network of its own; full strength.
+
+    Args:
+        channels: of the images. sample_size: side of the copy it looks at. width: of its first layer.
+        teacher: the read-out it was trained to imitate.
+    """
+
+    @register_to_config
+    def __init__(
+        self, channels: int = 3, sample_size: int = 64, width: int = 24, teacher: str = "local_affine"
+    ) -> None:
+        super().__init__()
+        self.forth = LocalAffineStudent(channels, sample_size, width)
+        self.back = LocalAffineStudent(channels, sample_size, width)
+
+    def direction(self, *, backwards: bool) -> LocalAffineStudent:
+        """The network of one direction."""
+        return self.back if backwards else self.forth
+
+    def restyle(self, images: torch.Tensor, *, backwards: bool = False, joint: bool = False) -> torch.Tensor:
+        """``(B, C, H, W)`` in [-1, 1] of any size and on any device to the same shape, not clipped.
+
+        ``joint``: the batch is the slices of one volume, in order.
+        """
+        network, given = self.direction(backwards=backwards), images.to(self.device)
+        found = network.stack(given) if joint else torch.cat([network(part) for part in given.split(PART)])
+        return found.to(images)

@@ -1,0 +1,94 @@
+"""The options of ``osasis-pretrain-stylizer``."""
+
+from __future__ import annotations
+
+import argparse
+
+from nnunet_osasis import cli
+from nnunet_osasis.readout_names import DECODED, READOUTS
+
+EXAMPLES = """examples:
+  osasis-pretrain-stylizer --images site_a/images --style site_b/one.png --output stylizer
+  osasis-pretrain-stylizer -d 501 -c 2d --style site_b/one.png        (for nnUNetTrainerOSASIS)
+  osasis-pretrain-stylizer --images a --style b.png --output stylizer --resume      (after an interruption)
+  osasis-pretrain-stylizer --images a --style c.png --output stylizer_c --from-stylizer stylizer
+                                             (another reference, the same source images: skips pretraining)
+  accelerate launch --multi_gpu --num_processes 4 -m nnunet_osasis.scripts.pretrain_stylizer --images a --style b.png \\
+      --output stylizer                      (four GPUs, one batch; without GPUs it runs on the CPU)
+
+The reference image is all that is used of the new site: no masks, no other image. Nothing is downloaded."""
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """All options of the command."""
+    parser = argparse.ArgumentParser(
+        prog="osasis-pretrain-stylizer",
+        description="make a stylizer from source images and one image of the new site.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    where = parser.add_argument_group("data")
+    where.add_argument("--images", metavar="DIR", help="folder of source images: PNG, JPEG, TIFF, NIfTI, MHA")
+    where.add_argument(
+        "--style", metavar="IMAGE", required=True, nargs="+",
+        help="the one reference image of the target domain; of several, the first is adapted to and all are averaged",
+    )  # fmt: skip
+    where.add_argument("--output", metavar="DIR", help="stylizer folder to write (nnU-Net: where its trainer looks)")
+    where.add_argument("-d", metavar="DATASET", help="nnU-Net dataset id or name, instead of --images")
+    where.add_argument("-c", metavar="CONFIGURATION", default="2d", help="nnU-Net configuration (default: 2d)")
+    where.add_argument("-p", metavar="PLANS", default="nnUNetPlans", help="nnU-Net plans (default: nnUNetPlans)")
+    where.add_argument("-f", metavar="FOLD", default="all", help="use this fold's training cases only (default: all)")
+    where.add_argument("--max-images", type=cli.positive_int, default=4000, help="of more, take evenly spaced ones")
+    where.add_argument(
+        "--intensity-range", type=float, nargs=2, metavar=("LOW", "HIGH"),
+        help="native values that become black and white (default: from the images)",
+    )  # fmt: skip
+    how = parser.add_argument_group("training")
+    how.add_argument("--preset", default="tiny", help="tiny (64 px, CPU), small (128 px), base (256 px, DiffAE's size)")
+    how.add_argument("--recipe", default="default", help="default, or osasis: the published adaptation as it runs")
+    how.add_argument("--losses", help="osasis or paper (eqs. 10-13); default: the recipe's")
+    how.add_argument("--iterations", type=cli.positive_int, help="pretraining steps (default: the preset's)")
+    how.add_argument(
+        "--minutes", type=cli.positive_number, help="pretraining steps that fit this time, measured once at the start"
+    )
+    how.add_argument("--batch-size", type=cli.positive_int, help="of all processes together")
+    how.add_argument("--learning-rate", type=cli.positive_number)
+    how.add_argument("--adapt-iterations", type=cli.positive_int)
+    how.add_argument("--adapt-learning-rate", type=cli.positive_number)
+    how.add_argument(
+        "--pair", help="how the style pair is made: prealigned_sdedit, calibrator, sdedit, nearest or file"
+    )
+    how.add_argument(
+        "--style-source-image", metavar="IMAGE", help="with --pair file: the reference as the source shows it"
+    )
+    how.add_argument("--readout", default="combined", help=f"{', '.join(READOUTS)} (default: combined)")
+    how.add_argument(
+        "--calibrator-iterations", type=cli.whole_number, metavar="N",
+        help="training steps of the calibrator; 0 leaves it out",
+    )  # fmt: skip
+    whether = how.add_mutually_exclusive_group()
+    whether.add_argument(
+        "--distil", metavar="READOUT", nargs="?",
+        help=f"train the one-pass student of {', '.join(DECODED)} (default: of --readout if it is one of these; any "
+        "other read-out is one pass by itself)",
+    )  # fmt: skip
+    whether.add_argument(
+        "--no-distil", dest="distil_iterations", action="store_const", const=0, help="train no one-pass student"
+    )
+    how.add_argument("--distil-iterations", type=cli.whole_number, metavar="N", help="training steps of the student")
+    how.add_argument("--hold-back", action="store_true", help="weaken combined as far as its estimates disagree")
+    how.add_argument("--detail", action="store_true", help="the stylizer also carries over sharpness and noise")
+    how.add_argument("--clip", metavar="DIR|MODEL:TAG", help="open_clip weights on this machine as the style embedder")
+    how.add_argument("--from-stylizer", metavar="DIR", help="take another stylizer's autoencoder and calibrator")
+    how.add_argument("--precision", help="auto (bf16 where the hardware has it), fp32 or bf16")
+    how.add_argument("--recompute", help="activations in the backward pass, for memory: auto (from 256 px), on or off")
+    how.add_argument("--compile", metavar="BACKEND", help="torch.compile for pretraining: inductor; default: off")
+    how.add_argument("--seed", type=cli.seed_number, default=0)
+    cli.add_device(how)
+    running = parser.add_argument_group("running")
+    running.add_argument("--resume", action="store_true", help="go on with an interrupted run")
+    running.add_argument("--overwrite", action="store_true", help="replace a stylizer or an unfinished run")
+    running.add_argument("--tensorboard", action="store_true", help="also write TensorBoard events")
+    running.add_argument("--checkpoint-every", type=cli.positive_int, help="pretraining steps between checkpoints")
+    running.add_argument("--grid-every", type=cli.positive_int, help="pretraining steps between sample grids")
+    return parser
