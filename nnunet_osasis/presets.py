@@ -7,6 +7,11 @@ from typing import Any
 
 from nnunet_osasis.errors import OsasisError
 
+RECOMPUTE = ("auto", "on", "off")
+COMPILE = ("off", "inductor", "aot_eager", "eager")
+HOW = ("checkpoint_every", "grid_every", "recompute", "compile")
+"""Settings that change how a training runs and what it shows, not what it is: a checkpoint goes on under others."""
+
 
 @dataclass(frozen=True)
 class PretrainConfig:
@@ -17,6 +22,10 @@ class PretrainConfig:
         ema_decay: of the weights that are kept; warmed up as ``(1 + i) / (10 + i)``.
         flip: random left-right flips. ``precision``: ``auto``, ``fp32`` or ``bf16`` (autocast).
         checkpoint_every, grid_every: iterations between checkpoints and sample grids.
+        batch_size: of all processes together (see ``processes``).
+        recompute: activations in the backward pass, for memory: ``on``, ``off`` or ``auto`` (from 256 px).
+        compile: the backend of ``torch.compile`` for the network: ``off``, ``inductor``, ``aot_eager`` or ``eager``.
+            The order of sums changes with it, so results repeat bit for bit with the same backend alone.
     """
 
     iterations: int = 2400
@@ -30,6 +39,8 @@ class PretrainConfig:
     seed: int = 0
     checkpoint_every: int = 200
     grid_every: int = 400
+    recompute: str = "auto"
+    compile: str = "off"
 
     def __post_init__(self) -> None:
         for name in ("iterations", "batch_size", "checkpoint_every", "grid_every"):
@@ -37,10 +48,20 @@ class PretrainConfig:
                 raise OsasisError(f"{name} must be at least 1", found=getattr(self, name))
         if self.precision not in ("auto", "fp32", "bf16"):
             raise OsasisError("precision must be auto, fp32 or bf16", found=self.precision)
+        if self.recompute not in RECOMPUTE:
+            raise OsasisError("recompute must be auto, on or off", found=self.recompute, remedy="Leave it at auto.")
+        if self.compile not in COMPILE:
+            raise OsasisError(
+                f"compile must be one of {', '.join(COMPILE)}", found=self.compile, remedy="Leave it off."
+            )
         if not 0 < self.learning_rate < 10:
-            raise OsasisError("learning_rate must be above 0 and below 10", found=self.learning_rate)
+            raise OsasisError(
+                "learning_rate must be above 0 and below 10",
+                found=self.learning_rate,
+                remedy="Presets use 1e-4 to 4e-4.",
+            )
         if not 0 <= self.seed < 2**32:
-            raise OsasisError(f"seed must be from 0 to {2**32 - 1}", found=self.seed)
+            raise OsasisError(f"seed must be from 0 to {2**32 - 1}", found=self.seed, remedy="Choose such a number.")
 
 
 @dataclass(frozen=True)

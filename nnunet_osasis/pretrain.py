@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -9,17 +10,19 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
+from nnunet_osasis import processes
 from nnunet_osasis.autoencoder import DiffusionAutoencoder
 from nnunet_osasis.diffusion import add_noise, linear_alpha_bar
 from nnunet_osasis.errors import OsasisError
-from nnunet_osasis.presets import Preset, PretrainConfig, as_json
+from nnunet_osasis.presets import HOW, Preset, PretrainConfig, as_json
 from nnunet_osasis.storage import sha256_of_array, sha256_of_json
+from nnunet_osasis.throughput import ahead, fused, lay_out, recomputed, recomputes
 from nnunet_osasis.training import EMA, Checkpoint, Interruptible, RunLog, autocast, cosine, generator_for
 
+Batch = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 
-def draw_batch(
-    images: torch.Tensor, config: PretrainConfig, iteration: int, timesteps: int
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+
+def draw_batch(images: torch.Tensor, config: PretrainConfig, iteration: int, timesteps: int) -> Batch:
     """Images ``(B, C, H, W)`` flipped at random, timesteps ``(B,)`` and noise of one iteration, from its seed."""
     generator = generator_for(config.seed, iteration)
     chosen = torch.randint(len(images), (config.batch_size,), generator=generator)
@@ -31,10 +34,57 @@ def draw_batch(
     return x0, t, torch.randn(x0.shape, generator=generator)
 
 
-def eps_loss(model: DiffusionAutoencoder, x0: torch.Tensor, t: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
+def eps_loss(
+    model: Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor],
+    x0: torch.Tensor,
+    t: torch.Tensor,
+    noise: torch.Tensor,
+    alpha_bar: torch.Tensor | None = None,
+) -> torch.Tensor:
     """Mean squared error of the predicted noise: DiffAE's whole objective (``Enc`` learns through it)."""
-    alpha_bar = linear_alpha_bar().to(x0.device)[t][:, None, None, None]
-    return (model(add_noise(x0, noise, alpha_bar), t, x0).float() - noise).square().mean()
+    levels = (linear_alpha_bar().to(x0.device) if alpha_bar is None else alpha_bar)[t][:, None, None, None]
+    return (model(add_noise(x0, noise, levels), t, x0).float() - noise).square().mean()
+
+
+class PretrainSteps:
+    """One process's part of the steps: its rows of every batch, and the weights that all of them share."""
+
+    def __init__(self, model: DiffusionAutoencoder, images: torch.Tensor, preset: Preset, device: str) -> None:
+        self.model, self.images, self.config, self.device = model, images, preset.pretrain, device
+        self.group = processes.current()
+        self.rows = self.group.rows(self.config.batch_size, what="The batch (--batch-size)")
+        self.share = (self.rows.stop - self.rows.start) / self.config.batch_size
+        self.drops = preset.model["dropout"] > 0
+        self.alpha_bar = linear_alpha_bar().to(device)
+        self.run = model if self.config.compile == "off" else torch.compile(model, backend=self.config.compile)
+        self.optimizer = torch.optim.AdamW(
+            model.parameters(), lr=self.config.learning_rate, weight_decay=self.config.weight_decay, fused=fused(device)
+        )
+
+    def draw(self, iteration: int) -> Batch:
+        """This process's rows of the iteration's batch, where they can be copied to the device from."""
+        batch = draw_batch(self.images, self.config, iteration, len(self.alpha_bar))
+        x0, t, noise = (v[self.rows] for v in batch)
+        if torch.device(self.device).type == "cuda":
+            return x0.pin_memory(), t.pin_memory(), noise.pin_memory()
+        return x0, t, noise
+
+    def step(self, batch: Batch, iteration: int) -> torch.Tensor:
+        """One optimiser step; returns ``(loss, gradient norm)``, both of the whole batch, on the device."""
+        if self.drops:  # what is dropped has to repeat as well; every process drops something else
+            seed = generator_for(self.config.seed, iteration, stream=5).initial_seed()
+            torch.manual_seed((seed + self.group.index * 0x9E3779B97F4A7C15) % 2**63)
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.config.learning_rate * cosine(iteration, self.config.iterations)
+        x0, t, noise = (v.to(self.device, non_blocking=True) for v in batch)
+        with autocast(self.config.precision, self.device):
+            loss = eps_loss(self.run, x0, t, noise, self.alpha_bar) * self.share
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        self.group.sum_gradients([self.model])
+        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.grad_clip)
+        self.optimizer.step()
+        return torch.stack([loss.detach(), norm.detach()])
 
 
 def pretrain(
@@ -51,70 +101,93 @@ def pretrain(
 
     Args:
         images: source images ``(N, C, S, S)`` in [-1, 1].
-        work: folder for ``pretrain.safetensors`` (checkpoint) and ``pretrain.jsonl``.
-        resume: go on from the checkpoint; the result equals an uninterrupted run's (CPU, same threads).
-        on_grid: called every ``grid_every`` iterations with the averaged model.
+        work: folder for ``pretrain.safetensors`` (checkpoint) and ``pretrain.jsonl``, written by the main process.
+        resume: go on from the checkpoint; the result equals an uninterrupted run's (CPU, same threads), and up to
+            the order of sums also with another number of processes.
+        on_grid: called every ``grid_every`` iterations with the averaged model, in the main process.
+
+    Several processes (see ``processes.joined``) work on one batch together; without dropout the result is that of one.
 
     Raises:
-        OsasisError: fewer than two images, a checkpoint of another run, or a loss that is not finite.
+        OsasisError: fewer than two images, a batch smaller than the number of processes, a checkpoint of another run,
+            or a loss that is not finite.
         KeyboardInterrupt: after the state has been saved.
     """
     config, size = preset.pretrain, preset.model["sample_size"]
     if len(images) < 2:
         raise OsasisError("Pretraining needs at least 2 images", found=len(images), remedy="Add source images.")
+    group = processes.current()
     torch.manual_seed(config.seed)
-    model = DiffusionAutoencoder(in_channels=images.shape[1], **preset.model).to(device)
+    model = DiffusionAutoencoder(in_channels=images.shape[1], **preset.model)
+    lay_out(model, device)
     average = EMA(model, config.ema_decay)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
+    training = PretrainSteps(model, images, preset, device)
     identity = {
         "stage": "pretrain",
         "model": preset.model,
-        "config": {k: v for k, v in as_json(config).items() if k not in ("checkpoint_every", "grid_every")},
+        "config": {k: v for k, v in as_json(config).items() if k not in HOW},
         "images": sha256_of_array(images.numpy()),
         "size": size,
     }
-    checkpoint = Checkpoint(work / "pretrain.safetensors", sha256_of_json(identity))
-    states = ({"autoencoder": model}, {"autoencoder": average}, {"adamw": optimizer})
+    checkpoint = Checkpoint(work / "pretrain.safetensors", sha256_of_json(identity), group)
+    states = ({"autoencoder": model}, {"autoencoder": average}, {"adamw": training.optimizer})
     start, done = checkpoint.load(*states) if resume else (0, False)
+    group.take_over([model])  # processors of another make may round another way
     if done:
         return _averaged(model, average)
-    log = RunLog(work / "pretrain.jsonl", start=start, tensorboard=tensorboard and tensorboard / "pretrain")
+    log = RunLog(
+        work / "pretrain.jsonl", start=start, tensorboard=tensorboard and tensorboard / "pretrain", group=group
+    )
     model.train()
-    iteration = start
-    bar = tqdm(total=config.iterations, initial=start, desc="pretrain", unit="it", dynamic_ncols=True)
-    with Interruptible() as interrupted, closing(log), bar:
-        while iteration < config.iterations:
-            for group in optimizer.param_groups:
-                group["lr"] = config.learning_rate * cosine(iteration, config.iterations)
-            x0, t, noise = (v.to(device) for v in draw_batch(images, config, iteration, len(linear_alpha_bar())))
-            with autocast(config.precision, device):
-                loss = eps_loss(model, x0, t, noise)
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            norm = torch.nn.utils.clip_grad_norm_(model.parameters(), config.grad_clip)
-            if not torch.isfinite(loss) or not torch.isfinite(norm):
-                raise OsasisError(
-                    "The pretraining loss must stay finite",
-                    found=f"{loss.item()} at iteration {iteration + 1}",
-                    remedy="Lower the learning rate, or try --precision fp32 (--resume goes on from the checkpoint).",
-                )
-            optimizer.step()
-            iteration += 1
+    on_cpu = torch.device(device).type == "cpu"
+    # a look at the loss makes the CPU wait for the device, which then waits for the CPU
+    looks = 1 if on_cpu else 5
+    batches = ahead(training.draw, range(start, config.iterations), depth=0 if on_cpu else 2)
+    bar = tqdm(
+        total=config.iterations, initial=start, desc="pretrain", unit="it", dynamic_ncols=True,
+        disable=not group.is_main,
+    )  # fmt: skip
+    seen = torch.zeros(2, device=device)
+    with (
+        Interruptible() as interrupted, closing(log), closing(batches), bar,
+        recomputed([model], on=recomputes(config.recompute, size)),
+    ):  # fmt: skip
+        for iteration, batch in enumerate(batches, start=start + 1):
+            found = training.step(batch, iteration - 1)
             average.update(model, iteration)
             bar.update()
-            if iteration % 10 == 0 or iteration == config.iterations:
-                bar.set_postfix(loss=f"{loss.item():.4f}", refresh=False)
-                log.write(iteration, loss=loss.item(), grad_norm=norm.item(), lr=optimizer.param_groups[0]["lr"])
+            last = iteration == config.iterations
+            seen = torch.where(torch.isfinite(seen), found, seen)  # what is not finite stays
+            logged, drawn = (iteration % n == 0 for n in (10, config.grid_every))
+            saved = iteration % config.checkpoint_every == 0
+            if not (iteration % looks == 0 or logged or drawn or saved or last):
+                continue
+            told = torch.cat([seen[:1], seen.new_tensor([float(interrupted())])])
+            group.sum([told])
+            (loss, asked), norm = told.tolist(), seen[1].item()
+            _check(loss, norm, iteration)
+            if logged or last:
+                bar.set_postfix(loss=f"{loss:.4f}", refresh=False)
+                log.write(iteration, loss=loss, grad_norm=norm, lr=training.optimizer.param_groups[0]["lr"])
             # before the checkpoint: a run killed between the two would go on behind the picture
-            if on_grid is not None and iteration % config.grid_every == 0:
+            if on_grid is not None and drawn and group.is_main:
                 on_grid(iteration, _averaged(DiffusionAutoencoder.from_config(model.config).to(device), average))
-            if iteration % config.checkpoint_every == 0 and iteration < config.iterations:
+            if (saved and not last) or asked:
                 checkpoint.save(iteration, *states, done=False)
-            if interrupted():
-                checkpoint.save(iteration, *states, done=False)
+            if asked:
                 raise KeyboardInterrupt
-    checkpoint.save(iteration, *states, done=True)
+    checkpoint.save(config.iterations, *states, done=True)
     return _averaged(model, average)
+
+
+def _check(loss: float, norm: float, iteration: int) -> None:
+    """Raise ``OsasisError`` where the run has gone astray; all processes see the same numbers."""
+    if not (math.isfinite(loss) and math.isfinite(norm)):
+        raise OsasisError(
+            "The pretraining loss must stay finite",
+            found=f"loss {loss}, gradient norm {norm} at iteration {iteration}",
+            remedy="Lower the learning rate, or try --precision fp32 (--resume goes on from the checkpoint).",
+        )
 
 
 def _averaged(model: DiffusionAutoencoder, average: EMA) -> DiffusionAutoencoder:

@@ -7,7 +7,6 @@ still are from where the style pair's own affine colour map would put them.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -121,15 +120,13 @@ class Selection:
     def decode(self, decoder: ConditionalUNet, spn: StructurePreservingNetwork) -> torch.Tensor:
         """The fixed images as the averaged weights show them: ``(B, C, S, S)`` in [-1, 1].
 
-        The two networks lend their shape alone: copies are run, so that training goes on from what it had.
+        The two networks have the averages inside meanwhile, and their own weights again after.
         """
-        decoder, spn = copy.deepcopy(decoder).eval(), copy.deepcopy(spn).eval()
-        decoder.load_state_dict(self.averages["decoder"].weights)
-        spn.load_state_dict(self.averages["spn"].weights)
-        inject = spn_injection(spn, self.images, self.sampler)
-        return decode_images(
-            decoder, self.noise, self.code, self.sampler, fine_code=self.fine_code, inject=inject
-        ).clamp(-1, 1)
+        with self.averages["decoder"].lent_to(decoder), self.averages["spn"].lent_to(spn):
+            inject = spn_injection(spn, self.images, self.sampler)
+            return decode_images(
+                decoder, self.noise, self.code, self.sampler, fine_code=self.fine_code, inject=inject
+            ).clamp(-1, 1)
 
     def consider(self, iteration: int, decoder: ConditionalUNet, spn: StructurePreservingNetwork) -> dict[str, float]:
         """Score the averages after ``iteration`` iterations, keep them if they are the best; returns what to log."""

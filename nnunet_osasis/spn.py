@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn import functional as F
 
 
-class _PixelBlock(nn.Module):
+class PixelBlock(nn.Module):
     """GroupNorm, SiLU, 1x1 convolution, GroupNorm scaled and shifted by the time, SiLU, 1x1 convolution."""
 
     def __init__(self, in_channels: int, out_channels: int, time_dim: int) -> None:
@@ -52,8 +52,8 @@ class StructurePreservingNetwork(ModelMixin, ConfigMixin):
         self.time_proj = Timesteps(128, flip_sin_to_cos=True, downscale_freq_shift=0)
         self.time_embedding = TimestepEmbedding(128, time_dim)
         self.conv_in = nn.Conv2d(in_channels, narrow, 1)
-        self.block1 = _PixelBlock(narrow, wide, time_dim)
-        self.block2 = _PixelBlock(wide, narrow, time_dim)
+        self.block1 = PixelBlock(narrow, wide, time_dim)
+        self.block2 = PixelBlock(wide, narrow, time_dim)
         self.conv_out = nn.Conv2d(narrow, in_channels, 1)
         if zero_init:
             nn.init.zeros_(self.conv_out.weight)

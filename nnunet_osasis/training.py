@@ -9,16 +9,19 @@ from __future__ import annotations
 import math
 import signal
 import threading
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 
 from nnunet_osasis.errors import OsasisError
-from nnunet_osasis.jsonl import append_jsonl, read_jsonl, write_jsonl
-from nnunet_osasis.storage import atomic_write, ensure_writable, sha256_of_tensors
+from nnunet_osasis.processes import ALONE, Processes
+from nnunet_osasis.run_log import RunLog
+from nnunet_osasis.storage import atomic_write, sha256_of_tensors
+
+__all__ = ["EMA", "Checkpoint", "Interruptible", "Kept", "RunLog", "autocast", "cosine", "generator_for"]
 
 
 def autocast(precision: str, device: str) -> torch.autocast:
@@ -67,19 +70,40 @@ class Interruptible:
 class EMA:
     """Exponential moving average of a module's weights, warmed up: ``min(decay, (1 + i) / (10 + i))``."""
 
-    def __init__(self, module: torch.nn.Module, decay: float) -> None:
+    def __init__(self, module: torch.nn.Module, decay: float, device: str | None = None) -> None:
+        """``device``: where the averages are kept, by default where the weights are."""
         self.decay = decay
-        self.weights = {name: value.detach().clone() for name, value in module.state_dict().items()}
+        self.weights = {
+            name: value.detach().to(device=device or value.device, copy=True)
+            for name, value in module.state_dict().items()
+        }
 
     @torch.no_grad()
     def update(self, module: torch.nn.Module, iteration: int) -> None:
         """Move the average one step towards the module's present weights."""
         decay = min(self.decay, (1 + iteration) / (10 + iteration))
+        averages, values = [], []
         for name, value in module.state_dict().items():
+            average = self.weights[name]
             if value.dtype.is_floating_point:
-                self.weights[name].lerp_(value, 1 - decay)
+                averages.append(average)
+                values.append(value.to(average.device))
             else:
-                self.weights[name].copy_(value)
+                average.copy_(value)
+        torch._foreach_lerp_(averages, values, 1 - decay)
+
+    @contextmanager
+    def lent_to(self, module: torch.nn.Module) -> Iterator[None]:
+        """The module has the averaged weights inside, its own again after; nothing is copied on one device."""
+        held = module.state_dict(keep_vars=True)
+        own = {name: value.data for name, value in held.items()}
+        try:
+            for name, value in held.items():
+                value.data = self.weights[name].to(value.device)
+            yield
+        finally:
+            for name, value in held.items():
+                value.data = own[name]
 
 
 class Kept(Protocol):
@@ -94,8 +118,9 @@ class Checkpoint:
     A SHA-256 of all of it stands in the file's metadata; files of earlier versions, which have none, are still read.
     """
 
-    def __init__(self, path: Path, fingerprint: str) -> None:
-        self.path, self.fingerprint = path, fingerprint
+    def __init__(self, path: Path, fingerprint: str, group: Processes = ALONE) -> None:
+        """``group``: of several processes the main one writes, and all read."""
+        self.path, self.fingerprint, self.group = path, fingerprint, group
 
     def save(
         self,
@@ -108,6 +133,8 @@ class Checkpoint:
         """Write the state after ``iteration`` steps, atomically."""
         from safetensors.torch import save_file
 
+        if not self.group.is_main:
+            return
         tensors: dict[str, torch.Tensor] = {}
         for name, module in modules.items():
             tensors |= {f"module/{name}/{key}": value for key, value in module.state_dict().items()}
@@ -129,8 +156,25 @@ class Checkpoint:
     ) -> tuple[int, bool]:
         """Restore the state; returns (iterations done, finished). (0, False) when there is no checkpoint.
 
-        Raises ``OsasisError`` when the file is damaged or belongs to other data or settings.
+        Raises ``OsasisError`` when the file is damaged or belongs to other data or settings, or when not all
+        processes see the same one.
         """
+        found = self._load(modules, averages, optimizers)
+        if self.group.from_main(lambda: found) != found:
+            raise OsasisError(
+                "All processes must see the same output folder",
+                found=f"another state of {self.path} in process {self.group.index}",
+                remedy="Choose an --output that all machines share.",
+            )
+        self.group.wait()  # the main process must not go on to write, or to finish, before all have read
+        return found
+
+    def _load(
+        self,
+        modules: Mapping[str, torch.nn.Module],
+        averages: Mapping[str, Kept],
+        optimizers: Mapping[str, torch.optim.Optimizer],
+    ) -> tuple[int, bool]:
         from safetensors import SafetensorError, safe_open
 
         if not self.path.exists():
@@ -170,47 +214,12 @@ class Checkpoint:
                 average.weights[key].copy_(value)
         for name, optimizer in optimizers.items():
             state: dict[int, dict[str, torch.Tensor]] = {}
+            trained = [parameter for group in optimizer.param_groups for parameter in group["params"]]
             for key, value in part(f"optimizer/{name}/").items():
                 index, entry = key.split("/")
+                like = trained[int(index)]
+                if value.shape == like.shape:  # fused optimisers go through both in the order they lie in memory
+                    value = torch.empty_like(like, dtype=value.dtype, requires_grad=False).copy_(value)
                 state.setdefault(int(index), {})[entry] = value
             optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
         return int(metadata["iteration"]), metadata["done"] == "1"
-
-
-def _iteration(row: Mapping[str, Any]) -> int:
-    """Of a log's line; 0 for a garbled one."""
-    value = row.get("iteration")
-    return value if isinstance(value, int) else 0
-
-
-class RunLog:
-    """A JSONL log (one object per line) and, on request, TensorBoard; rewound to the checkpoint on resume."""
-
-    def __init__(self, path: Path, *, start: int, tensorboard: Path | None = None) -> None:
-        self.path, self.began = path, time.monotonic()
-        ensure_writable(path.parent)
-        rows = read_jsonl(path)  # the last line of a killed run may be torn
-        write_jsonl(path, [row for row in rows if start > 0 and 0 < _iteration(row) <= start])
-        self.writer: Any = None
-        if tensorboard is not None:
-            try:
-                from torch.utils.tensorboard import SummaryWriter
-            except ImportError as error:
-                raise OsasisError(
-                    "--tensorboard needs the tensorboard package", remedy="pip install nnunet-osasis[tensorboard]"
-                ) from error
-            self.writer = SummaryWriter(str(tensorboard), purge_step=start)
-
-    def write(self, iteration: int, **values: float) -> None:
-        """Append one line and flush it."""
-        row = {"iteration": iteration, "seconds": round(time.monotonic() - self.began, 3)}
-        row |= {key: float(f"{value:.6g}") for key, value in values.items()}
-        append_jsonl(self.path, row)
-        if self.writer is not None:
-            for key, value in values.items():
-                self.writer.add_scalar(key, value, iteration)
-
-    def close(self) -> None:
-        """Close TensorBoard's file, if there is one."""
-        if self.writer is not None:
-            self.writer.close()

@@ -33,6 +33,10 @@ class StyleEmbedder(Protocol):
         """Feature maps for the perceptual term, each ``(B, F, h, w)`` with unit norm over channels."""
         ...
 
+    def with_features(self, images: torch.Tensor, featured: int) -> tuple[torch.Tensor, list[torch.Tensor]]:
+        """The embeddings of all images, and the feature maps of the first ``featured``, in one pass where it can be."""
+        ...
+
 
 def _unit(maps: list[torch.Tensor]) -> list[torch.Tensor]:
     return [F.normalize(m, dim=1) for m in maps]
@@ -51,18 +55,23 @@ class SemanticEmbedder(nn.Module):
         self.encoder = encoder
         self.scales: list[torch.Tensor] = []
         with torch.no_grad():
-            parts = self._parts(calibration)
+            parts = self._parts(*encoder.features(calibration))
         self.scales = [p.std(dim=0).mean().clamp(min=1e-6) * p.shape[1] ** 0.5 for p in parts]
 
-    def _parts(self, images: torch.Tensor) -> list[torch.Tensor]:
-        z, maps = self.encoder.features(images)
+    @staticmethod
+    def _parts(z: torch.Tensor, maps: list[torch.Tensor]) -> list[torch.Tensor]:
         return [z] + [stat for m in maps for stat in (m.mean(dim=(2, 3)), m.flatten(2).std(dim=2))]
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        return torch.cat([p / s for p, s in zip(self._parts(images), self.scales, strict=True)], dim=1)
+        return self.with_features(images, 0)[0]
 
     def features(self, images: torch.Tensor) -> list[torch.Tensor]:
         return _unit(self.encoder.features(images)[1])
+
+    def with_features(self, images: torch.Tensor, featured: int) -> tuple[torch.Tensor, list[torch.Tensor]]:
+        z, maps = self.encoder.features(images)
+        scaled = [p / s for p, s in zip(self._parts(z, maps), self.scales, strict=True)]
+        return torch.cat(scaled, dim=1), _unit([m[:featured] for m in maps]) if featured else []
 
 
 class ClipEmbedder(nn.Module):
@@ -89,6 +98,9 @@ class ClipEmbedder(nn.Module):
 
     def features(self, images: torch.Tensor) -> list[torch.Tensor]:
         return _unit(self.encoder.features(images)[1])
+
+    def with_features(self, images: torch.Tensor, featured: int) -> tuple[torch.Tensor, list[torch.Tensor]]:
+        return self(images), self.features(images[:featured]) if featured else []
 
 
 def _cached_weights(name: str, tag: str) -> str | None:

@@ -104,23 +104,33 @@ def style_terms(
         decoded_style: ``D_B``'s prediction for the style branch ``(1, C, S, S)``.
         content, content_embedded: source images ``(B, C, S, S)`` and their embeddings.
         decoded_content: ``D_B``'s predictions for them.
+
+    Of several processes one alone has the style branch: terms of rows that are not there (``0`` of them) are left out.
     """
     terms: dict[str, torch.Tensor] = {}
-    wants_content = weights.cross_domain or weights.in_domain or weights.adversarial
-    embedded_b = embed(decoded_content) if wants_content else content_embedded
-    if weights.cross_domain:
+    styles, contents = len(decoded_style), len(decoded_content)
+    shown = decoded_style if weights.embedding or weights.perceptual else decoded_style[:0]
+    others = (
+        decoded_content if weights.cross_domain or weights.in_domain or weights.adversarial else decoded_content[:0]
+    )
+    both, featured = torch.cat([shown, others]), len(shown) if weights.perceptual else 0
+    embedded_style, embedded_b, features = shown, others, list[torch.Tensor]()
+    if len(both):  # in one pass: it costs as much as the decoder's
+        embedded, features = embed.with_features(both, featured)
+        embedded_style, embedded_b = embedded.split([len(shown), len(others)])
+    if weights.cross_domain and contents:
         terms["cross_domain"] = direction_loss(anchors.embedded_b - anchors.embedded_a, embedded_b - content_embedded)
-    if weights.in_domain:
+    if weights.in_domain and contents:
         terms["in_domain"] = direction_loss(content_embedded - anchors.embedded_a, embedded_b - anchors.embedded_b)
-    if weights.adversarial:
+    if weights.adversarial and contents:
         terms["adversarial"] = direction_loss(embedded_b, anchors.embedded_b)
-    if weights.embedding:
-        terms["embedding"] = direction_loss(embed(decoded_style), anchors.embedded_b)
-    if weights.l1:
+    if weights.embedding and styles:
+        terms["embedding"] = direction_loss(embedded_style, anchors.embedded_b)
+    if weights.l1 and styles:
         terms["l1"] = (decoded_style - anchors.style_b).abs().mean()
-    if weights.perceptual:
-        terms["perceptual"] = perceptual_loss(embed.features(decoded_style), anchors.features_b)
-    if weights.statistics:
+    if weights.perceptual and styles:
+        terms["perceptual"] = perceptual_loss(features, anchors.features_b)
+    if weights.statistics and contents:
         wanted = channel_statistics(anchors.style_b) - channel_statistics(anchors.style_a)
         found = channel_statistics(decoded_content) - channel_statistics(content)
         terms["statistics"] = (found - wanted).abs().mean()
@@ -138,6 +148,12 @@ def cycle_loss(
     ``forward`` is G (source to target, ``D_B``), ``backward`` F (target to source, ``D_A``). The second term of the
     paper, ``|G(F(y)) ...|``, is read as ``|F(G(F(y))) - F(y)|_1``, the mirror image of the first.
     """
-    styled, plain = forward(x), backward(y)
-    first = (forward(backward(styled)) - styled).abs().mean()
-    return first + (backward(forward(plain)) - plain).abs().mean()
+    return half_cycle(forward, backward, x) + half_cycle(backward, forward, y)
+
+
+def half_cycle(
+    there: Callable[[torch.Tensor], torch.Tensor], back: Callable[[torch.Tensor], torch.Tensor], x: torch.Tensor
+) -> torch.Tensor:
+    """``|there(back(there(x))) - there(x)|_1``, one of eq. 11's two terms."""
+    moved = there(x)
+    return (there(back(moved)) - moved).abs().mean()

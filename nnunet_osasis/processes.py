@@ -1,0 +1,190 @@
+"""Several processes that make one stylizer together, as ``accelerate launch`` starts them.
+
+The batch of a training is the batch of all processes together: each draws the whole of it from the same generator and
+works on its own rows, and gradients are summed. So the number of processes changes the speed and the order of sums,
+and nothing else. Outside of ``joined`` a process is alone, whatever its environment says.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import torch
+from torch import distributed
+
+from nnunet_osasis.errors import OsasisError
+
+T = TypeVar("T")
+
+BUCKET = 8 * 1024 * 1024
+"""Elements that are summed over the processes in one message: few messages, little extra memory."""
+PATIENCE = timedelta(days=1)
+"""How long processes wait for one another: one of them may calibrate for hours. A dead one is noticed at once."""
+
+
+@dataclass(frozen=True)
+class Processes:
+    """This process among those at work on the same thing: number ``index`` of ``count``."""
+
+    index: int = 0
+    count: int = 1
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this process writes files and shows bars."""
+        return self.index == 0
+
+    def rows(self, total: int, *, what: str) -> slice:
+        """The rows of a batch of ``total`` that are this process's; the first processes take one more if need be.
+
+        Raises ``OsasisError`` when a process would be left without any; ``what`` names the batch and its option.
+        """
+        if total < self.count:
+            raise OsasisError(
+                f"{what} must have a part for every process",
+                found=f"{total} for {self.count} processes",
+                remedy="Make it larger, or start fewer processes.",
+            )
+        whole, more = divmod(total, self.count)
+        first = self.index * whole + min(self.index, more)
+        return slice(first, first + whole + (self.index < more))
+
+    def sum(self, tensors: Iterable[torch.Tensor]) -> None:
+        """Replace every tensor by its sum over the processes, in place; all give the same shapes in the same order."""
+        if self.count == 1:
+            return
+        for bucket in _buckets(list(tensors)):
+            flat = torch.cat([tensor.reshape(-1) for tensor in bucket])
+            distributed.all_reduce(flat)
+            for tensor, part in zip(bucket, flat.split([tensor.numel() for tensor in bucket]), strict=True):
+                tensor.copy_(part.view(tensor.shape))
+
+    def sum_gradients(self, modules: Iterable[torch.nn.Module]) -> None:
+        """Sum the gradients of all trained weights over the processes; a missing one counts as zero."""
+        if self.count == 1:
+            return
+        trained = [p for module in modules for p in module.parameters() if p.requires_grad]
+        for parameter in trained:
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+        self.sum([p.grad for p in trained if p.grad is not None])
+
+    def take_over(self, modules: Iterable[torch.nn.Module]) -> None:
+        """Give every process the main one's weights and buffers."""
+        if self.count == 1:
+            return
+        for module in modules:
+            for tensor in module.state_dict().values():
+                whole = tensor.contiguous()
+                distributed.broadcast(whole, src=0)
+                if whole is not tensor:
+                    tensor.copy_(whole)
+
+    def from_main(self, make: Callable[[], T]) -> T:
+        """Let the main process alone call ``make``, and give all of them what it returned (CPU tensors, plain values).
+
+        When it fails there, its error goes on in the main process, and the others leave with the same exit status:
+        no process waits for one that has given up.
+        """
+        if self.count == 1:
+            return make()
+        outcome: list[Any] = [None, None]  # what was made, or the exit status of who could not
+        try:
+            if self.is_main:
+                outcome[0] = make()
+        except BaseException as error:
+            outcome = [None, 130 if isinstance(error, KeyboardInterrupt) else 1]
+            raise
+        finally:
+            distributed.broadcast_object_list(outcome, src=0)
+        if outcome[1] is not None:
+            raise SystemExit(outcome[1])
+        return outcome[0]
+
+    @contextmanager
+    def on_main(self, context: Callable[[], AbstractContextManager[object]]) -> Iterator[None]:
+        """Hold what ``context`` returns, such as an output's lock, in the main process, while all are in here."""
+        with ExitStack() as stack:
+            self.from_main(lambda: stack.enter_context(context()) and None)
+            yield
+
+    def any(self, one: bool) -> bool:
+        """Whether it holds in any process: what all of them have to decide alike."""
+        if self.count == 1:
+            return one
+        found = torch.tensor([float(one)])
+        if distributed.get_backend() == "nccl":
+            found = found.cuda()
+        self.sum([found])
+        return bool(found.item())
+
+    def wait(self) -> None:
+        """Until all processes are here."""
+        if self.count > 1:
+            distributed.barrier()
+
+
+ALONE = Processes()
+_current = ALONE
+
+
+def current() -> Processes:
+    """The processes that this one has ``joined``; it is alone otherwise."""
+    return _current
+
+
+@contextmanager
+def joined(device: str) -> Iterator[Processes]:
+    """Join the processes that ``accelerate launch`` or ``torchrun`` started with this one, if there are others.
+
+    Args:
+        device: ``cpu`` (they talk through gloo) or ``cuda`` (NCCL; each process takes a GPU of its own).
+
+    Raises:
+        OsasisError: a device that processes cannot share, or more processes than GPUs.
+    """
+    global _current
+    if not {"RANK", "LOCAL_RANK", "WORLD_SIZE"} <= set(os.environ) or os.environ["WORLD_SIZE"] == "1":
+        yield ALONE
+        return
+    if device not in ("cpu", "cuda"):
+        raise OsasisError(
+            "Several processes work on the CPU, or on one GPU each",
+            found=f"-device {device}",
+            remedy="Leave -device out, and choose GPUs with accelerate's --gpu_ids.",
+        )
+    local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    if device == "cuda" and local > torch.cuda.device_count():
+        raise OsasisError(
+            "Every process needs a GPU of its own",
+            found=f"{local} processes for {torch.cuda.device_count()} GPUs",
+            remedy="Start as many processes as there are GPUs, or add -device cpu.",
+        )
+    from accelerate import PartialState
+
+    state = PartialState(cpu=device == "cpu", timeout=PATIENCE)
+    _current = Processes(state.process_index, state.num_processes)
+    try:
+        yield _current
+    finally:
+        _current = ALONE
+    # not after an error: the others may be in the middle of something, and the end of this process ends them
+    state.destroy_process_group()
+    PartialState._reset_state()
+
+
+def _buckets(tensors: list[torch.Tensor]) -> Iterator[list[torch.Tensor]]:
+    """Neighbours of one type, together at most ``BUCKET`` elements, or one tensor that is larger by itself."""
+    bucket: list[torch.Tensor] = []
+    for tensor in tensors:
+        if bucket and (tensor.dtype != bucket[0].dtype or sum(t.numel() for t in bucket) + tensor.numel() > BUCKET):
+            yield bucket
+            bucket = []
+        bucket.append(tensor)
+    if bucket:
+        yield bucket
