@@ -54,11 +54,11 @@ class PreprocessedCases:
 
     def unnormalized(self, key: str) -> np.ndarray:
         """The case in native units: ``(C, Z, Y, X)`` float32, transposed, cropped."""
-        return self._load(key)[0]
+        return self.native(key)[0]
 
     def preprocessed(self, key: str, restyle: Restyle | None = None) -> np.ndarray:
         """The case, stylized and normalized again: ``(C, Z, Y, X)`` float32."""
-        data, seg = self._load(key)
+        data, seg = self.native(key)
         properties = self._setup.plans.foreground_intensity_properties_per_channel
         preprocessor = restyling_preprocessor(self._setup.manager, restyle)
         return np.asarray(preprocessor._normalize(data, seg, self._setup.manager, properties), dtype=np.float32)
@@ -66,7 +66,7 @@ class PreprocessedCases:
     def require_same_as_preprocessed(self, key: str) -> None:
         """Nothing to compare: the preprocessed file is the source here."""
 
-    def _load(self, key: str) -> tuple[np.ndarray, np.ndarray]:
+    def native(self, key: str) -> tuple[np.ndarray, np.ndarray]:
         """Image in native units and segmentation, ``(C, Z, Y, X)`` and ``(1, Z, Y, X)``."""
         stored, seg, _, properties = self._cases.load_case(key)
         data = np.array(stored[:], dtype=np.float32)

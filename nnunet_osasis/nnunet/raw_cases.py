@@ -47,6 +47,15 @@ class RawCases:
         """The case as nnU-Net is about to normalize it: ``(C, Z, Y, X)`` float32, native units, transposed, cropped."""
         return read_unnormalized(self._setup, self._case(key)["images"])
 
+    def native(self, key: str) -> tuple[np.ndarray, np.ndarray]:
+        """What nnU-Net normalizes: the image as in :meth:`unnormalized`, and ``(1, Z, Y, X)`` labels, -1 outside."""
+        case, forward = self._case(key), [axis + 1 for axis in self._setup.plans.transpose_forward]
+        reader = self._setup.plans.image_reader_writer_class()
+        data = np.asarray(reader.read_images(case["images"])[0], dtype=np.float32).transpose(0, *forward)
+        seg = reader.read_seg(case["label"])[0].transpose(0, *forward) if Path(case["label"]).is_file() else None
+        data, seg, _ = crop_to_nonzero(data, seg)
+        return np.ascontiguousarray(data), seg
+
     def preprocessed(self, key: str, restyle: Restyle | None = None) -> np.ndarray:
         """The case as nnU-Net would have preprocessed it, had ``restyle``'s output been the raw image."""
         case = self._case(key)

@@ -36,6 +36,13 @@ class NnunetSegmenter:
             )
         self._checkpoint = found[0]
 
+    def on(self, device: str) -> NnunetSegmenter:
+        """The same model on another device; the network is loaded when it is first asked."""
+        return self if device == self.device else NnunetSegmenter(self.folder, device=device)
+
+    def __reduce__(self) -> tuple:
+        return _load, (self.folder, self.device)
+
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 (hex) of plans and weights."""
@@ -79,3 +86,7 @@ class NnunetSegmenter:
         found = predictor.predict_single_npy_array(given, {"spacing": spacing}, None, None, False)
         labels = np.asarray(found).transpose(forward)
         return labels if array.ndim == 4 else labels[0]
+
+
+def _load(folder: Path, device: str) -> NnunetSegmenter:
+    return NnunetSegmenter(folder, device=device)

@@ -42,7 +42,7 @@ class Warmer:
         return (array + weight * (array * (self.gain - 1) + self.shift)).astype(np.float32)
 
 
-def tiny_stylizer(reference=None):
+def tiny_stylizer(reference=None, channels=3):
     """A real stylizer, untrained, whose read-out is a fixed colour map."""
     from nnunet_osasis.autoencoder import DiffusionAutoencoder
     from nnunet_osasis.readout import ColorMap
@@ -51,7 +51,7 @@ def tiny_stylizer(reference=None):
 
     torch.manual_seed(0)
     autoencoder = DiffusionAutoencoder(
-        in_channels=3,
+        in_channels=channels,
         sample_size=32,
         block_out_channels=(8, 8),
         encoder_block_out_channels=(8, 8, 8),
@@ -61,11 +61,13 @@ def tiny_stylizer(reference=None):
         z_dim=16,
         norm_groups=4,
     )
-    spn = StructurePreservingNetwork(in_channels=3, hidden_channels=(8, 8), time_dim=16)
-    darker = ColorMap(((0.8, 0.0, 0.0), (0.0, 0.8, 0.0), (0.0, 0.1, 0.7)), (-0.1, 0.0, 0.1))
+    spn = StructurePreservingNetwork(in_channels=channels, hidden_channels=(8, 8), time_dim=16)
+    three = ((0.8, 0.0, 0.0), (0.0, 0.8, 0.0), (0.0, 0.1, 0.7)), (-0.1, 0.0, 0.1)
+    two = ((0.7, 0.3), (-0.3, 0.6)), (0.0, 0.1)
+    darker = ColorMap(*(three if channels == 3 else two))
     names = ("decoder", "pair", "decoder_inverse", "pair_inverse")
     if reference is None:
-        reference = np.random.default_rng(0).integers(0, 255, (3, 32, 32)).astype(np.uint8)
+        reference = np.random.default_rng(0).integers(0, 255, (channels, 32, 32)).astype(np.uint8)
     return OSASISStylizer(
         autoencoder,
         copy.deepcopy(autoencoder.unet),

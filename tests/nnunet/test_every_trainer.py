@@ -19,8 +19,11 @@ from nnunet_osasis.nnunet.training import StylizedTraining
 from .conftest import RGB, VOLUME, Warmer, make_trainer
 
 FAMILIES = sorted({re.sub(r"_\d+epochs?$", "", name) for name in trainers.__all__})
+CONTROLS = re.compile("HistogramMatching|Reinhard|FDA|GIN")
 RUNS = [
-    (name, dataset, configuration)
+    pytest.param(
+        name, dataset, configuration, marks=[pytest.mark.slow] if CONTROLS.search(name) and dataset == VOLUME else []
+    )
     for name in FAMILIES
     for dataset, configuration in ((RGB, "2d"), (VOLUME, "3d_fullres"))
     if not (name.endswith("PraNet") and configuration != "2d")

@@ -25,6 +25,8 @@ def test_every_documented_key_is_read():
             "probability": 1,
             "strength": None,
             "seed": 7,
+            "on_the_fly": True,
+            "processes": 4,
             "backbone": "resnet34",
             "backbone_weights": "/w/resnet34.safetensors",
         }
@@ -35,6 +37,8 @@ def test_every_documented_key_is_read():
         probability=1,
         strength=None,
         seed=7,
+        on_the_fly=True,
+        processes=4,
         backbone="resnet34",
         backbone_weights=Path("/w/resnet34.safetensors"),
     )
@@ -44,6 +48,13 @@ def test_every_documented_key_is_read():
 def test_relative_paths_count_from_the_dataset_folder(name):
     assert getattr(read({name: "mine"}), name) == HERE / "mine"
     assert getattr(read({name: None}), name) is None
+
+
+def test_several_stylizers_may_be_named_where_one_is_drawn_per_sample():
+    found = read({"stylizer": ["/a", "b"], "on_the_fly": True})
+    assert found.stylizers == (Path("/a"), HERE / "b")
+    assert read({"stylizer": "/a"}).stylizers == (Path("/a"),)
+    assert read({}).stylizers == (None,)
 
 
 @pytest.mark.parametrize(
@@ -58,6 +69,13 @@ def test_relative_paths_count_from_the_dataset_folder(name):
         ({"seed": -1}, "-1"),
         ({"seed": 1.0}, "1.0"),
         ({"stylizer": 3}, "3"),
+        ({"stylizer": ["/a", 3], "on_the_fly": True}, "3"),
+        ({"stylizer": [], "on_the_fly": True}, "[]"),
+        ({"stylizer": ["/a", "/b"]}, "on_the_fly"),
+        ({"on_the_fly": 1}, "on_the_fly must be true or false"),
+        ({"processes": 0}, "processes"),
+        ({"processes": True}, "processes"),
+        ({"processes": 1.5}, "1.5"),
         ({"backbone": 34}, "34"),
         ({"backbone": ""}, "backbone must be the name"),
         ({"backbone_weights": True}, "True"),

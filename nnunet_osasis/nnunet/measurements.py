@@ -1,0 +1,187 @@
+"""What a training on the fly has to know of every case beforehand: its numbers, and the strength that passed."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from nnunet_osasis.errors import OsasisError
+from nnunet_osasis.gate import Decision, StructureGate
+from nnunet_osasis.gate.audit import FILE, read_audit, write_audit
+from nnunet_osasis.leftovers import clear_leftovers
+from nnunet_osasis.locks import output_lock
+from nnunet_osasis.nnunet.case_making import require_unchanged, source_files, source_states
+from nnunet_osasis.nnunet.case_pool import make_cases
+from nnunet_osasis.nnunet.cases import open_cases
+from nnunet_osasis.nnunet.configuration import NnunetConfiguration
+from nnunet_osasis.nnunet.manifest import FileState, append_event
+from nnunet_osasis.nnunet.one_pass_transfer import OnePassTransfer
+from nnunet_osasis.nnunet.renormalize import CaseNumbers, ChannelRules
+from nnunet_osasis.nnunet.restyle import restyle_with
+from nnunet_osasis.nnunet.segmenter import NnunetSegmenter
+from nnunet_osasis.storage import read_sealed_json, sha256_of_json, write_error, write_sealed_json
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class MeasuredCase:
+    """One case and one style: from which files, with which numbers, and the strength that passed the gate."""
+
+    sources: dict[str, FileState]
+    numbers: CaseNumbers
+    strength: float
+    decision: Decision | None = None
+
+    @classmethod
+    def read(cls, path: Path, files: Sequence[Path]) -> MeasuredCase | None:
+        """The case at ``path``; None when it is not there, damaged, or of other files."""
+        if not path.is_file():
+            return None
+        try:
+            value = read_sealed_json(path, what="A case's numbers")
+            sources = {name: FileState(**state) for name, state in value["sources"].items()}
+            found = cls(sources, CaseNumbers.from_json(value["numbers"]), float(value["strength"]))
+        except (OsasisError, AttributeError, KeyError, TypeError, ValueError):
+            return None
+        same = set(sources) == {file.name for file in files}
+        return found if same and all(sources[file.name].verified(file, trust_stamps=True) for file in files) else None
+
+    def write(self, path: Path) -> None:
+        """Write atomically, with a checksum."""
+        states = {name: asdict(state) for name, state in self.sources.items()}
+        write_sealed_json(path, {"sources": states, "numbers": self.numbers.to_json(), "strength": self.strength})
+
+
+@dataclass
+class CaseMeasurer:
+    """Measures cases, in this process or in a worker."""
+
+    setup: NnunetConfiguration
+    cases: Any
+    rules: ChannelRules
+    transfer: OnePassTransfer
+    strength: float
+    gate: StructureGate | None
+
+    def to(self, device: str) -> None:
+        """Move stylizer and segmenter to a device."""
+        self.transfer.to(device)
+        if self.gate is not None and isinstance(self.gate.segmenter, NnunetSegmenter):
+            self.gate = replace(self.gate, segmenter=self.gate.segmenter.on(device))
+
+    def files(self, key: str) -> list[Path]:
+        """What the numbers depend on."""
+        return source_files(self.cases, key, labels=self.gate is not None)
+
+    def __call__(self, key: str) -> MeasuredCase:
+        """Measure one case. Raises ``OsasisError`` as :class:`nnunet_osasis.nnunet.case_making.StylizedCaseMaker`."""
+        sources = source_states(self.files(key))
+        data, seg = self.cases.native(key)
+        manager = self.setup.manager
+        after = restyle_with(self.transfer, 1.0)(data.copy(), seg, manager)
+        bounds = self.transfer.stylizer.config.intensity.bounds(data)
+        numbers = CaseNumbers.measure(self.rules, bounds, data, after, np.asarray(seg[0] >= 0))
+        decisions: list[Decision] = []
+        if self.gate is not None:
+            ignored = self.setup.plans.get_label_manager(self.setup.dataset_json).ignore_label
+            judged = restyle_with(
+                self.transfer, self.strength, gate=self.gate, decided=decisions.append, ignored=ignored
+            )
+            judged(data.copy(), seg, manager)
+        require_unchanged(key, sources, source_states(self.files(key)))
+        strength = decisions[0].strength if decisions else self.strength
+        return MeasuredCase(sources, numbers, strength, decisions[0] if decisions else None)
+
+
+class Measurements:
+    """The folder ``<data_identifier>_osasis_<key>_on_the_fly/``: one small file per case, an audit, a log, a lock.
+
+    The key is made of all that decides: stylizer, strength, gate, the way of preprocessing.
+    """
+
+    def __init__(
+        self,
+        setup: NnunetConfiguration,
+        transfer: OnePassTransfer,
+        strength: float,
+        gate: StructureGate | None,
+        *,
+        device: str = "cpu",
+        processes: int | None = None,
+    ) -> None:
+        self.rules, cases = ChannelRules.of(setup), open_cases(setup)
+        if transfer.in_channels != len(self.rules.schemes):
+            raise OsasisError(
+                f"The stylizer must take the {len(self.rules.schemes)} channel(s) of {setup.dataset}",
+                found=f"one for {transfer.in_channels} channel(s)",
+                remedy="Make a stylizer from this dataset's images.",
+            )
+        self._maker = CaseMeasurer(setup, cases, self.rules, transfer, strength, gate)
+        self._device, self._processes = device, processes
+        self._identity = {
+            "format": FORMAT,
+            "transfer": transfer.fingerprint,
+            "strength": strength,
+            "route": cases.route,
+            "preprocessing": setup.preprocessing(),
+            "gate": None if gate is None else gate.identity(),
+        }
+        name = f"{setup.manager.data_identifier}_osasis_{sha256_of_json(self._identity)[:12]}_on_the_fly"
+        self.folder = setup.preprocessed_folder / name
+
+    @property
+    def audit(self) -> Path:
+        """The audit trail of the gate."""
+        return self.folder / FILE
+
+    def build(self, keys: Sequence[str]) -> tuple[dict[str, MeasuredCase], list[str]]:
+        """Measure the cases in ``keys`` that are not known yet: all of them, and which were measured now.
+
+        One process works, the others (ranks, folds) wait for its lock; what is measured is kept whatever happens.
+        A complete folder serves where it cannot be written.
+        """
+        keys = sorted(keys)
+        found = self._known(keys)
+        if len(found) == len(keys):
+            return found, []
+        with output_lock(self.folder, "measuring cases for on_the_fly", wait=True, name="lock"):
+            clear_leftovers(self._path("").parent)
+            found = self._known(keys)
+            missing = [key for key in keys if key not in found]
+            if not missing:
+                return found, []
+            if not os.access(self.folder, os.W_OK):
+                raise write_error(self.folder, PermissionError(13, "Permission denied"))
+            self._maker.cases.require_same_as_preprocessed(missing[0])
+            write_sealed_json(self.folder / "measurements.json", self._identity)
+            append_event(self.folder / "log.jsonl", "measure", requested=len(keys), reused=len(found))
+            with tqdm(total=len(missing), desc=f"Measuring training cases ({len(found)} there)", unit="case") as bar:
+
+                def put(key: str, case: MeasuredCase) -> None:
+                    if case.decision is not None:
+                        hashes = {name: state.sha256 for name, state in case.sources.items()}
+                        write_audit(
+                            self.audit, key, case.decision, sources=hashes, stylizer=self._maker.transfer.fingerprint
+                        )
+                    case.write(self._path(key))
+                    found[key] = case
+                    bar.update()
+
+                make_cases(self._maker, missing, put, device=self._device, processes=self._processes)
+        return found, missing
+
+    def _known(self, keys: Sequence[str]) -> dict[str, MeasuredCase]:
+        # What the gate let pass without a line in its audit is measured again.
+        known = keys if self._maker.gate is None else {row["case"] for row in read_audit(self.audit)} & set(keys)
+        read = {key: MeasuredCase.read(self._path(key), self._maker.files(key)) for key in known}
+        return {key: case for key in keys if (case := read.get(key)) is not None}
+
+    def _path(self, key: str) -> Path:
+        return self.folder / "cases" / f"{key}.json"

@@ -1,0 +1,98 @@
+"""Batches restyled in the training step: fresh style and strength for every sample, on the training device."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from nnunet_osasis.nnunet.measurements import MeasuredCase
+from nnunet_osasis.nnunet.one_pass_transfer import OnePassTransfer
+from nnunet_osasis.nnunet.renormalize import ChannelRules, restyle_normalized
+
+
+@dataclass(frozen=True)
+class Draws:
+    """What was drawn for a batch, one entry per sample.
+
+    Attributes:
+        drawn: whether it is restyled. share: of the strength its case may have, in [0, 1). style: which one.
+    """
+
+    drawn: np.ndarray
+    share: np.ndarray
+    style: np.ndarray
+
+    @classmethod
+    def draw(cls, seed: Sequence[int], count: int, *, probability: float, styles: int) -> Draws:
+        """Equal seeds (``seed``, rank, epoch, step) give equal draws, in whatever order and run."""
+        rng = np.random.default_rng(tuple(seed))
+        return cls(rng.random(count) < probability, rng.random(count), rng.integers(styles, size=count))
+
+
+class BatchStyle:
+    """Restyles what nnU-Net's loader gives, after its augmentations.
+
+    Noise, blur, brightness, contrast, low resolution, gamma and mirroring come in the loader's workers, so style comes
+    after them. A patch shows a part of its case: the frame around the field of view is looked for in the patch alone.
+    Channels beyond the image's own (the one-hot maps of a cascade) are left as they are.
+
+    Args:
+        transfers: one per style, on the training device. measured: for each of them, the cases by key.
+        rules: of the configuration. seed: of the draws: the user's number and the rank.
+    """
+
+    def __init__(
+        self,
+        transfers: Sequence[OnePassTransfer],
+        measured: Sequence[dict[str, MeasuredCase]],
+        rules: ChannelRules,
+        *,
+        probability: float,
+        seed: Sequence[int],
+        device: torch.device,
+    ) -> None:
+        self._transfers, self._rules, self._probability, self._seed = transfers, rules, probability, tuple(seed)
+        self._device, self._limits = device, rules.limits().to(device)
+        self._row = {key: row for row, key in enumerate(measured[0])}
+        self._strengths = [[cases[key].strength for key in self._row] for cases in measured]
+        self._numbers = [
+            torch.stack([cases[key].numbers.as_tensor() for key in self._row]).to(device) for cases in measured
+        ]
+
+    def draws(self, count: int, *, epoch: int, step: int) -> Draws:
+        """Those of one batch of this rank."""
+        seed = (*self._seed, epoch, step)
+        return Draws.draw(seed, count, probability=self._probability, styles=len(self._transfers))
+
+    @torch.no_grad()
+    def __call__(self, data: torch.Tensor, keys: Sequence[str], *, epoch: int, step: int) -> torch.Tensor:
+        """``data`` ``(B, C, H, W)`` or ``(B, C, D, H, W)``, normalized, on the device, some samples restyled."""
+        data = data.to(self._device, non_blocking=True)
+        found = self.draws(len(data), epoch=epoch, step=step)
+        rows = [self._row[str(key)] for key in keys]
+        result = data
+        for style in range(len(self._transfers)):
+            strengths = found.share * [self._strengths[style][row] for row in rows]
+            chosen = [i for i in range(len(data)) if found.drawn[i] and found.style[i] == style and strengths[i] > 0]
+            if chosen:
+                result = self.restyle(result, rows, chosen, strengths, style)
+        return result
+
+    @torch.no_grad()
+    def restyle(
+        self, data: torch.Tensor, rows: Sequence[int], chosen: Sequence[int], strengths: np.ndarray, style: int
+    ) -> torch.Tensor:
+        """A copy of ``data`` whose ``chosen`` samples are restyled. Nothing here waits for the device."""
+        channels = len(self._rules.schemes)
+        patches = torch.stack([data[i, :channels] for i in chosen])
+        numbers = torch.stack([self._numbers[style][rows[i]] for i in chosen])
+        amounts = torch.tensor([strengths[i] for i in chosen], dtype=torch.float32)
+        amounts = (amounts.pin_memory() if data.is_cuda else amounts).to(data.device, non_blocking=True)
+        changed = restyle_normalized(patches, numbers, amounts, self._rules, self._limits, self._transfers[style].full)
+        result = data.clone()
+        for i, image in zip(chosen, changed, strict=True):
+            result[i, :channels] = image
+        return result
