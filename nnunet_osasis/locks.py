@@ -39,12 +39,19 @@ def _say(line: str) -> None:
 
 @contextmanager
 def output_lock(
-    folder: str | Path, command: str, *, wait: bool = False, name: str = LOCK, say: Callable[[str], None] = _say
+    folder: str | Path,
+    command: str,
+    *,
+    wait: bool = False,
+    name: str = LOCK,
+    say: Callable[[str], None] = _say,
+    patience: float = 0.0,
 ) -> Iterator[None]:
     """Hold ``folder`` (made if need be) for ``command`` and clear what killed runs left half-written directly in it.
 
     Args:
         wait: wait for another process, saying so once, as caches do; else it is refused at once.
+        patience: seconds to wait before saying so.
         name: the lock's file name; ``<name>.owner`` beside it says who has it, while somebody has it.
 
     The same thread may take a lock it has again. Raises ``OsasisError`` when another process has the folder or when
@@ -61,7 +68,7 @@ def output_lock(
         return
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        lock = _acquire(path, wait, say)
+        lock = _acquire(path, wait, say, patience)
     except OSError as error:
         raise write_error(path.parent, error) from error
     owner = _owner_file(path)
@@ -90,7 +97,20 @@ def _owner_file(path: Path) -> Path:
     return path.with_name(f"{path.name}.owner")
 
 
-def _acquire(path: Path, wait: bool, say: Callable[[str], None]) -> BaseFileLock:
+def held_by(folder: str | Path, name: str) -> str | None:
+    """Who holds the lock ``name`` of ``folder``, in words; None when nobody does.
+
+    To ask, the lock is taken for a moment: only whoever holds what owners need to take it may ask.
+    """
+    path = Path(folder).resolve() / name
+    try:
+        _acquire(path, False, _say).release()
+    except OsasisError:
+        return owner_of(path)
+    return None
+
+
+def _acquire(path: Path, wait: bool, say: Callable[[str], None], patience: float = 0.0) -> BaseFileLock:
     """The lock at ``path``, taken."""
     kind: type[BaseFileLock] = FileLock
     lock = kind(path)
@@ -118,6 +138,11 @@ def _acquire(path: Path, wait: bool, say: Callable[[str], None]) -> BaseFileLock
             found=f"{owner_of(path)} at work in {path.parent}",
             remedy=remedy,
         )
+    try:
+        lock.acquire(timeout=patience, poll_interval=0.02)
+        return lock
+    except Timeout:
+        pass
     say(
         f"Waiting: {owner_of(path)} at work in {path.parent}"
         + ("" if marker is None else f" (if it is gone, delete {marker})")
@@ -131,6 +156,15 @@ def _take(lock: BaseFileLock) -> BaseFileLock:
         warnings.simplefilter("ignore")  # newer versions of filelock turn to a marker by themselves, and say so
         lock.acquire(timeout=0)
     return lock
+
+
+def owner_elsewhere(path: Path) -> bool:
+    """Whether the lock at ``path`` was taken on another machine and not given back: killed there, or at work where
+    machines do not see each other's locks."""
+    try:
+        return bool(json.loads(_owner_file(path).read_text(encoding="utf-8"))["machine"] != host_name())
+    except (OSError, ValueError, KeyError, TypeError):  # given back, or torn: then the lock alone counts
+        return False
 
 
 def owner_of(path: Path) -> str:

@@ -133,14 +133,15 @@ def read_json(path: str | Path, *, what: str, remedy: str = "Make it anew.") -> 
     return value
 
 
-def _sealed(value: Mapping[str, Any]) -> dict[str, Any]:
+def sealed(value: Mapping[str, Any]) -> dict[str, Any]:
+    """A JSON object with its own SHA-256 under ``"seal"``."""
     plain = json.loads(json.dumps({key: item for key, item in value.items() if key != SEAL}))  # as it will be read
     return plain | {SEAL: sha256_of_json(plain)}
 
 
 def write_sealed_json(path: str | Path, value: Mapping[str, Any]) -> Path:
     """Write a JSON object with its own SHA-256 under ``"seal"``, atomically; ``read_sealed_json`` checks it."""
-    return atomic_write_json(path, _sealed(value))
+    return atomic_write_json(path, sealed(value))
 
 
 def read_sealed_json(
@@ -159,7 +160,7 @@ def read_sealed_json(
     if SEAL not in value and unsealed is not None and set(value) <= set(unsealed):
         logger.warning("%s comes from an earlier version and has no checksum: it is read as it is.", path)
         return value
-    if value != _sealed(value):
+    if value != sealed(value):
         raise OsasisError(f"{what} must be as it was written", found=f"another checksum for {path}", remedy=remedy)
     return {key: item for key, item in value.items() if key != SEAL}
 

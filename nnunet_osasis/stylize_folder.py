@@ -1,38 +1,51 @@
-"""Stylize a folder of images: resumable, each result whole or absent, a manifest of what was made from what."""
+"""Stylize a folder of images: resumable, in parts, each result whole or absent, a manifest of what came from what."""
 
 from __future__ import annotations
 
-import logging
-import shutil
-from dataclasses import replace
-from functools import partial
+from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
+from nnunet_osasis.brief_audit import Brief, brief_audit
 from nnunet_osasis.errors import OsasisError
-from nnunet_osasis.gate import Decision, Gated, Segmenter, StructureGate
-from nnunet_osasis.gate.audit import FOLDER, WORST, audited_results, badness, path_in, read_audit, write_audit
-from nnunet_osasis.gate.calibration import IMAGES
+from nnunet_osasis.gate import Gated, Segmenter, StructureGate
+from nnunet_osasis.gate.audit import FOLDER, WORST, in_short, write_audit
+from nnunet_osasis.gate.choice import chosen_indices
 from nnunet_osasis.gate.of_stylizer import stored_gate
 from nnunet_osasis.gate.pictures import PICTURE, as_picture, save_worst
-from nnunet_osasis.image_io import LoadedImage, files_of, image_stem, image_suffix, list_images, read_image, write_like
+from nnunet_osasis.image_io import (
+    NATURAL_SUFFIXES,
+    LoadedImage,
+    image_stem,
+    image_suffix,
+    list_images,
+    read_image,
+    write_like,
+)
 from nnunet_osasis.leftovers import clear_leftovers
-from nnunet_osasis.locks import output_lock
+from nnunet_osasis.overlap import in_overlap
+from nnunet_osasis.parts import Share
 from nnunet_osasis.sources import best_slice, read_in_slices
-from nnunet_osasis.storage import atomic_write, read_sealed_json, sha256_of_file, sha256_of_json, write_sealed_json
+from nnunet_osasis.storage import sha256_of_file, sha256_of_json
+from nnunet_osasis.stylize_image import copy_mask, digest_of, masks_of, stylized
+from nnunet_osasis.stylize_parts import place_in
+from nnunet_osasis.stylize_record import (
+    MANIFEST,
+    Log,
+    audit_of,
+    audits_in,
+    digest_of_entry,
+    known_digests,
+    names_on_record,
+)
 from nnunet_osasis.stylizer import OSASISStylizer
-from nnunet_osasis.volume import slice_axis, slices_back, slices_first
+from nnunet_osasis.volume import slice_axis, slices_first
 
-logger = logging.getLogger(__name__)
-
-MANIFEST = "osasis_manifest.json"
-SOFT = 20
-"""Values that a mask of labels reaching 255 may have; more are shades."""
-_UNSEALED = ("settings", "images")
-"""What manifests of earlier versions hold, which had no checksum."""
+__all__ = ["MANIFEST", "decisions_in", "on_record", "output_name", "stylize_folder"]
 
 
 def output_name(path: Path) -> str:
@@ -51,6 +64,8 @@ def stylize_folder(
     masks: Path | None = None,
     gated: bool = True,
     segmenter: Segmenter | None = None,
+    share: Share | None = None,
+    progress: bool = True,
 ) -> int:
     """Stylize every image of ``source`` into ``output``, dtype and geometry kept; returns how many were made anew.
 
@@ -59,16 +74,24 @@ def stylize_folder(
 
     What an earlier run with the same stylizer and options made from an unchanged file is kept, if it is still what
     was written then. ``masks`` are copied unchanged to ``output/masks`` when there is one of the same name and size
-    for every image, and tell the gate where lesions are. One process at a time works in ``output``.
+    for every image, and tell the gate where lesions are.
+
+    Memory holds the images' names, 16 bytes for each result of an earlier run, and three images. Pictures are read and
+    written while others are computed, volumes one after the other.
 
     Args:
         gated: False leaves the gate out. segmenter: a frozen segmenter the gate asks as well.
+        share: the part of the sorted list to make; None is all of it. Parts of one list may be at work in ``output``
+            at once, on several machines too; the last one to end writes the manifest of all. Without ``share`` one
+            process at a time works there.
+        progress: show a bar.
 
     Raises:
         OsasisError: unreadable, vanished or changing input (results made before it are kept), ``output`` inside
-            ``source``'s own folder or in use by another process, two sources with one result name, or a manifest of
-            another stylizer or option.
+            ``source``'s own folder or in use by another process for the same images, two sources with one result
+            name, or a manifest of another stylizer or option.
     """
+    share = share or Share()
     files = list_images(source)
     if output.resolve() == source.resolve():
         raise OsasisError("The output must be another folder than the input", found=output, remedy="Choose another.")
@@ -76,55 +99,114 @@ def stylize_folder(
     if len(set(names)) != len(names):
         twice = sorted({name for name in names if names.count(name) > 1})
         raise OsasisError("Each image needs a name of its own", found=f"two that become {twice[0]}")
-    pairs = _masks_of(files, masks) if masks is not None else {}
-    with output_lock(output, "osasis-stylize"):
+    pairs = masks_of(files, masks) if masks is not None else {}
+    settings: dict[str, Any] = {"stylizer": stylizer.fingerprint, "strength": strength, "direction": direction}
+    asked = None if segmenter is None else segmenter.fingerprint
+    made = 0
+    with place_in(output, share, sha256_of_json([names, settings, masks is not None, gated, asked])) as place:
         for folder in ("masks", FOLDER):
             clear_leftovers(output / folder)
         gate = _gate(stylizer, files, output, segmenter) if gated else None
-        settings: dict[str, Any] = {"stylizer": stylizer.fingerprint, "strength": strength, "direction": direction}
         settings |= {} if gate is None else {"gate": gate.identity()}
-        manifest = _manifest(output, settings)
-        audited = audited_results(path_in(output)) if gate is not None else None
-        made = 0
-        for path, name in zip(tqdm(files, desc="stylize", unit="image", dynamic_ncols=True), names, strict=True):
-            target, digest = output / name, _digest(path)
-            known = manifest["images"].get(name)
-            entry = {"source": digest}
-            if gate is not None and path in pairs:  # where its lesions are
-                entry["mask"] = _digest(pairs[path])
-            on_record = audited is None or (known and audited.get(name) == known["result"])
-            whole = known and on_record and {key: value for key, value in known.items() if key != "result"} == entry
-            if whole and target.is_file() and sha256_of_file(target) == known["result"]:
-                _copy_mask(path, pairs, output)
-                continue
-            loaded = read_image(path)
-            if _digest(path) != digest:
-                raise OsasisError(
-                    "An image must not change while it is stylized",
-                    found=path,
-                    remedy="Run the same command again when it is complete; finished results are kept.",
-                )
-            _copy_mask(path, pairs, output)
-            result = _stylized(stylizer, loaded, gate, strength, direction, pairs.get(path))
-            write_like(loaded, result.image, target)
-            entry["result"] = sha256_of_file(target)
-            if gate is not None:
-                facts = {"source_sha256": digest, "result_sha256": entry["result"], "stylizer": stylizer.fingerprint}
-                write_audit(path_in(output), name, result.decision, direction=direction, **facts)
-            manifest["images"][name] = entry
-            write_sealed_json(output / MANIFEST, manifest)
-            made += 1
-        if gate is not None and (made or not (output / FOLDER / PICTURE).is_file()):
-            _show_worst(stylizer, dict(zip(names, files, strict=True)), output, strength, direction)
+        mine = dict(zip(share.of(files), share.of(names), strict=True))
+        known = known_digests(output, settings, set(mine.values()), gated=gated)
+        place.log.settings(settings)
+        run = _Run(stylizer, output, mine, gate, strength, direction, pairs, known, place.log, audit_of(output, share))
+        steps = in_overlap(share.of(files), run.read, run.stylize, run.write, alone=_is_large)
+        title = "stylize" if share.count == 1 else f"stylize, {share}"
+        with closing(steps):
+            for to_do in tqdm(
+                steps, total=len(mine), desc=title, unit="image", dynamic_ncols=True, disable=not progress
+            ):
+                made += to_do
+    alone = share.count == 1 or (not place.others and names_on_record(output).issuperset(names))
+    if gate is not None and alone and not (output / FOLDER / PICTURE).is_file():
+        _show_worst(stylizer, dict(zip(names, files, strict=True)), output, strength, direction)
     return made
 
 
+@dataclass
+class _Image:
+    loaded: LoadedImage
+    entry: dict[str, str]
+
+
+@dataclass
+class _Run:
+    """The three steps of each image: ``read`` and ``write`` may run in threads of their own."""
+
+    stylizer: OSASISStylizer
+    output: Path
+    names: dict[Path, str]
+    gate: StructureGate | None
+    strength: float | None
+    direction: str
+    pairs: dict[Path, Path]
+    known: dict[str, bytes]
+    log: Log
+    audit: Path
+
+    def read(self, path: Path) -> _Image | None:
+        """The image with its digest; None when its result is there, on record, and what was written then."""
+        name, digest = self.names[path], digest_of(path)
+        entry = {"source": digest}
+        if self.gate is not None and path in self.pairs:  # where its lesions are
+            entry["mask"] = digest_of(self.pairs[path])
+        target = self.output / name
+        known = self.known.get(name) if target.is_file() else None
+        if known and digest_of_entry(entry | {"result": sha256_of_file(target)}) == known:
+            copy_mask(path, self.pairs, self.output)
+            return None
+        loaded = read_image(path)
+        if digest_of(path) != digest:
+            raise OsasisError(
+                "An image must not change while it is stylized",
+                found=path,
+                remedy="Run the same command again when it is complete; finished results are kept.",
+            )
+        copy_mask(path, self.pairs, self.output)
+        return _Image(loaded, entry)
+
+    def stylize(self, image: _Image) -> Gated:
+        """What may be used of it."""
+        mask = self.pairs.get(image.loaded.path)
+        return stylized(self.stylizer, image.loaded, self.gate, self.strength, self.direction, mask)
+
+    def write(self, image: _Image, result: Gated) -> None:
+        """The result, then the audit, then the log: what is on record is there."""
+        name = self.names[image.loaded.path]
+        write_like(image.loaded, result.image, self.output / name)
+        entry = image.entry | {"result": sha256_of_file(self.output / name)}
+        if self.gate is not None:
+            (self.output / FOLDER / PICTURE).unlink(missing_ok=True)  # it shows another state now
+            facts = {"source_sha256": entry["source"], "result_sha256": entry["result"]}
+            facts |= {"stylizer": self.stylizer.fingerprint, "direction": self.direction}
+            write_audit(self.audit, name, result.decision, **facts)
+        self.log.add(name, entry)
+
+
+def _is_large(path: Path) -> bool:
+    """Volumes, and TIFF files, which may be stacks: one at a time in memory."""
+    return image_suffix(path) not in NATURAL_SUFFIXES
+
+
+def on_record(source: Path, output: Path) -> tuple[int, int]:
+    """Of how many images of ``source`` all parts so far have put a result on record, and how many there are."""
+    names = {output_name(path) for path in list_images(source)}
+    return len(names & names_on_record(output)), len(names)
+
+
+def decisions_in(output: Path) -> list[dict[str, Any]]:
+    """What was decided about each case, by parts at work too; no scores. Parts' audits are merged into the folder's,
+    which is read last for that reason."""
+    return [brief.row(case) for case, brief in brief_audit(reversed(audits_in(output))).items()]
+
+
 def _gate(stylizer: OSASISStylizer, files: list[Path], output: Path, segmenter: Segmenter | None) -> StructureGate:
-    """The stylizer's gate; thresholds that had to be measured on these images are kept for later runs."""
+    """The stylizer's gate; thresholds that had to be measured on these images are kept for later runs and parts."""
 
     def images() -> list[np.ndarray]:
-        chosen = np.unique(np.linspace(0, len(files) - 1, IMAGES).round().astype(int))
-        return [best_slice(read_in_slices(files[i])).copy() for i in chosen]
+        return [best_slice(read_in_slices(files[i])).copy() for i in chosen_indices(len(files))]
 
     return stored_gate(output / FOLDER / "gate.json", stylizer, images, segmenter=segmenter)
 
@@ -133,115 +215,19 @@ def _show_worst(
     stylizer: OSASISStylizer, files: dict[str, Path], output: Path, strength: float | None, direction: str
 ) -> None:
     """A picture of the worst cases, made again at full strength to show what was refused."""
-    rows = [row for row in read_audit(path_in(output)) if row["case"] in files]
+
+    def by_badness(case: tuple[str, Brief]) -> tuple[Any, str]:
+        return case[1].badness, case[0]
+
     cases = []
-    for row in sorted(rows, key=badness)[:WORST]:
-        loaded = read_image(files[row["case"]])
-        full = _stylized(stylizer, loaded, None, strength, direction, None).image
-        used = read_image(output / row["case"]).array
+    found = [(case, brief) for case, brief in brief_audit(audits_in(output)).items() if case in files]
+    for case, brief in sorted(found, key=by_badness)[:WORST]:
+        loaded = read_image(files[case])
+        full = stylized(stylizer, loaded, None, strength, direction, None).image
+        used = read_image(output / case).array
         axis = slice_axis(loaded.spacing, loaded.array.shape[1:])
         sliced = [slices_first(np.asarray(a, np.float32), axis) for a in (loaded.array, full, used)]
         before, at_full, at_last = as_picture(*sliced)
-        cases.append((f"{row['case']} ({row['decision']})", before, at_full, at_last))
+        cases.append((in_short(brief.row(case)), before, at_full, at_last))
     if cases:
         save_worst(output / FOLDER / PICTURE, cases, stylizer.config.intensity)
-
-
-def _manifest(output: Path, settings: dict[str, Any]) -> dict[str, Any]:
-    """What ``output``'s manifest says; a damaged one counts as none, so that every result is made anew."""
-    fresh: dict[str, Any] = {"settings": settings, "images": {}}
-    if not (output / MANIFEST).is_file():
-        return fresh
-    try:
-        found = read_sealed_json(output / MANIFEST, what="The output's manifest", unsealed=_UNSEALED)
-    except OsasisError as error:
-        logger.warning("%s Every result is made anew.", error)
-        return fresh
-    if found.get("settings") != settings:
-        raise OsasisError(
-            "The output must not hold results of another stylizer or other options",
-            found=f"a manifest of other settings in {output}",
-            remedy="Choose another output folder.",
-        )
-    write_sealed_json(output / MANIFEST, found)  # one of an earlier version gets its checksum
-    return found
-
-
-def _stylized(
-    stylizer: OSASISStylizer,
-    loaded: LoadedImage,
-    gate: StructureGate | None,
-    strength: float | None,
-    direction: str,
-    mask: Path | None,
-) -> Gated:
-    """Volumes are cut along their axis of coarsest spacing. The result has the axes of ``loaded.array``."""
-    try:
-        axis = slice_axis(loaded.spacing, loaded.array.shape[1:])
-        sliced = slices_first(loaded.array, axis)
-        wanted = stylizer.config.strength if strength is None else strength
-
-        def stylize(amount: float) -> np.ndarray:
-            return stylizer.stylize_array(sliced, strength=amount, direction=direction)
-
-        if gate is None:
-            result = Gated(stylize(wanted), Decision("full", wanted, wanted, {}, {}))
-        else:
-            labels = None if mask is None else _labels(slices_first(read_image(mask).array, axis))
-            result = gate(sliced, stylize, wanted, labels)
-        if result.decision.strength == 0:  # as stored: not even rounded to float32
-            return replace(result, image=loaded.array)
-        return replace(result, image=slices_back(result.image, axis))
-    except OsasisError as error:
-        raise OsasisError(
-            f"{loaded.path} cannot be stylized: {error.rule}", found=error.found, remedy=error.remedy
-        ) from error
-
-
-def _labels(mask: np.ndarray) -> np.ndarray:
-    """Labels of a mask ``(C, ...)``; a picture of grey levels (a soft rim, a JPEG) is cut at half its white."""
-    labels = mask.max(axis=0)
-    grey = labels.dtype == np.uint8 and labels.max() == 255 and len(np.unique(labels)) > SOFT
-    return (labels > 127).astype(np.uint8) if grey else labels
-
-
-def _digest(path: Path) -> str:
-    """Of all files the image is stored in (a header and its data)."""
-    try:
-        each = [sha256_of_file(part) for part in files_of(path)]
-        return each[0] if len(each) == 1 else sha256_of_json(each)
-    except OSError as error:
-        raise OsasisError(
-            "The images must stay while they are stylized",
-            found=f"{error.strerror} at {path}",
-            remedy="Put it back, or run the same command again without it; finished results are kept.",
-        ) from error
-
-
-def _copy_mask(path: Path, pairs: dict[Path, Path], output: Path) -> None:
-    """Copy the mask of ``path``, if it has one, unless a whole copy is there."""
-    if path not in pairs:
-        return
-    mask, copy = pairs[path], output / "masks" / pairs[path].name
-    if copy.is_file() and sha256_of_file(copy) == _digest(mask):
-        return
-    _check_mask(read_image(path).array.shape, mask)
-    atomic_write(copy, partial(shutil.copyfile, mask))
-
-
-def _masks_of(files: list[Path], masks: Path) -> dict[Path, Path]:
-    by_stem = {image_stem(path): path for path in list_images(masks)}
-    missing = [path.name for path in files if image_stem(path) not in by_stem]
-    if missing:
-        raise OsasisError(
-            "Every image needs a mask of its name", found=f"none for {missing[0]} ({len(missing)} in all)"
-        )
-    return {path: by_stem[image_stem(path)] for path in files}
-
-
-def _check_mask(shape: tuple[int, ...], mask: Path) -> None:
-    found = read_image(mask).array.shape
-    if found[1:] != shape[1:]:
-        raise OsasisError(
-            "A mask must have its image's size", found=f"{found[1:]} for {shape[1:]} in {mask}", remedy="Resample it."
-        )

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import argparse
 import logging
+from dataclasses import replace
 from pathlib import Path
 
-from nnunet_osasis.cli import add_device, resolve_device, run_command, unit_interval
+from nnunet_osasis.cli import add_device, positive_int, resolve_device, run_command, unit_interval, whole_number
+from nnunet_osasis.parts import Share, launched, own_device
 from nnunet_osasis.readout_names import READOUTS
 
 EXAMPLES = """examples:
   osasis-stylize -i site_a/images -o site_a_as_b --stylizer stylizer
   osasis-stylize -i site_a/images -o site_a_as_b --stylizer stylizer --masks site_a/masks --strength 0.7
   osasis-stylize -i site_b/images -o site_b_as_a --stylizer stylizer --direction target_to_source
+  osasis-stylize -i archive -o archive_as_b --stylizer stylizer --num-parts 8 --part-id 3
+  accelerate launch --num_processes 4 -m nnunet_osasis.scripts.stylize -i archive -o archive_as_b --stylizer stylizer
 
 Sizes, data types and NIfTI geometry stay; JPEG comes out as PNG. A second run makes only what is missing.
 Results whose structure differs from their source's are made weaker or left as they were: see osasis_audit/ in the
@@ -46,6 +50,21 @@ def make_parser() -> argparse.ArgumentParser:
         "--segmenter", metavar="DIR", type=Path,
         help="a trained nnU-Net model folder: its answers to original and result must agree as well",
     )  # fmt: skip
+    parser.add_argument(
+        "--num-parts", "-num_parts", type=positive_int, default=1, metavar="N",
+        help="make only every N-th image: for jobs that share one output folder, at once or one after the other",
+    )  # fmt: skip
+    parser.add_argument(
+        "--part-id", "-part_id", type=whole_number, metavar="K", help="the first of them, from 0 to N - 1"
+    )
+    parser.add_argument(
+        "--precision", choices=("auto", "fp32", "bf16"),
+        help="of read-outs that run the networks; auto: bf16 where the hardware has it; default: the stylizer's",
+    )  # fmt: skip
+    parser.add_argument(
+        "--compile", action="store_true",
+        help="torch.compile the networks: minutes at the start, for large archives and read-outs that run them",
+    )  # fmt: skip
     add_device(parser)
     return parser
 
@@ -56,17 +75,25 @@ def main(argv: list[str] | None = None) -> None:
     args = parser.parse_args(argv)
     if args.no_gate and args.segmenter is not None:
         parser.error("--segmenter is asked by the gate: leave out --no-gate")
+    if args.num_parts > 1 and args.part_id is None:
+        parser.error("--num-parts needs --part-id, one for each job")
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    from nnunet_osasis.gate.audit import FOLDER, in_words, path_in, read_audit
-    from nnunet_osasis.stylize_folder import stylize_folder
+    process = launched()
+    share = Share(args.part_id or 0, args.num_parts).split(process.rank, process.count)
+    from nnunet_osasis.gate.audit import FOLDER, in_words
+    from nnunet_osasis.stylize_folder import decisions_in, on_record, stylize_folder
     from nnunet_osasis.stylizer import OSASISStylizer
 
-    device = resolve_device(args.device)
+    device = resolve_device(own_device(args.device, process))
     stylizer = OSASISStylizer.from_pretrained(args.stylizer, device=device)
     if args.readout is not None:
         stylizer = stylizer.configured(readout=args.readout)
     if args.detail:
         stylizer = stylizer.configured(detail=True)
+    if args.precision is not None:
+        stylizer = stylizer.configured(sampler=replace(stylizer.config.sampler, precision=args.precision))
+    if args.compile:
+        stylizer.compile()
     segmenter = None
     if args.segmenter is not None:
         from nnunet_osasis.nnunet.segmenter import NnunetSegmenter
@@ -74,11 +101,14 @@ def main(argv: list[str] | None = None) -> None:
         segmenter = NnunetSegmenter(args.segmenter, device=device)
     made = stylize_folder(
         stylizer, args.i, args.o, strength=args.strength, direction=args.direction, masks=args.masks,
-        gated=not args.no_gate, segmenter=segmenter,
+        gated=not args.no_gate, segmenter=segmenter, share=share, progress=process.local_rank == 0,
     )  # fmt: skip
     print(f"{made} image(s) stylized into {args.o}")
+    if share.count > 1:
+        done, images = on_record(args.i, args.o)
+        print(f"{share} is finished; {done} of {images} images are done")
     if not args.no_gate:
-        print(f"{in_words(read_audit(path_in(args.o)))}; {args.o / FOLDER} has the audit trail and the worst cases")
+        print(f"{in_words(decisions_in(args.o))}; {args.o / FOLDER} has the audit trail and the worst cases")
 
 
 def entry() -> None:

@@ -1,0 +1,212 @@
+"""What was made from what in an output folder: a log per run, merged into one sealed manifest when a run ends.
+
+While a run is at work, each finished image is one line of ``.osasis_parts/part-<k>-of-<n>.jsonl``, with a checksum of
+its own: a cost that does not grow with the number of images. Parts that are at work at once have a log each (and each
+its own audit), so that no line depends on locks or on appends of several machines to one file.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import logging
+import time
+from collections.abc import Collection, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from nnunet_osasis.errors import OsasisError
+from nnunet_osasis.gate.audit import path_in
+from nnunet_osasis.jsonl import append_jsonl, append_sealed_line, iter_jsonl
+from nnunet_osasis.leftovers import FOREIGN_AGE
+from nnunet_osasis.locks import owner_elsewhere
+from nnunet_osasis.parts import Share
+from nnunet_osasis.storage import SEAL, read_json, read_sealed_json, sha256_of_json, write_error, write_sealed_json
+
+logger = logging.getLogger(__name__)
+
+MANIFEST = "osasis_manifest.json"
+PARTS = ".osasis_parts"
+"""Subfolder of an output folder: logs, audits and locks of parts at work, or killed. Gone when all is merged."""
+_UNSEALED = ("settings", "images")
+"""What manifests of earlier versions hold, which had no checksum."""
+_AUDIT = "-audit.jsonl"
+
+
+def log_of(output: Path, share: Share) -> Path:
+    """The log of a share's run."""
+    return output / PARTS / f"{share.name}.jsonl"
+
+
+def audit_of(output: Path, share: Share) -> Path:
+    """Where a share's run writes its audit: the folder's own, or one of its own that is merged into that later."""
+    return path_in(output) if share.count == 1 else output / PARTS / f"{share.name}{_AUDIT}"
+
+
+def lock_of(share: Share) -> str:
+    """The name of a share's lock in the folder of parts."""
+    return f"{share.name}.lock"
+
+
+def logs_in(output: Path) -> dict[Share, Path]:
+    """All logs that are not merged yet, the one that was written last at the end."""
+    found = []
+    for path in (output / PARTS).glob("part-*.jsonl"):
+        share = None if path.name.endswith(_AUDIT) else Share.named(path.name)
+        if share is not None:
+            with contextlib.suppress(FileNotFoundError):  # merged by another part meanwhile
+                found.append((path.stat().st_mtime_ns, path.name, share, path))
+    return {share: path for _, _, share, path in sorted(found, key=lambda log: log[:2])}
+
+
+def audits_in(output: Path) -> list[Path]:
+    """The folder's audit, then those of parts that are not merged yet."""
+    return [path_in(output), *sorted((output / PARTS).glob(f"part-*{_AUDIT}"))]
+
+
+def digest_of_entry(entry: Mapping[str, str]) -> bytes:
+    """16 bytes that stand for an image's entry: all that has to be kept in memory of it."""
+    return hashlib.blake2b(json.dumps(entry, sort_keys=True).encode(), digest_size=16).digest()
+
+
+def read_manifest(output: Path) -> dict[str, Any] | None:
+    """The manifest's settings and images; None without one. Raises ``OsasisError`` for a damaged one."""
+    if not (output / MANIFEST).is_file():
+        return None
+    found = read_sealed_json(output / MANIFEST, what="The output's manifest", unsealed=_UNSEALED)
+    images = found.setdefault("images", {})
+    if not (isinstance(images, dict) and all(isinstance(entry, dict) for entry in images.values())):
+        raise OsasisError(
+            "The output's manifest must name images and their digests", found=f"another form of {output / MANIFEST}"
+        )
+    return {"settings": found.get("settings"), "images": images}
+
+
+def check_settings(found: Any, settings: Mapping[str, Any], output: Path) -> None:
+    """Raise ``OsasisError`` when ``output`` holds results of another stylizer or other options."""
+    if found != settings:
+        raise OsasisError(
+            "The output must not hold results of another stylizer or other options",
+            found=f"a manifest of other settings in {output}",
+            remedy="Choose another output folder.",
+        )
+
+
+def entries_in(output: Path, settings: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, str]]]:
+    """Every entry on record, of the manifest first, then of the logs: of one name the last counts.
+
+    Raises ``OsasisError`` when one of them has other settings, or for a damaged manifest.
+    """
+    if (manifest := read_manifest(output)) is not None:
+        check_settings(manifest["settings"], settings, output)
+        yield from manifest["images"].items()
+    for path in logs_in(output).values():
+        for row in iter_jsonl(path, with_seals=True):
+            if "settings" in row:
+                check_settings(row["settings"], settings, output)
+            elif "image" in row:
+                yield row["image"], row["entry"]
+
+
+def known_digests(
+    output: Path, settings: Mapping[str, Any], names: Collection[str], *, gated: bool
+) -> dict[str, bytes]:
+    """:func:`digest_of_entry` of those of ``names`` that are on record; if ``gated``, in the audit as well."""
+    audited: dict[str, str] = {}
+    for path in audits_in(output) if gated else ():
+        for row in iter_jsonl(path):
+            if row.get("case") in names:
+                audited[row["case"]] = str(row.get("result_sha256"))
+    known: dict[str, bytes] = {}
+    for name, entry in entries_in(output, settings):
+        known.pop(name, None)
+        if name in names and (not gated or audited.get(name) == entry.get("result")):
+            known[name] = digest_of_entry(entry)
+    return known
+
+
+def names_on_record(output: Path) -> set[str]:
+    """Results that a log or the manifest speaks of: asked in this order, as logs are merged into the manifest."""
+    names: set[str] = set()
+    for path in logs_in(output).values():
+        names.update(row["image"] for row in iter_jsonl(path, with_seals=True) if "image" in row)
+    manifest = read_manifest(output)
+    return names if manifest is None else names.union(manifest["images"])
+
+
+class Log:
+    """The log of one run: settings once, then a line per finished image."""
+
+    def __init__(self, output: Path, share: Share, work: str) -> None:
+        """``work``: a digest of what the run is about, for other parts to compare. Raises ``OsasisError`` on a disk
+        that is full or cannot be written."""
+        self.path = log_of(output, share)
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise write_error(self.path.parent, error) from error
+        append_sealed_line(self.path, {"work": work})
+
+    def settings(self, settings: Mapping[str, Any]) -> None:
+        """What every entry after this line was made with."""
+        append_sealed_line(self.path, {"settings": settings})
+
+    def add(self, name: str, entry: Mapping[str, str]) -> None:
+        """An image that is finished: SHA-256 of its source, its mask where the gate looked at one, and its result."""
+        append_sealed_line(self.path, {"image": name, "entry": entry})
+
+
+def work_of(log: Path) -> str | None:
+    """What the last run that wrote into a log is about; None without a whole line that says so."""
+    works = [str(row["work"]) for row in iter_jsonl(log, with_seals=True) if "work" in row]
+    return works[-1] if works else None
+
+
+def drop_damaged_manifest(output: Path) -> None:
+    """A damaged manifest counts as none, which is said. To be called by whoever has ``output`` for itself."""
+    try:
+        read_manifest(output)
+    except OsasisError as error:
+        logger.warning("%s Every result is made anew.", error)
+        (output / MANIFEST).unlink()
+
+
+def merge(output: Path) -> None:
+    """One manifest and one audit out of all logs, which are then deleted; nothing to do without logs.
+
+    To be called by whoever has ``output`` for itself: no part may be at work. Killed at any moment, it is repeated by
+    the next run and gives the same. What a part left on another machine that did not end in order is merged as well,
+    but kept for a day: where machines do not see each other's locks it may still be written.
+    """
+    logs = logs_in(output)
+    manifest = read_manifest(output)
+    lines = (row for path in logs.values() for row in iter_jsonl(path, with_seals=True))
+    before = manifest or next((row | {"images": {}} for row in lines if "settings" in row), None)
+    if before is not None:
+        images = dict(entries_in(output, before["settings"]))
+        if images != before["images"] or (manifest is not None and SEAL not in read_json(output / MANIFEST, what="")):
+            write_sealed_json(output / MANIFEST, {"settings": before["settings"], "images": images})
+    _merge_audits(output)
+    for share, path in logs.items():
+        lock = output / PARTS / lock_of(share)
+        if owner_elsewhere(lock) and time.time() - path.stat().st_mtime < FOREIGN_AGE:
+            continue
+        for done in (output / PARTS / f"{share.name}{_AUDIT}", path, *lock.parent.glob(f"{lock.name}*")):
+            done.unlink(missing_ok=True)
+    with contextlib.suppress(OSError):  # none there, or still in use
+        (output / PARTS).rmdir()
+
+
+def _merge_audits(output: Path) -> None:
+    """Append to the folder's audit what is only in those of parts; a row that a killed merge appended is not again."""
+    own, *parts = audits_in(output)
+    if not parts:
+        return
+    own.parent.mkdir(parents=True, exist_ok=True)
+    there = {sha256_of_json(row) for row in iter_jsonl(own)}
+    for path in parts:
+        for row in iter_jsonl(path):
+            if (digest := sha256_of_json(row)) not in there:
+                append_jsonl(own, row)
+                there.add(digest)
