@@ -10,6 +10,9 @@ import torch
 
 from nnunet_osasis.storage import atomic_write
 
+CELL = 1.9
+"""Inches of a picture's place in a grid."""
+
 
 def picture(image: torch.Tensor) -> np.ndarray:
     """``(C, H, W)`` in [-1, 1] as ``(H, W, 3)`` in [0, 1]: three channels as colour, else the first as grey."""
@@ -33,15 +36,21 @@ def _draw(columns: Sequence[tuple[str, Sequence[torch.Tensor]]], title: str, pat
     from matplotlib.figure import Figure
 
     rows = max(len(images) for _, images in columns)
-    figure = Figure(figsize=(1.9 * len(columns), 1.9 * rows + 0.5), layout="constrained")
+    height = CELL * rows + 0.6
+    figure = Figure(figsize=(CELL * len(columns), height))
     canvas = FigureCanvasAgg(figure)
-    axes = figure.subplots(rows, len(columns), squeeze=False)
+    # one pair of axes for all pictures: a pair for each takes most of the time that drawing takes
+    axes = figure.add_axes((0.0, 0.0, 1.0, CELL * rows / height))
+    axes.set_axis_off()
     for column, (name, images) in enumerate(columns):
-        axes[0][column].set_title(name, fontsize=9)
-        for row in range(rows):
-            axes[row][column].set_axis_off()
-            if row < len(images):
-                axes[row][column].imshow(picture(images[row]), interpolation="nearest")
+        axes.text(column + 0.5, -0.03, name, fontsize=9, ha="center", va="bottom")
+        for row, image in enumerate(images):
+            shown = picture(image)
+            half = [0.48 * side / max(shown.shape[:2]) for side in shown.shape[:2]]
+            extent = (column + 0.5 - half[1], column + 0.5 + half[1], row + 0.5 + half[0], row + 0.5 - half[0])
+            axes.imshow(shown, interpolation="nearest", extent=extent, aspect="auto")
+    axes.set_xlim(0, len(columns))
+    axes.set_ylim(rows, 0)
     if title:
-        figure.suptitle(title, fontsize=10)
+        figure.suptitle(title, fontsize=10, y=1 - 0.06 / height, va="top")
     canvas.print_png(str(path), metadata={"Software": None})

@@ -13,6 +13,7 @@ import torch
 from nnunet_osasis.adapt import AdaptConfig
 from nnunet_osasis.build import BuildConfig, StylizerBuild
 from nnunet_osasis.calibrator import CalibratorConfig
+from nnunet_osasis.distil import DistilConfig
 from nnunet_osasis.intensity import IntensityRange
 from nnunet_osasis.presets import PRESETS, Preset, override
 from nnunet_osasis.stylizer import OSASISStylizer
@@ -45,7 +46,9 @@ def tiny_preset(**changes: object) -> Preset:
         "time_dim": 32,
         "z_dim": 32,
     }
-    training = override(preset.pretrain, iterations=6, batch_size=4, precision="fp32", grid_every=4, checkpoint_every=2)
+    training = override(
+        preset.pretrain, iterations=6, batch_size=4, precision="fp32", grid_every=100, checkpoint_every=2
+    )
     return replace(
         preset, model=model, spn={"hidden_channels": (16, 32), "time_dim": 32}, pretrain=override(training, **changes)
     )
@@ -64,6 +67,12 @@ def tiny_calibration(**changes: object) -> CalibratorConfig:
     return override(config, **changes)
 
 
+def tiny_distillation(**changes: object) -> DistilConfig:
+    """A student of a few steps, beside whatever read-out the stylizer has."""
+    config = DistilConfig(readout="local_affine", iterations=3, batch_size=2, width=8, checkpoint_every=1)
+    return override(config, **changes)
+
+
 def unit_images(count: int, *, channels: int = 3, first: int = 0) -> torch.Tensor:
     """``(count, channels, 32, 32)`` in [-1, 1]."""
     arrays = np.stack([draw(first + i, channels=channels) for i in range(count)])
@@ -79,7 +88,9 @@ def second_camera(image: np.ndarray) -> np.ndarray:
 def build_tiny(output: Path, *, channels: int = 3, resume: bool = False, **changes: object) -> OSASISStylizer:
     """Build the tiny stylizer into ``output``."""
     torch.manual_seed(0)
-    config = BuildConfig("tiny", tiny_preset(), tiny_adaptation(**changes), tiny_calibration())
+    config = BuildConfig(
+        "tiny", tiny_preset(), tiny_adaptation(**changes), tiny_calibration(), distil=tiny_distillation()
+    )
     reference = second_camera(draw(99, channels=channels))
     build = StylizerBuild(config, unit_images(8, channels=channels), reference, IntensityRange(), output)
     return build.run(resume=resume)
