@@ -93,6 +93,7 @@ def test_another_reference_reuses_the_pretrained_autoencoder(
     assert not (tmp_path / "s/training/pretrain.jsonl").exists()
 
 
+@pytest.mark.slow
 def test_minutes_become_steps_and_are_remembered(image_folder: Path, tmp_path: Path) -> None:
     command = [a for a in arguments(image_folder, tmp_path / "s") if a not in ("--iterations",)]
     command.remove("2")
@@ -108,7 +109,10 @@ def test_info_prints_the_card(stylizer_folder: Path, capsys: pytest.CaptureFixtu
     assert "nnunetv2" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("suffix", [".jpg", ".tif", ".nii.gz", ".mha"])
+SLOW = [pytest.param(suffix, marks=pytest.mark.slow) for suffix in (".jpg", ".tif", ".mha")]
+
+
+@pytest.mark.parametrize("suffix", [".nii.gz", *SLOW])
 def test_every_format_makes_a_stylizer_and_comes_back(suffix: str, tmp_path: Path) -> None:
     import SimpleITK as sitk
 

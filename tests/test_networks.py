@@ -97,7 +97,7 @@ def test_saved_weights_give_the_same_answer_whatever_the_supervision(case, tmp_p
         torch.testing.assert_close(second(image), first(image)[0])
 
 
-@pytest.mark.parametrize("deep_supervision", [True, False])
+@pytest.mark.parametrize("deep_supervision", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_torch_compile_takes_the_whole_graph(case, deep_supervision):
     build, size = case
     network = build(1, 2, deep_supervision=deep_supervision).eval()

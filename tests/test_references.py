@@ -271,6 +271,7 @@ def command(image_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     return ["--images", images, "--output", str(tmp_path / "s"), "-device", "cpu", *short, "--style", style]
 
 
+@pytest.mark.slow
 def test_a_calibrator_of_other_images_is_not_taken_over(
     command: list[str], stylizer_folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -286,6 +287,7 @@ def test_the_combined_map_is_weakened_on_request(command: list[str], tmp_path: P
     assert found.maps["combined"].confidence == pytest.approx(found.findings["agreement"]["confidence"], abs=1e-4)
 
 
+@pytest.mark.slow
 def test_a_stylizer_may_carry_detail_wherever_it_is_used(command: list[str], tmp_path: Path) -> None:
     pretrain_stylizer.main([*command, "--detail", "--calibrator-iterations", "2"])
     found = OSASISStylizer.from_pretrained(tmp_path / "s")
@@ -293,6 +295,7 @@ def test_a_stylizer_may_carry_detail_wherever_it_is_used(command: list[str], tmp
     assert not found.configured(detail=False).config.detail
 
 
+@pytest.mark.slow
 def test_another_stylizers_calibrator_is_taken_over(command: list[str], tmp_path: Path) -> None:
     lender = tmp_path / "lender"
     own = [str(lender) if part == str(tmp_path / "s") else part for part in command]
@@ -310,6 +313,7 @@ def test_another_stylizers_calibrator_is_taken_over(command: list[str], tmp_path
     assert index["findings"]["references"] == 2
 
 
+@pytest.mark.slow
 def test_the_command_can_leave_the_calibrator_out(command: list[str], stylizer: OSASISStylizer, tmp_path: Path) -> None:
     old = first_format(stylizer, tmp_path / "old")
     pretrain_stylizer.main([*command, "--from-stylizer", str(old), "--calibrator-iterations", "0"])

@@ -162,6 +162,7 @@ def test_scores_are_logged_and_the_chosen_iteration_is_told(tmp_path: Path, capl
     assert f"iteration {told['iteration']} of 5" in caplog.text
 
 
+@pytest.mark.slow
 def test_a_better_early_snapshot_comes_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     script_scores(monkeypatch, [0.8, 0.9, 0.1])
     found = run(tmp_path / "scored", decay=False)
@@ -170,6 +171,7 @@ def test_a_better_early_snapshot_comes_back(tmp_path: Path, monkeypatch: pytest.
     assert not equal(found, run(tmp_path / "last", decay=False, select_every=0))
 
 
+@pytest.mark.slow
 def test_a_wrecked_end_is_not_what_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(adaptation, "cosine", lambda iteration, _: 1.0 if iteration < 2 else 1000.0)
     found = run(tmp_path / "whole")
@@ -228,6 +230,7 @@ def test_without_selection_the_last_averages_are_kept(tmp_path: Path, monkeypatc
     assert all("score" not in row for row in rows(tmp_path))
 
 
+@pytest.mark.slow
 def test_selection_does_not_change_the_training(tmp_path: Path) -> None:
     run(tmp_path / "with")
     run(tmp_path / "without", select_every=0)

@@ -20,7 +20,12 @@ def weights(model: torch.nn.Module) -> list[torch.Tensor]:
 
 
 def test_pretraining_learns(tmp_path: Path) -> None:
-    model = pretrain(unit_images(8), tiny_preset(iterations=60, learning_rate=2e-3), work=tmp_path)
+    shown: list[tuple[int, bool]] = []
+    preset = tiny_preset(iterations=50, learning_rate=2e-3, grid_every=20)
+    model = pretrain(
+        unit_images(8), preset, work=tmp_path, on_grid=lambda iteration, seen: shown.append((iteration, seen.training))
+    )
+    assert shown == [(20, False), (40, False)]
     rows = [json.loads(line) for line in (tmp_path / "pretrain.jsonl").read_text().splitlines()]
     assert rows[-1]["loss"] < 0.7 * rows[0]["loss"]
     assert not model.training

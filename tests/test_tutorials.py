@@ -39,6 +39,7 @@ def test_images(tmp_path: Path, stylizer_folder: Path, network: str) -> None:
     assert (tmp_path / "look/batch.png").stat().st_size > 10_000
 
 
+@pytest.mark.slow
 def test_volumes(tmp_path: Path) -> None:
     build_tiny(tmp_path / "stylizer", channels=1)
     tutorial = load("monai_3d")

@@ -146,8 +146,15 @@ def test_picklable_and_small(stylizer_folder: Path) -> None:
             assert np.array_equal(again(items(1)[0])["image"], transform(items(1)[0])["image"])
 
 
-@pytest.mark.parametrize("given", ["folder", "object"])
-@pytest.mark.parametrize("method", ["fork", "spawn"])
+@pytest.mark.parametrize(
+    ("method", "given"),
+    [
+        ("fork", "folder"),
+        ("fork", "object"),
+        ("spawn", "object"),
+        pytest.param("spawn", "folder", marks=pytest.mark.slow),
+    ],
+)
 def test_workers_give_the_same_pixels(stylizer_folder: Path, method: str, given: str) -> None:
     source = stylizer_folder if given == "folder" else OSASISStylizer.from_pretrained(stylizer_folder)
     pipeline = Compose([OSASISStylized("image", source, readout="local_affine"), EnsureTyped(["image", "label"])])
