@@ -78,6 +78,7 @@ class Adaptation:
         lay_out(self.decoder, device)
         self.weights = config.weights()
         self.names = [name for name, weight in vars(self.weights).items() if weight]
+        self.factors = style_a.new_tensor([getattr(self.weights, name) for name in self.names])
         self.anchors = Anchors.of(style_a, style_b, embed)
         self.alpha_bar = linear_alpha_bar().to(device)
         self.optimizers = {
@@ -163,9 +164,8 @@ class Adaptation:
             x, told = self.reverse_step(rows, x, t, t_next, generator)
             totals += told / (len(grid) - 1)
         self.group.sum([totals])
-        found = dict(
-            zip([*self.names, "loss"], totals.tolist(), strict=True)
-        )  # the one look at the device an iteration
+        # the one look at the device an iteration, but for the SPN that is told the index of a step
+        found = dict(zip([*self.names, "loss"], totals.tolist(), strict=True))
         if not math.isfinite(found["loss"]):
             raise OsasisError(
                 "The adaptation loss must stay finite",
@@ -209,7 +209,7 @@ class Adaptation:
             share = len(content) / len(rows.whole)
             terms = {n: term.float() * (share if n in CONTENT_TERMS else 1) for n, term in terms.items()}
             told = torch.stack([terms.get(n, x.new_zeros(())) for n in self.names])
-            loss = (told * told.new_tensor([getattr(self.weights, n) for n in self.names])).sum()
+            loss = (told * self.factors).sum()
         for optimizer in self.optimizers.values():
             optimizer.zero_grad(set_to_none=True)
         if loss.requires_grad:

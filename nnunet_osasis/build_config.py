@@ -16,7 +16,7 @@ from nnunet_osasis.adapt import AdaptConfig
 from nnunet_osasis.calibrator import Calibrator, CalibratorConfig
 from nnunet_osasis.distil import DistilConfig
 from nnunet_osasis.errors import OsasisError
-from nnunet_osasis.presets import Preset, as_json
+from nnunet_osasis.presets import HOW, Preset, as_json
 from nnunet_osasis.readout_names import DECODED, STUDENT
 from nnunet_osasis.storage import sha256_of_array
 
@@ -74,8 +74,8 @@ def build_card(
         "diffusers": diffusers.__version__,
         "python": platform.python_version(),
         "preset": config.preset_name,
-        "pretraining": as_json(config.preset.pretrain),
-        "adaptation": as_json(config.adapt),
+        "pretraining": {key: value for key, value in as_json(config.preset.pretrain).items() if key not in HOW},
+        "adaptation": {key: value for key, value in as_json(config.adapt).items() if key not in HOW},
         "calibrator": as_json(config.calibrator),
         "student": one_pass_card(config),
         **{name: getattr(config, name) for name in ("hold_back", "detail", "readout")},

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+import weakref
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torchvision.transforms.functional import gaussian_blur
@@ -43,7 +44,7 @@ def decode_style(
     if inversion is None:
         code, noise = invert(stylizer, unit, backwards=backwards, joint=joint)
     else:
-        inversion.require_fit(stylizer, unit, backwards=backwards)
+        inversion.require_fit(stylizer, unit, backwards=backwards, joint=joint)
         code, noise = inversion.code.to(unit), inversion.noise.to(unit)
     parts = zip(unit.split(BATCH), code.split(BATCH), noise.split(BATCH), strict=True)
     return torch.cat([_decoded(stylizer, *part, backwards, relative) for part in parts])
@@ -121,15 +122,17 @@ class LastResult:
     are blends of one result. Threads may share it; at worst one of them computes anew."""
 
     def __init__(self, stylizer: OSASISStylizer) -> None:
-        self.stylizer = stylizer
+        self.stylizer: Any = weakref.proxy(stylizer)  # it holds this one, and is to be freed with its last user
         self.known: tuple[tuple, torch.Tensor] | None = None
 
     def __call__(
         self, images: torch.Tensor, readout: str, *, backwards: bool, joint: bool, inversion: Inversion | None = None
     ) -> torch.Tensor:
         """``apply_decoded`` of ``(B, C, H, W)``."""
-        key = (sha256_of_array(images.cpu().numpy()), str(images.device), readout, backwards, joint)
-        if self.known is not None and (known := self.known)[0] == key:
+        made_by = None if inversion is None else inversion.made_by
+        key = (sha256_of_array(images.cpu().numpy()), str(images.device), readout, backwards, joint, made_by)
+        known = self.known  # read once: another thread may be at work
+        if known is not None and known[0] == key:
             return known[1]
         result = apply_decoded(self.stylizer, images, readout, backwards=backwards, joint=joint, inversion=inversion)
         self.known = (key, result) if result.numel() <= REMEMBERED else None

@@ -14,6 +14,7 @@ from nnunet_osasis.border import field_of_view
 from nnunet_osasis.calibrate import one_cycle, random_crop, split_scenes
 from nnunet_osasis.errors import OsasisError
 from nnunet_osasis.fitted_maps import evenly
+from nnunet_osasis.inversion import weights_digest
 from nnunet_osasis.local_affine import fit_local_affine, resize
 from nnunet_osasis.presets import as_json
 from nnunet_osasis.readout_names import DECODED
@@ -96,11 +97,12 @@ def teacher_pairs(
 
     What is done is kept in ``work``, and ``resume`` goes on with it. Raises ``KeyboardInterrupt`` after saving.
     """
-    from nnunet_osasis.stylizer_folder import stylizer_fingerprint
-
+    # not the maps, which play no part here and whose last bits depend on the number of threads
     identity = {
         "stage": "distil-pairs",
-        "stylizer": stylizer_fingerprint(stylizer),
+        "weights": [*stylizer.digests, weights_digest(stylizer.spn)],
+        "reference": sha256_of_array(stylizer.reference),
+        "settings": [as_json(stylizer.config.sampler), as_json(stylizer.config.intensity)],
         "teacher": teacher,
         "images": sha256_of_array(sources.numpy()),
     }

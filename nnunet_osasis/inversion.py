@@ -37,12 +37,14 @@ class Inversion:
     noise: torch.Tensor
     made_by: str
 
-    def require_fit(self, stylizer: OSASISStylizer, images: torch.Tensor, *, backwards: bool = False) -> None:
-        """Raise ``OsasisError`` when another network, another grid or other images made it."""
-        if self.made_by != inversion_identity(stylizer, backwards=backwards):
+    def require_fit(
+        self, stylizer: OSASISStylizer, images: torch.Tensor, *, backwards: bool = False, joint: bool = False
+    ) -> None:
+        """Raise ``OsasisError`` when another network, another grid or other images made it, or images as a volume."""
+        if self.made_by != inversion_identity(stylizer, backwards=backwards, joint=joint):
             raise OsasisError(
-                "An inversion serves stylizers with the same autoencoder, grid and direction",
-                found="one of another stylizer",
+                "An inversion serves stylizers with the same autoencoder and grid, in its direction, joint or not",
+                found="one that was made otherwise",
                 remedy="Call invert() of this stylizer; stylizers share when made with --from-stylizer.",
             )
         if not torch.equal(self.images.to(images), images):
@@ -53,13 +55,20 @@ class Inversion:
             )
 
 
-def inversion_identity(stylizer: OSASISStylizer, *, backwards: bool = False) -> str:
+def weights_digest(*networks: torch.nn.Module) -> str:
+    """SHA-256 (hex) of all weights."""
+    each = [sha256_of_array(v.cpu().numpy()) for m in networks for _, v in sorted(m.state_dict().items())]
+    return sha256_of_json({"weights": each})
+
+
+def inversion_identity(stylizer: OSASISStylizer, *, backwards: bool = False, joint: bool = False) -> str:
     """SHA-256 (hex) of all that decides an inversion: the encoding networks and the encoding half of the sampler."""
-    networks = [stylizer.autoencoder, *([stylizer.decoder] if backwards else [])]
     sampler = stylizer.config.sampler
     return sha256_of_json(
         {
-            "weights": [sha256_of_array(v.cpu().numpy()) for m in networks for _, v in sorted(m.state_dict().items())],
+            "weights": stylizer.digests[0],
+            "decoder": stylizer.digests[1] if backwards else None,
+            "joint": joint,
             "grid": sampler.encode_grid(),
             "order": sampler.order,
             "precision": sampler.precision,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -90,7 +91,8 @@ def make_one_pass(stylizer: OSASISStylizer, direction: str = "source_to_target",
             remedy="Use stylizer.configured(detail=False).one_pass().",
         )
     if readout == STUDENT or readout in DECODED:
-        change: nn.Module = student_of(stylizer, readout).direction(backwards=backwards)
+        # a copy, which may be moved and cast without the stylizer's own
+        change: nn.Module = copy.deepcopy(student_of(stylizer, readout).direction(backwards=backwards))
     else:
         change = map_module(stylizer.color_map(readout, backwards=backwards))
     return OnePass(change, stylizer.in_channels).to(stylizer.device)

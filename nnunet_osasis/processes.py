@@ -168,6 +168,12 @@ def joined(device: str) -> Iterator[Processes]:
     from accelerate import PartialState
 
     state = PartialState(cpu=device == "cpu", timeout=PATIENCE)
+    if device == "cuda" and distributed.get_backend() != "nccl":
+        raise OsasisError(
+            "Processes on GPUs talk through NCCL",
+            found=distributed.get_backend(),
+            remedy="Leave accelerate's --cpu (use_cpu in its configuration) out, or add -device cpu.",
+        )
     _current = Processes(state.process_index, state.num_processes)
     try:
         yield _current

@@ -9,6 +9,7 @@ import logging
 import os
 import shutil
 import tempfile
+import threading
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
@@ -64,6 +65,10 @@ def sync_folder(folder: str | Path) -> None:
         os.close(handle)
 
 
+_UMASK = threading.Lock()
+"""The umask belongs to the process: two threads that ask for it at once would leave it at 0."""
+
+
 def atomic_write(path: str | Path, write: Callable[[Path], object]) -> Path:
     """Let ``write`` fill a file in a temporary folder beside ``path``, flush it, rename it, flush the folder.
 
@@ -80,8 +85,9 @@ def atomic_write(path: str | Path, write: Callable[[Path], object]) -> Path:
         write(temporary)
         with open(temporary, "rb+") as stream:
             os.fsync(stream.fileno())
-        umask = os.umask(0)
-        os.umask(umask)
+        with _UMASK:
+            umask = os.umask(0)
+            os.umask(umask)
         temporary.chmod(0o666 & ~umask)  # some libraries make private files; results should be as shared as others
         os.replace(temporary, path)
         sync_folder(path.parent)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,7 @@ from tqdm import tqdm
 from nnunet_osasis.brief_audit import Brief, brief_audit
 from nnunet_osasis.errors import OsasisError
 from nnunet_osasis.gate import Gated, Segmenter, StructureGate
-from nnunet_osasis.gate.audit import FOLDER, WORST, in_short, write_audit
+from nnunet_osasis.gate.audit import FOLDER, WORST, in_short, path_in, write_audit
 from nnunet_osasis.gate.choice import chosen_indices
 from nnunet_osasis.gate.of_stylizer import stored_gate
 from nnunet_osasis.gate.pictures import PICTURE, as_picture, save_worst
@@ -76,7 +77,8 @@ def stylize_folder(
     was written then. ``masks`` are copied unchanged to ``output/masks`` when there is one of the same name and size
     for every image, and tell the gate where lesions are.
 
-    Memory holds the images' names, 16 bytes for each result of an earlier run, and three images. Pictures are read and
+    While images are made, memory holds their names, 16 bytes for each result of an earlier run, and three images; at
+    its start and its end a run also holds the manifest, a few KB for each image on record. Pictures are read and
     written while others are computed, volumes one after the other.
 
     Args:
@@ -97,8 +99,10 @@ def stylize_folder(
         raise OsasisError("The output must be another folder than the input", found=output, remedy="Choose another.")
     names = [output_name(path) for path in files]
     if len(set(names)) != len(names):
-        twice = sorted({name for name in names if names.count(name) > 1})
-        raise OsasisError("Each image needs a name of its own", found=f"two that become {twice[0]}")
+        twice = min(name for name, count in Counter(names).items() if count > 1)
+        raise OsasisError(
+            "Each image needs a name of its own", found=f"two that become {twice}", remedy="Rename one of them."
+        )
     pairs = masks_of(files, masks) if masks is not None else {}
     settings: dict[str, Any] = {"stylizer": stylizer.fingerprint, "strength": strength, "direction": direction}
     asked = None if segmenter is None else segmenter.fingerprint
@@ -197,9 +201,13 @@ def on_record(source: Path, output: Path) -> tuple[int, int]:
 
 
 def decisions_in(output: Path) -> list[dict[str, Any]]:
-    """What was decided about each case, by parts at work too; no scores. Parts' audits are merged into the folder's,
-    which is read last for that reason."""
-    return [brief.row(case) for case, brief in brief_audit(reversed(audits_in(output))).items()]
+    """What was decided about each case, by parts at work too, whose word is the newer one; no scores.
+
+    The folder's audit is read once more in the end: parts' audits may have been merged into it meanwhile.
+    """
+    found = brief_audit(audits_in(output))
+    found = brief_audit([path_in(output)]) | found
+    return [brief.row(case) for case, brief in found.items()]
 
 
 def _gate(stylizer: OSASISStylizer, files: list[Path], output: Path, segmenter: Segmenter | None) -> StructureGate:

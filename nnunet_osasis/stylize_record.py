@@ -61,8 +61,14 @@ def logs_in(output: Path) -> dict[Share, Path]:
 
 
 def audits_in(output: Path) -> list[Path]:
-    """The folder's audit, then those of parts that are not merged yet."""
-    return [path_in(output), *sorted((output / PARTS).glob(f"part-*{_AUDIT}"))]
+    """The folder's audit and those of parts, newest word last.
+
+    A part's that is older than the folder's was merged into it, and is kept when another machine may still write it.
+    """
+    own, parts = path_in(output), sorted((output / PARTS).glob(f"part-*{_AUDIT}"))
+    written = own.stat().st_mtime_ns if own.is_file() else 0
+    merged = [path for path in parts if path.stat().st_mtime_ns < written]
+    return [*merged, own, *(path for path in parts if path not in merged)]
 
 
 def digest_of_entry(entry: Mapping[str, str]) -> bytes:
@@ -78,7 +84,9 @@ def read_manifest(output: Path) -> dict[str, Any] | None:
     images = found.setdefault("images", {})
     if not (isinstance(images, dict) and all(isinstance(entry, dict) for entry in images.values())):
         raise OsasisError(
-            "The output's manifest must name images and their digests", found=f"another form of {output / MANIFEST}"
+            "The output's manifest must name images and their digests",
+            found=f"another form of {output / MANIFEST}",
+            remedy="Delete it: every result is then made anew.",
         )
     return {"settings": found.get("settings"), "images": images}
 
@@ -94,19 +102,29 @@ def check_settings(found: Any, settings: Mapping[str, Any], output: Path) -> Non
 
 
 def entries_in(output: Path, settings: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, str]]]:
-    """Every entry on record, of the manifest first, then of the logs: of one name the last counts.
+    """Every entry on record, of the manifest and of the logs: of one name the last counts.
 
-    Raises ``OsasisError`` when one of them has other settings, or for a damaged manifest.
+    A log that is older than the manifest was merged into it (it is kept when another machine may still write it) and
+    comes before it. Raises ``OsasisError`` when one of them has other settings, or for a damaged manifest.
     """
-    if (manifest := read_manifest(output)) is not None:
+    manifest = read_manifest(output)
+    written = 0 if manifest is None else (output / MANIFEST).stat().st_mtime_ns
+    logs = [(path.stat().st_mtime_ns < written, path) for path in logs_in(output).values()]
+    for path in (path for merged, path in logs if merged):
+        yield from _entries_of(path, settings, output)
+    if manifest is not None:
         check_settings(manifest["settings"], settings, output)
         yield from manifest["images"].items()
-    for path in logs_in(output).values():
-        for row in iter_jsonl(path, with_seals=True):
-            if "settings" in row:
-                check_settings(row["settings"], settings, output)
-            elif "image" in row:
-                yield row["image"], row["entry"]
+    for path in (path for merged, path in logs if not merged):
+        yield from _entries_of(path, settings, output)
+
+
+def _entries_of(log: Path, settings: Mapping[str, Any], output: Path) -> Iterator[tuple[str, dict[str, str]]]:
+    for row in iter_jsonl(log, with_seals=True):
+        if "settings" in row:
+            check_settings(row["settings"], settings, output)
+        elif "image" in row:
+            yield row["image"], row["entry"]
 
 
 def known_digests(
@@ -200,7 +218,8 @@ def merge(output: Path) -> None:
 
 def _merge_audits(output: Path) -> None:
     """Append to the folder's audit what is only in those of parts; a row that a killed merge appended is not again."""
-    own, *parts = audits_in(output)
+    own = path_in(output)
+    parts = [path for path in audits_in(output) if path != own]
     if not parts:
         return
     own.parent.mkdir(parents=True, exist_ok=True)

@@ -15,7 +15,7 @@ from nnunet_osasis.decoded_readouts import LastResult, at_network_size, decode_s
 from nnunet_osasis.errors import OsasisError
 from nnunet_osasis.estimates import PixelMap
 from nnunet_osasis.intensity import to_unit
-from nnunet_osasis.inversion import Inversion, inversion_identity, invert
+from nnunet_osasis.inversion import Inversion, inversion_identity, invert, weights_digest
 from nnunet_osasis.local_affine import resize
 from nnunet_osasis.native import stylize_arrays
 from nnunet_osasis.one_pass import OnePass, make_one_pass, student_of
@@ -61,6 +61,11 @@ class OSASISStylizer(StylizerParts):
         from nnunet_osasis.stylizer_folder import stylizer_fingerprint
 
         return stylizer_fingerprint(self)
+
+    @cached_property
+    def digests(self) -> tuple[str, str]:
+        """SHA-256 (hex) of the weights of ``D_A`` with its encoder, and of ``D_B``."""
+        return weights_digest(self.autoencoder), weights_digest(self.decoder)
 
     @cached_property
     def _last(self) -> LastResult:
@@ -169,10 +174,12 @@ class OSASISStylizer(StylizerParts):
         """Half of the networks' work on images ``(B, C, H, W)`` in [-1, 1], for ``stylize(..., inversion=...)``.
 
         It serves every read-out and strength, and all stylizers that share the autoencoder (``--from-stylizer``).
+        Raises ``OsasisError`` for images that ``stylize`` refuses.
         """
+        check_call(images, self.in_channels, 1.0, DIRECTIONS[int(backwards)])
         small = at_network_size(self, images.float())
         code, noise = invert(self, small, backwards=backwards, joint=joint)
-        return Inversion(small, code, noise, inversion_identity(self, backwards=backwards))
+        return Inversion(small, code, noise, inversion_identity(self, backwards=backwards, joint=joint))
 
     def reference_unit(self) -> torch.Tensor:
         """The reference at the networks' size: ``(1, C, S, S)`` in [-1, 1]."""

@@ -141,6 +141,9 @@ def check_maps(maps: Mapping[str, PixelMap], channels: int, student: Student | N
             found=student.config.channels,
             remedy="Make it anew.",
         )
+    size = None if student is None else student.config.sample_size
+    if size is not None and (type(size) is not int or not 8 <= size <= 1024):
+        raise OsasisError("A student looks at 8 to 1024 pixels a side", found=size, remedy="Make it anew.")
     trial = torch.linspace(-1, 1, channels * 4).view(1, channels, 2, 2)
     for name, one in maps.items():
         found = one(trial)

@@ -5,14 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from numbers import Real
+from typing import Any
 
 import torch
 
 from nnunet_osasis.errors import OsasisError
 from nnunet_osasis.intensity import IntensityRange
+from nnunet_osasis.presets import as_json
 from nnunet_osasis.readout import READOUTS
 from nnunet_osasis.sampler import SamplerConfig
 
+ADDED = {"order": 1, "precision": "fp32", "spn_steps": None}
+"""Fields that the sampler's configuration did not always have, and what it did then."""
 DIRECTIONS = ("source_to_target", "target_to_source")
 
 
@@ -80,3 +84,11 @@ def check_call(images: torch.Tensor, channels: int, strength: float | Sequence[f
         found = f"{len(strengths)} for {len(images)} images"
         raise OsasisError("Every image needs a strength", found=found, remedy="Give one number, or one per image.")
     return torch.tensor([check_strength(s) for s in strengths])
+
+
+def identity_of(config: StylizerConfig) -> dict[str, Any]:
+    """A configuration as JSON without the fields that later versions added, where they are at what was done before:
+    caches and manifests of earlier versions stay valid."""
+    values = as_json(config)
+    sampler = {k: v for k, v in values["sampler"].items() if k not in ADDED or v != ADDED[k]}
+    return values | {"sampler": sampler}

@@ -38,12 +38,11 @@ from nnunet_osasis.storage import (
 )
 from nnunet_osasis.student import Student
 from nnunet_osasis.stylizer_check import check_index, check_maps, read_config, read_network, require_finite_weights
+from nnunet_osasis.stylizer_config import identity_of
 
 if TYPE_CHECKING:
     from nnunet_osasis.stylizer import OSASISStylizer
 
-ADDED = {"order": 1, "precision": "fp32", "spn_steps": None}
-"""Fields that the sampler's configuration did not always have, and what it did then."""
 FORMAT = 2
 READABLE = (1, 2)
 """Format 1 had colour maps of the decoder and the pair alone, and no calibrator."""
@@ -76,16 +75,9 @@ def stylizer_fingerprint(stylizer: OSASISStylizer) -> str:
             "reference": sha256_of_array(stylizer.reference),
             "maps": {name: one.to_json() for name, one in stylizer.maps.items()},
             "detail": stylizer.detail.to_json(),
-            "config": _identifying(as_json(stylizer.config)),
+            "config": identity_of(stylizer.config),
         }
     )
-
-
-def _identifying(config: dict[str, Any]) -> dict[str, Any]:
-    """A configuration without the fields that later versions added, where they are at what they were before: caches
-    and manifests of earlier versions stay valid."""
-    sampler = {key: value for key, value in config["sampler"].items() if key not in ADDED or value != ADDED[key]}
-    return config | {"sampler": sampler}
 
 
 def _save_network(network: ModelMixin, folder: Path) -> None:

@@ -51,7 +51,11 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--format", choices=("nnunet", "onnx", "torchscript"), help="default: nnunet; of a stylizer: onnx"
     )
-    parser.add_argument("--overwrite", action="store_true", help="replace an earlier export, never anything else")
+    parser.add_argument(
+        "--overwrite",
+        action="store_true",
+        help="replace an earlier export: a folder that holds one, or the ONNX file of that name",
+    )
     return parser
 
 

@@ -19,6 +19,17 @@ EXAMPLES = """examples:
 The reference image is all that is used of the new site: no masks, no other image. Nothing is downloaded."""
 
 
+OWN = "own"
+"""``--distil`` without a name."""
+
+
+def distilled(args: argparse.Namespace) -> str | None:
+    """The read-out to distil; None leaves it to the stylizer's own."""
+    if args.distil != OWN:
+        return args.distil
+    return args.readout if args.readout in DECODED else "local_affine"
+
+
 def make_parser() -> argparse.ArgumentParser:
     """All options of the command."""
     parser = argparse.ArgumentParser(
@@ -68,9 +79,9 @@ def make_parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     whether = how.add_mutually_exclusive_group()
     whether.add_argument(
-        "--distil", metavar="READOUT", nargs="?",
+        "--distil", metavar="READOUT", nargs="?", const=OWN,
         help=f"train the one-pass student of {', '.join(DECODED)} (default: of --readout if it is one of these; any "
-        "other read-out is one pass by itself)",
+        "other read-out is one pass by itself; without a name: of --readout, else of local_affine)",
     )  # fmt: skip
     whether.add_argument(
         "--no-distil", dest="distil_iterations", action="store_const", const=0, help="train no one-pass student"

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from nnunet_osasis import cli
 from nnunet_osasis.errors import OsasisError
-from nnunet_osasis.scripts.pretrain_options import make_parser
+from nnunet_osasis.scripts.pretrain_options import distilled, make_parser
 
 if TYPE_CHECKING:
     from nnunet_osasis.adapt import AdaptConfig
@@ -110,7 +110,7 @@ def main(argv: list[str] | None = None) -> None:
 
     adaptation = _adaptation(args)  # unknown names are refused before any image is read
     calibration = override(CalibratorConfig(seed=args.seed), iterations=args.calibrator_iterations)
-    distillation = override(DistilConfig(args.distil, seed=args.seed), iterations=args.distil_iterations)
+    distillation = override(DistilConfig(distilled(args), seed=args.seed), iterations=args.distil_iterations)
     device = cli.resolve_device(args.device)
     config = BuildConfig(
         args.preset, get_preset(args.preset), adaptation, calibration, args.readout,

@@ -32,6 +32,7 @@ def stylize_part(
             until = time.monotonic() + 60
             while len(list(output.parent.glob("arrived-*"))) < meeting and time.monotonic() < until:
                 time.sleep(0.01)
+            assert len(list(output.parent.glob("arrived-*"))) >= meeting, "the parts were not at work at once"
         if len(calls) == killed_at:
             os.kill(os.getpid(), signal.SIGKILL)
         calls.append(1)

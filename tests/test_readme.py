@@ -64,6 +64,13 @@ def test_there_is_something_to_run() -> None:
 def test_commands_are_accepted_by_their_parsers(page: str, line: str, capsys: pytest.CaptureFixture) -> None:
     """Option names and the form of their values; nnU-Net's commands must name trainers that exist."""
     words = shlex.split(line, comments=True)
+    if words[:2] == ["accelerate", "launch"]:
+        from accelerate.commands.launch import launch_command_parser
+
+        given = launch_command_parser().parse_args(words[2:])  # what follows -m is a module of ours and its arguments
+        assert given.module and given.multi_gpu
+        words = [next(c for c, m in COMMANDS.items() if given.training_script == f"nnunet_osasis.scripts.{m}")]
+        words += given.training_script_args
     if words[0] in COMMANDS:
         module = importlib.import_module(f"nnunet_osasis.scripts.{COMMANDS[words[0]]}")
         module.make_parser().parse_args(words[1:])

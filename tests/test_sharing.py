@@ -13,6 +13,7 @@ from nnunet_osasis.errors import OsasisError
 from nnunet_osasis.readout_names import DECODED
 from nnunet_osasis.sampler import SamplerConfig, decode_images, encode_images, spn_injection
 from nnunet_osasis.stylizer import OSASISStylizer
+from nnunet_osasis.stylizer_config import identity_of
 
 
 @pytest.fixture
@@ -52,10 +53,28 @@ def test_an_inversion_of_other_images_or_another_grid_is_refused(stylizer: OSASI
     with pytest.raises(OsasisError, match="serves the images it was made of"):
         stylizer.stylize(unit_images(2, first=5), readout="raw", inversion=inversion)
     longer = stylizer.configured(sampler=replace(stylizer.config.sampler, encode_steps=7))
-    with pytest.raises(OsasisError, match="same autoencoder, grid and direction"):
+    with pytest.raises(OsasisError, match="same autoencoder and grid"):
         longer.stylize(unit_images(2), readout="raw", inversion=inversion)
-    with pytest.raises(OsasisError, match="same autoencoder, grid and direction"):
+    with pytest.raises(OsasisError, match="same autoencoder and grid"):
         stylizer.stylize(unit_images(2), readout="raw", direction="target_to_source", inversion=inversion)
+
+
+def test_a_volumes_inversion_serves_the_volume_alone(stylizer: OSASISStylizer) -> None:
+    slices = unit_images(3)
+    inversion = stylizer.invert(slices, joint=True)
+    together = stylizer.stylize(slices, readout="raw", joint=True, inversion=inversion)
+    assert torch.equal(together, stylizer.configured().stylize(slices, readout="raw", joint=True))
+    apart = stylizer.stylize(slices, readout="raw")
+    assert not torch.equal(apart, together)
+    with pytest.raises(OsasisError, match="joint or not"):  # though the result of these slices is remembered
+        stylizer.stylize(slices, readout="raw", inversion=inversion)
+
+
+def test_what_cannot_be_stylized_is_not_inverted(stylizer: OSASISStylizer) -> None:
+    with pytest.raises(OsasisError, match="takes images"):
+        stylizer.invert(torch.zeros(1, 4, 32, 32))
+    with pytest.raises(OsasisError, match="must be finite"):
+        stylizer.invert(torch.full((1, 3, 32, 32), torch.nan))
 
 
 def test_all_strengths_of_an_image_cost_one_run_of_the_networks(
@@ -113,3 +132,14 @@ def test_attention_is_torchs_own(stylizer: OSASISStylizer) -> None:
     ]
     assert found
     assert {type(module.processor).__name__ for module in found} == {"AttnProcessor2_0"}  # scaled_dot_product_attention
+
+
+def test_a_stylizer_of_an_earlier_version_keeps_its_fingerprint(stylizer: OSASISStylizer) -> None:
+    """Caches and manifests name it: what a later version added counts only where it is used."""
+    earlier = stylizer.configured(sampler=SamplerConfig())
+    known = {"order", "precision", "spn_steps"}
+    assert not known & identity_of(earlier.config)["sampler"].keys()
+    assert known & identity_of(stylizer.config)["sampler"].keys() == {"order", "spn_steps"}
+    for name, value in {"order": 2, "precision": "bf16", "spn_steps": 10}.items():
+        other = earlier.configured(sampler=replace(earlier.config.sampler, **{name: value}))
+        assert other.fingerprint != earlier.fingerprint

@@ -64,7 +64,7 @@ def _site(folder: Path, count: int, side: int, *, first: int = 0, warm: float = 
 
 def shrink() -> None:
     """Make the tiny preset tinier, with checkpoints every few steps. For processes that only measure this."""
-    from nnunet_osasis import calibrator, presets, recipes
+    from nnunet_osasis import calibrator, distil, presets, recipes
 
     tiny = presets.PRESETS["tiny"]
     spn = {"hidden_channels": (16, 32), "time_dim": 32}
@@ -83,6 +83,8 @@ def shrink() -> None:
     calibrator.CalibratorConfig = partial(  # type: ignore[misc]
         calibrator.CalibratorConfig, batch_size=4, pixels=64, simulations=3, checkpoint_every=10
     )
+    distil.SAVE_EVERY, distil.BATCH = 1, 2
+    distil.DistilConfig = partial(distil.DistilConfig, batch_size=4, checkpoint_every=10)  # type: ignore[misc]
 
 
 def make_data(root: Path, needs: Collection[str]) -> None:
@@ -102,12 +104,15 @@ def make_data(root: Path, needs: Collection[str]) -> None:
         _nnunet(root)
 
 
-def _pretrain(data: Path, output: Path, *, pretrain: int, calibrator: int, adapt: int, lent: bool = False) -> None:
+def _pretrain(
+    data: Path, output: Path, *, pretrain: int, calibrator: int, adapt: int, student: int = 0, lent: bool = False
+) -> None:
     from nnunet_osasis.scripts import pretrain_stylizer
 
     counts = ["--iterations", pretrain, "--calibrator-iterations", calibrator, "--adapt-iterations", adapt]
     arguments = ["--images", data / "a/images", "--style", data / "style.png", "--output", output, *counts]
     given = ["--from-stylizer", data / "stylizer"] if lent else []
+    given += ["--distil", "local_affine", "--distil-iterations", student] if student else []
     pretrain_stylizer.main([str(a) for a in [*arguments, *given, "--preset", "tiny", "-device", "cpu", "--resume"]])
 
 
@@ -216,6 +221,7 @@ def _report(data: Path, output: Path) -> None:
 
 LONG_COMMANDS = (
     LongCommand("pretraining", partial(_pretrain, pretrain=60, calibrator=0, adapt=1)),
+    LongCommand("distilling", partial(_pretrain, pretrain=1, calibrator=0, adapt=1, student=120)),
     LongCommand("calibrator", partial(_pretrain, pretrain=1, calibrator=120, adapt=1)),
     LongCommand("adaptation", partial(_pretrain, pretrain=1, calibrator=0, adapt=16, lent=True), ("stylizer",)),
     LongCommand("osasis-stylize", _stylize, ("stylizer",)),

@@ -109,7 +109,8 @@ def over_processes(args: argparse.Namespace, source: Path, root: Path) -> dict[s
             "times_faster_than_one_process": ratios(times, f"{args.processes[0]} process(es)"),
         }
     workers.end()
-    return {"images": images, "threads_in_all": args.threads, **found}
+    each = {str(count): max(1, args.threads // count) for count in args.processes}
+    return {"images": images, "threads_per_process": each, **found}
 
 
 def with_overlap(args: argparse.Namespace, source: Path, root: Path) -> dict[str, Any]:

@@ -1,5 +1,7 @@
 """How much memory one adaptation step of a preset needs at its peak, counted without a device that has so much.
 
+    python benchmarks/speed/memory.py
+
 The step runs on tensors that have shapes and no values (torch's FakeTensorMode); every storage that is made is counted
 until it is dropped. What a device adds is not in it: its context, workspaces of convolutions, and fragmentation.
 """
@@ -9,10 +11,12 @@ from __future__ import annotations
 import weakref
 from collections.abc import Iterable
 from dataclasses import replace
+from itertools import product
 from typing import Any
 from unittest import mock
 
 import torch
+from timing import parser_of, write
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -87,3 +91,19 @@ def adaptation_peak(name: str, *, contents: int, precision: str, recompute: bool
         with recomputed([run.decoder, spn, model.semantic_encoder], on=recompute), counted:
             run.reverse_step(rows, rows.noise, 300, 0, generator)
     return {"before_mib": round(before / 2**20), "peak_mib": round(counted.peak / 2**20)}
+
+
+def main() -> None:
+    """The base preset at 256 px: the default's 3 content images, and the reference's 8."""
+    args = parser_of(__doc__, "memory.json").parse_args()
+    torch.set_num_threads(args.threads)
+    rows = []
+    for contents, precision, recompute in product((3, 8), ("fp32", "bf16"), (False, True)):
+        settings = {"contents": contents, "precision": precision, "recompute": recompute}
+        rows.append({"preset": "base", **settings, **adaptation_peak("base", **settings)})
+        print(rows[-1], flush=True)
+    write(args.output, {"counted": rows}, "python memory.py")
+
+
+if __name__ == "__main__":
+    main()

@@ -117,7 +117,9 @@ def tasks_for(
     }
     tasks["teacher (local_affine)"] = lambda: stylizer.stylize(fresh(), readout="local_affine")
     for name, control in controls.items():
-        tasks[name] = lambda control=control: control.stylize_array(arrays[next(turn) % len(arrays)])
+        tasks[name] = lambda control=control: control.stylize_array(
+            np.roll(arrays[next(turn) % len(arrays)], int(next(turn)), axis=-1)
+        )
     return tasks
 
 

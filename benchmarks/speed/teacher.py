@@ -17,6 +17,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import torch
+from reference_adaptation import CELEBA64, SPN
 from timing import measure, parser_of, ratios, write
 
 from nnunet_osasis import OSASISStylizer
@@ -25,20 +26,6 @@ from nnunet_osasis.diffusion import linear_alpha_bar
 from nnunet_osasis.recipes import SAMPLER
 from nnunet_osasis.sources import folder_arrays, load_sources
 from nnunet_osasis.spn import StructurePreservingNetwork
-
-REFERENCE_64 = {
-    "sample_size": 64,
-    "block_out_channels": (64, 128, 256, 512),
-    "encoder_block_out_channels": (64, 128, 256, 512, 512),
-    "layers_per_block": 2,
-    "attention_sizes": (16,),
-    "time_dim": 512,
-    "z_dim": 512,
-    "norm_groups": 32,
-    "dropout": 0.1,
-    "fine_levels": (0, 1, 2),
-}
-"""The configuration of the reference code's 64 px model."""
 
 
 @torch.no_grad()
@@ -98,10 +85,8 @@ def main() -> None:
     images = images[:8]
     result = {"the stylizer's networks": compare(stylizer, images, args.rounds)}
     torch.manual_seed(0)
-    model = DiffusionAutoencoder(in_channels=stylizer.in_channels, **REFERENCE_64)  # type: ignore[arg-type]
-    spn = StructurePreservingNetwork(
-        in_channels=stylizer.in_channels, hidden_channels=(128, 256), time_dim=512, zero_init=False
-    )
+    model = DiffusionAutoencoder(in_channels=stylizer.in_channels, **CELEBA64)  # type: ignore[arg-type]
+    spn = StructurePreservingNetwork(in_channels=stylizer.in_channels, zero_init=False, **SPN)
     large = OSASISStylizer(
         model, copy.deepcopy(model.unet), spn, reference=stylizer.reference, maps={}, config=stylizer.config
     )

@@ -48,7 +48,7 @@ def export_one_pass(
         raise OsasisError(f"The file's name must end in {SUFFIX}", found=path, remedy=f"Such as restyle{SUFFIX}.")
     if path.is_dir() or (path.exists() and not overwrite):
         raise OsasisError("The file must not exist", found=path, remedy="Choose another -o, or add --overwrite.")
-    module = stylizer.to("cpu").one_pass(direction, readout)
+    module = stylizer.one_pass(direction, readout).to("cpu")
     data = _with_facts(_onnx(module), stylizer, direction, readout or stylizer.config.readout)
     difference = _largest_difference(module, data)
     if not difference <= FORMS["onnx"].tolerance:

@@ -38,7 +38,7 @@ class StylizedCache:
     nnU-Net tells a folder's format by its file endings. Folds share the folder; each fills in its own cases.
 
     ``device`` is the transfer's own; ``processes`` is how many make cases side by side, see
-    :func:`nnunet_osasis.nnunet.case_pool.make_cases`. The bytes do not depend on it where weights are ``aligned``.
+    :func:`nnunet_osasis.nnunet.case_pool.make_cases`. The pixels do not depend on it where weights are ``aligned``.
     """
 
     def __init__(

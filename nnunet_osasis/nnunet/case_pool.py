@@ -230,12 +230,11 @@ def _received(pipe: Connection, device: str) -> CaseMaker | Exception:
 def _described(key: str, error: Exception) -> Exception | tuple:
     if isinstance(error, OsasisError):
         return error.rule, error.found, error.remedy
-    told = f"While case {key} was made in a process of its own."
     if isinstance(error, OSError):  # a full disk has to stay one
         found: Exception = OSError(error.errno, error.strerror or str(error), error.filename)
     else:  # exceptions of any library may refuse to travel
         found = RuntimeError(f"{type(error).__name__}: {error}")
-    found.add_note(told + "\n" + "".join(traceback.format_exception(error)))
+    found.add_note(f"While case {key} was made elsewhere:\n{''.join(traceback.format_exception(error))}")
     return found
 
 

@@ -1,8 +1,9 @@
 """nnU-Net's normalization undone and done again around a change of style, for patches on any device.
 
-The aim is what nnU-Net would have made of the stylized image, had it been the raw one. A z-score's mean and deviation
-are those of the whole stylized case: with ``x`` the case, ``f`` its stylization and a strength ``w``, the image is
-``x + w (f - x)``, so its mean is linear and its variance quadratic in ``w``; what they need is measured once a case.
+The aim is what nnU-Net would have made of the stylized image, had it been the raw one (what a patch does not know of
+its case is said in ``BatchStyle``). A z-score's mean and deviation are those of the whole stylized case: with ``x`` the
+case, ``f`` its stylization and a strength ``w``, the image is ``x + w (f - x)``, so its mean is linear and its variance
+quadratic in ``w``; what they need is measured once a case.
 """
 
 from __future__ import annotations

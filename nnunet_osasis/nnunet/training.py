@@ -131,6 +131,7 @@ class StylizedTraining:
                 setup, transfer, strength, gate, device=str(self.device), processes=options.processes
             )
             cases, made = measurements.build(keys)
+            stylizer.to("cpu")  # its networks have no part in the steps, and the device's memory is for training
             transfers.append(transfer)
             measured.append(cases)
             self.print_to_log_file(  # type: ignore[attr-defined]

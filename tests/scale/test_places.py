@@ -16,7 +16,7 @@ from nnunet_osasis.locks import LOCK
 from nnunet_osasis.parts import Share
 from nnunet_osasis.storage import atomic_write_json, read_sealed_json
 from nnunet_osasis.stylize_parts import place_in
-from nnunet_osasis.stylize_record import MANIFEST, PARTS, lock_of, log_of
+from nnunet_osasis.stylize_record import MANIFEST, PARTS, lock_of, log_of, read_manifest
 
 SETTINGS = {"stylizer": "s"}
 
@@ -130,6 +130,26 @@ def test_what_a_killed_machine_left_is_merged_at_once_and_deleted_after_a_day(tm
     os.utime(log, (time.time() - 2 * FOREIGN_AGE,) * 2)
     make(tmp_path, Share(1, 2))
     assert images_in(tmp_path) == ["a", "b"] and not (tmp_path / PARTS).exists()
+
+
+def test_what_was_made_since_counts_more_than_what_a_killed_machine_left(tmp_path: Path) -> None:
+    """Its log is kept for a day, in case it is still written; a repaired source's result is not undone by it."""
+    with place_in(tmp_path, Share(0, 2), "work") as dead:
+        dead.log.settings(SETTINGS)
+        dead.log.add("a", {"source": "broken", "result": "old"})
+        kept = dead.log.path.read_bytes()
+    (tmp_path / PARTS).mkdir()
+    log = log_of(tmp_path, Share(0, 2))
+    log.write_bytes(kept)
+    os.utime(log, (time.time() - 60,) * 2)
+    atomic_write_json(tmp_path / PARTS / "part-0-of-2.lock.owner", {"machine": "another", "process": 1})
+    with place_in(tmp_path, Share(), "work") as whole:
+        whole.log.settings(SETTINGS)
+        whole.log.add("a", {"source": "repaired", "result": "new"})
+    assert log.is_file()
+    for _ in range(2):
+        make(tmp_path, Share(1, 2))
+        assert read_manifest(tmp_path)["images"]["a"] == {"source": "repaired", "result": "new"}
 
 
 def test_an_error_in_a_part_is_what_the_user_sees_and_what_it_finished_is_on_record(tmp_path: Path) -> None:

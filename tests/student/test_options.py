@@ -8,6 +8,7 @@ from nnunet_osasis import OsasisError
 from nnunet_osasis.distil import DistilConfig
 from nnunet_osasis.presets import override
 from nnunet_osasis.scripts import pretrain_stylizer
+from nnunet_osasis.scripts.pretrain_options import distilled
 
 NOWHERE = ["--images", "nowhere", "--style", "none.png", "--output", "out"]
 
@@ -21,12 +22,13 @@ NOWHERE = ["--images", "nowhere", "--style", "none.png", "--output", "out"]
         (["--readout", "raw", "--distil-iterations", "0"], None),
         (["--distil", "frequency"], "frequency"),
         (["--readout", "raw", "--distil"], "raw"),
+        (["--distil"], "local_affine"),
         (["--readout", "student", "--distil", "difference"], "difference"),
     ],
 )
 def test_a_student_is_trained_where_one_is_needed_or_asked_for(options: list[str], teacher: str | None) -> None:
     args = pretrain_stylizer.make_parser().parse_args([*NOWHERE, *options])
-    config = override(DistilConfig(args.distil), iterations=args.distil_iterations)
+    config = override(DistilConfig(distilled(args)), iterations=args.distil_iterations)
     assert config.teacher(args.readout) == teacher
 
 
