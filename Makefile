@@ -24,7 +24,7 @@ export PYTHONSAFEPATH := 1
 .PHONY: test demo lint clean
 
 test: $(READY)
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python -m pytest $(PYTEST_ARGS)  # the workers share the cores
 
 demo: $(READY)
 	$(BIN)/osasis-demo $(DEMO_ARGS)
