@@ -155,7 +155,10 @@ class Adaptation:
 
     def iterate(self, whole: torch.Tensor, iteration: int) -> dict[str, float]:
         """One iteration on all content images ``(B, C, S, S)``: encode, then a loss and an optimiser step at every
-        reverse step. Returns the mean terms, the same in all processes."""
+        reverse step. Returns the mean terms, the same in all processes.
+
+        Raises ``OsasisError`` for a loss that is not finite.
+        """
         generator = generator_for(self.config.seed, iteration, stream=2)
         rows = self.encode(whole)
         x, grid = rows.noise, self.config.sampler.decode_grid()

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import math
-from contextlib import closing
 from pathlib import Path
 
 import torch
 from torch.nn import functional as F
-from tqdm import tqdm
 
 from nnunet_osasis.acquisition import AcquisitionFamily, family_for
 from nnunet_osasis.border import field_of_view
@@ -18,8 +15,8 @@ from nnunet_osasis.errors import OsasisError
 from nnunet_osasis.local_affine import resize
 from nnunet_osasis.parametric_map import features, places
 from nnunet_osasis.presets import as_json
+from nnunet_osasis.short_training import train_short
 from nnunet_osasis.storage import sha256_of_array, sha256_of_json
-from nnunet_osasis.training import Checkpoint, Interruptible, RunLog, generator_for
 
 LARGEST = 64
 """Side that references are looked at: colours and shading need no more."""
@@ -119,57 +116,25 @@ def train_calibrator(
     net = Calibrator(scenes.shape[1], terms, side, low=tuple(low), high=tuple(high))
     net.normalise_by(scenes)
     net.to(device).train()
-    optimizer = torch.optim.AdamW(net.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
     identity = {
         "stage": "calibrator",
         "config": {k: v for k, v in as_json(config).items() if k != "checkpoint_every"},
         "images": sha256_of_array(scenes.numpy()),
     }
-    checkpoint = Checkpoint(work / "calibrator.safetensors", sha256_of_json(identity))
-    states: tuple[dict, dict, dict] = ({"calibrator": net}, {}, {"adamw": optimizer})
-    start, done = checkpoint.load(*states) if resume else (0, False)
-    if done:
-        return net.eval().requires_grad_(False)
     pool = _Pixels(scenes)
-    log = RunLog(work / "calibrator.jsonl", start=start)
-    bar = tqdm(total=config.iterations, initial=start, desc="calibrate", unit="it", dynamic_ncols=True)
-    with Interruptible() as interrupted, closing(log), bar:
-        for iteration in range(start, config.iterations):
-            generator = generator_for(config.seed, iteration, stream=4)
-            optimizer.param_groups[0]["lr"] = config.learning_rate * one_cycle(iteration, config.iterations)
-            references, parameters = simulate(scenes, family, config, generator, config.batch_size)
-            values, where = pool.draw(config.batch_size, config.pixels, generator)
-            truth = family.show(values, where, parameters)
-            values, where, truth = (v.to(device) for v in (values, where, truth))
-            coefficients = net(references.to(device))
-            forth = difference(_apply(coefficients[:, 0], values, where, terms), truth).mean()
-            back = difference(_apply(coefficients[:, 1], truth, where, terms), values).mean()
-            loss = forth + config.inverse_weight * back
-            if not torch.isfinite(loss):
-                raise OsasisError(
-                    "The calibrator's loss must stay finite",
-                    found=f"{loss.item()} in iteration {iteration + 1}",
-                    remedy="Check the source images, or leave it out with --calibrator-iterations 0.",
-                )
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            norm = torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
-            optimizer.step()
-            bar.update()
-            if (iteration + 1) % 10 == 0 or iteration + 1 == config.iterations:
-                log.write(iteration + 1, loss=loss.item(), forth=forth.item(), back=back.item(), norm=norm.item())
-                bar.set_postfix(difference=f"{forth.item():.1f}", refresh=False)
-            last = iteration + 1 == config.iterations
-            if last or interrupted() or (iteration + 1) % config.checkpoint_every == 0:
-                checkpoint.save(iteration + 1, *states, done=last)
-            if interrupted() and not last:
-                raise KeyboardInterrupt
-    return net.eval().requires_grad_(False)
 
+    def losses(generator: torch.Generator) -> dict[str, torch.Tensor]:
+        references, parameters = simulate(scenes, family, config, generator, config.batch_size)
+        values, where = pool.draw(config.batch_size, config.pixels, generator)
+        truth = family.show(values, where, parameters)
+        values, where, truth = (v.to(device) for v in (values, where, truth))
+        coefficients = net(references.to(device))
+        forth = difference(_apply(coefficients[:, 0], values, where, terms), truth).mean()
+        back = difference(_apply(coefficients[:, 1], truth, where, terms), values).mean()
+        return {"loss": forth + config.inverse_weight * back, "forth": forth, "back": back}
 
-def one_cycle(iteration: int, iterations: int, *, warm: float = 0.3) -> float:
-    """Rate factor: a cosine up from 1/25 over the first ``warm`` share, a cosine down to nearly 0 after it."""
-    position = (iteration + 1) / iterations
-    if position < warm:
-        return 1 / 25 + (1 - 1 / 25) * 0.5 * (1 - math.cos(math.pi * position / warm))
-    return 1e-4 + (1 - 1e-4) * 0.5 * (1 + math.cos(math.pi * (position - warm) / (1 - warm)))
+    train_short(
+        net, losses, config, name="calibrator", title="calibrate", work=work, identity=sha256_of_json(identity),
+        stream=4, without="--calibrator-iterations 0", resume=resume,
+    )  # fmt: skip
+    return net

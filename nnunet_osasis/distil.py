@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,16 +10,17 @@ import torch
 from tqdm import tqdm
 
 from nnunet_osasis.border import field_of_view
-from nnunet_osasis.calibrate import one_cycle, random_crop, split_scenes
+from nnunet_osasis.calibrate import random_crop, split_scenes
 from nnunet_osasis.errors import OsasisError
 from nnunet_osasis.fitted_maps import evenly
 from nnunet_osasis.inversion import weights_digest
 from nnunet_osasis.local_affine import fit_local_affine, resize
 from nnunet_osasis.presets import as_json
 from nnunet_osasis.readout_names import DECODED
+from nnunet_osasis.short_training import train_short
 from nnunet_osasis.storage import sha256_of_array, sha256_of_json
 from nnunet_osasis.student import LARGEST, LocalAffineStudent, Student, apply_field, resample
-from nnunet_osasis.training import Checkpoint, Interruptible, RunLog, generator_for
+from nnunet_osasis.training import Checkpoint, Interruptible
 
 if TYPE_CHECKING:
     from nnunet_osasis.stylizer import OSASISStylizer
@@ -150,52 +150,27 @@ def train_student(
     channels, size = sources.shape[1], min(LARGEST, sources.shape[-1])
     torch.manual_seed(config.seed)
     student = Student(channels, size, config.width, teacher).to(device).train()
-    optimizer = torch.optim.AdamW(student.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
     pairs = torch.cat([sources, restyled], dim=1)
     identity = {
         "stage": "student",
         "config": {k: v for k, v in as_json(config).items() if k != "checkpoint_every"},
         "pairs": sha256_of_array(pairs.numpy()),
     }
-    checkpoint = Checkpoint(work / "student.safetensors", sha256_of_json(identity))
-    states: tuple[dict, dict, dict] = ({"student": student}, {}, {"adamw": optimizer})
-    start, done = checkpoint.load(*states) if resume else (0, False)
-    if done:
-        return student.eval().requires_grad_(False)
-    log = RunLog(work / "student.jsonl", start=start)
-    bar = tqdm(total=config.iterations, initial=start, desc="distil", unit="it", dynamic_ncols=True)
-    with Interruptible() as interrupted, closing(log), bar:
-        for iteration in range(start, config.iterations):
-            generator = generator_for(config.seed, iteration, stream=STREAM)
-            optimizer.param_groups[0]["lr"] = config.learning_rate * one_cycle(iteration, config.iterations)
-            chosen = pairs[torch.randint(len(pairs), (config.batch_size,), generator=generator)]
-            chosen = random_crop(chosen, config.crop, generator)
-            view = field_of_view(chosen[:, :channels])
-            before, after = chosen.to(device).split(channels, dim=1)
-            view = view.to(device)
-            forth = imitation_loss(student.forth, before, after, view, config.slope_weight)
-            back = imitation_loss(student.back, after, before, view, config.slope_weight)
-            loss = forth + back
-            if not torch.isfinite(loss):
-                raise OsasisError(
-                    "The student's loss must stay finite",
-                    found=f"{loss.item()} in iteration {iteration + 1}",
-                    remedy="Check the source images, or leave it out with --no-distil.",
-                )
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            norm = torch.nn.utils.clip_grad_norm_(student.parameters(), 1.0)
-            optimizer.step()
-            bar.update()
-            if (iteration + 1) % 10 == 0 or iteration + 1 == config.iterations:
-                log.write(iteration + 1, loss=loss.item(), forth=forth.item(), back=back.item(), norm=norm.item())
-                bar.set_postfix(loss=f"{loss.item():.4f}", refresh=False)
-            last = iteration + 1 == config.iterations
-            if last or interrupted() or (iteration + 1) % config.checkpoint_every == 0:
-                checkpoint.save(iteration + 1, *states, done=last)
-            if interrupted() and not last:
-                raise KeyboardInterrupt
-    return student.eval().requires_grad_(False)
+
+    def losses(generator: torch.Generator) -> dict[str, torch.Tensor]:
+        chosen = pairs[torch.randint(len(pairs), (config.batch_size,), generator=generator)]
+        chosen = random_crop(chosen, config.crop, generator)
+        view = field_of_view(chosen[:, :channels]).to(device)
+        before, after = chosen.to(device).split(channels, dim=1)
+        forth = imitation_loss(student.forth, before, after, view, config.slope_weight)
+        back = imitation_loss(student.back, after, before, view, config.slope_weight)
+        return {"loss": forth + back, "forth": forth, "back": back}
+
+    train_short(
+        student, losses, config, name="student", title="distil", work=work, identity=sha256_of_json(identity),
+        stream=STREAM, without="--no-distil", resume=resume,
+    )  # fmt: skip
+    return student
 
 
 def imitation_loss(

@@ -24,11 +24,13 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from nnunet_osasis.border import field_of_view
-from nnunet_osasis.calibrate import one_cycle, random_crop
+from nnunet_osasis.calibrate import random_crop
 from nnunet_osasis.distil import DistilConfig, imitation_loss
 from nnunet_osasis.image_io import list_images, read_image
 from nnunet_osasis.intensity import to_unit
 from nnunet_osasis.local_affine import carry_change, resize
+from nnunet_osasis.short_training import one_cycle
+from nnunet_osasis.storage import load_tensors, save_tensors
 from nnunet_osasis.student import FieldNetwork, LocalAffineStudent, apply_field, resample
 from nnunet_osasis.student_fidelity import compare
 from nnunet_osasis.stylizer import OSASISStylizer
@@ -106,9 +108,8 @@ def decoded(stylizer: OSASISStylizer, small: torch.Tensor, path: Path) -> torch.
     """The teacher's pictures of ``small`` ``(N, C, S, S)``, kept in ``path``."""
     if not path.is_file():
         parts = [stylizer.decode_style(part) for part in tqdm(small.split(8), desc="teacher")]
-        path.parent.mkdir(parents=True, exist_ok=True)
-        torch.save(torch.cat(parts), path)
-    return torch.load(path)
+        save_tensors(path, {"decoded": torch.cat(parts)})
+    return load_tensors(path, what="The teacher's pictures")["decoded"]
 
 
 def train(network: nn.Module, slope: float, before: torch.Tensor, after: torch.Tensor, config: DistilConfig) -> None:
@@ -177,7 +178,7 @@ def main() -> None:
         own = {name: read(paths, stylizer) for name, paths in parts.items()}
         side = (stylizer.size, stylizer.size)
         small = {name: torch.cat([resize(x, side).clamp(-1, 1) for x in images]) for name, images in own.items()}
-        after = {name: decoded(stylizer, small[name], args.work / f"{name}.pt") for name in parts}
+        after = {name: decoded(stylizer, small[name], args.work / f"{name}.safetensors") for name in parts}
         goal = {name: carry_change(small[name], after[name], small[name]).clamp(-1, 1) for name in parts}
         pieces = {name: list(zip(small[name].split(1), after[name].split(1), own[name], strict=True)) for name in parts}
         native = [carry_change(x, y, image) for x, y, image in pieces["test"]]
