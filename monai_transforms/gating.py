@@ -11,7 +11,7 @@ from nnunet_osasis.errors import OsasisError
 from nnunet_osasis.gate import StructureGate
 from nnunet_osasis.gate.audit import write_audit
 from nnunet_osasis.gate.of_stylizer import own_gate
-from nnunet_osasis.storage import sha256_of_array
+from nnunet_osasis.runtime.storage import sha256_of_array
 from nnunet_osasis.stylizer import OSASISStylizer
 
 Stylize = Callable[[Sequence[np.ndarray], Sequence[float]], list[np.ndarray]]

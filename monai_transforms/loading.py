@@ -10,8 +10,8 @@ from threading import Lock
 
 import torch
 
-from nnunet_osasis.cli import resolve_device
 from nnunet_osasis.errors import OsasisError
+from nnunet_osasis.runtime.compute import resolve_device
 from nnunet_osasis.stylizer import OSASISStylizer
 from nnunet_osasis.stylizer_folder import stylizer_digest
 

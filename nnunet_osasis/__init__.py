@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from nnunet_osasis.autoencoder import DiffusionAutoencoder
     from nnunet_osasis.errors import OsasisError
     from nnunet_osasis.spn import StructurePreservingNetwork
-    from nnunet_osasis.stylizer import OSASISStylizer, StylizerConfig
+    from nnunet_osasis.stylizer import OSASISStylizer
+    from nnunet_osasis.stylizer_config import StylizerConfig
 
 _WHERE = {
     "DiffusionAutoencoder": "autoencoder",

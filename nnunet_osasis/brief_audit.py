@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from nnunet_osasis.gate.audit import OUTCOMES, badness
-from nnunet_osasis.jsonl import iter_jsonl
+from nnunet_osasis.runtime.records import iter_jsonl
 
 
 class Brief(NamedTuple):

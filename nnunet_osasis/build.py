@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from nnunet_osasis import processes
 from nnunet_osasis.adagn import ConditionalUNet
 from nnunet_osasis.adapt import adapt
 from nnunet_osasis.autoencoder import DiffusionAutoencoder
@@ -24,16 +23,18 @@ from nnunet_osasis.findings import EXAMPLES, measure, show_stylized
 from nnunet_osasis.fitted_maps import StylePair, decoder_maps, estimate_maps, evenly
 from nnunet_osasis.gate.of_stylizer import calibrate_for
 from nnunet_osasis.intensity import IntensityRange, to_unit
-from nnunet_osasis.leftovers import clear_leftovers
 from nnunet_osasis.local_affine import resize
-from nnunet_osasis.locks import output_lock
 from nnunet_osasis.pictures import save_grid
 from nnunet_osasis.pretrain import pretrain
+from nnunet_osasis.runtime import distributed as processes
+from nnunet_osasis.runtime.locks import output_lock
+from nnunet_osasis.runtime.storage import clear_leftovers
 from nnunet_osasis.sources import detail_of
 from nnunet_osasis.spn import StructurePreservingNetwork
 from nnunet_osasis.style.embedders import make_embedder
 from nnunet_osasis.style_pair import make_style_pair
-from nnunet_osasis.stylizer import OSASISStylizer, StylizerConfig
+from nnunet_osasis.stylizer import OSASISStylizer
+from nnunet_osasis.stylizer_config import StylizerConfig
 from nnunet_osasis.stylizer_folder import is_stylizer_folder, read_index
 
 WORK = "training"

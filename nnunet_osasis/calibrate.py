@@ -14,9 +14,9 @@ from nnunet_osasis.color_space import difference
 from nnunet_osasis.errors import OsasisError
 from nnunet_osasis.local_affine import resize
 from nnunet_osasis.parametric_map import features, places
-from nnunet_osasis.presets import as_json
+from nnunet_osasis.runtime.records import as_json
+from nnunet_osasis.runtime.storage import sha256_of_array, sha256_of_json
 from nnunet_osasis.short_training import train_short
-from nnunet_osasis.storage import sha256_of_array, sha256_of_json
 
 LARGEST = 64
 """Side that references are looked at: colours and shading need no more."""

@@ -12,8 +12,8 @@ from torchvision.transforms.functional import gaussian_blur
 from nnunet_osasis.border import field_of_view
 from nnunet_osasis.inversion import BATCH, Inversion, invert
 from nnunet_osasis.local_affine import carry_change, resize
+from nnunet_osasis.runtime.storage import sha256_of_array
 from nnunet_osasis.sampler import decode_images, spn_injection
-from nnunet_osasis.storage import sha256_of_array
 
 if TYPE_CHECKING:
     from nnunet_osasis.stylizer import OSASISStylizer

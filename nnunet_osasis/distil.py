@@ -15,10 +15,10 @@ from nnunet_osasis.errors import OsasisError
 from nnunet_osasis.fitted_maps import evenly
 from nnunet_osasis.inversion import weights_digest
 from nnunet_osasis.local_affine import fit_local_affine, resize
-from nnunet_osasis.presets import as_json
 from nnunet_osasis.readout_names import DECODED
+from nnunet_osasis.runtime.records import as_json
+from nnunet_osasis.runtime.storage import sha256_of_array, sha256_of_json
 from nnunet_osasis.short_training import train_short
-from nnunet_osasis.storage import sha256_of_array, sha256_of_json
 from nnunet_osasis.student import LARGEST, LocalAffineStudent, Student, apply_field, resample
 from nnunet_osasis.training import Checkpoint, Interruptible
 

@@ -12,7 +12,7 @@ import numpy as np
 from nnunet_osasis.errors import OsasisError
 from nnunet_osasis.image_limits import check_size
 from nnunet_osasis.picture_io import read_picture, write_picture
-from nnunet_osasis.storage import atomic_write
+from nnunet_osasis.runtime.storage import atomic_write
 from nnunet_osasis.tiff_io import read_tiff, write_tiff
 from nnunet_osasis.volume_header import check_volume_file
 from nnunet_osasis.volume_io import read_volume, write_volume

@@ -13,8 +13,8 @@ import torch
 
 from nnunet_osasis.border import DARK
 from nnunet_osasis.errors import OsasisError
+from nnunet_osasis.runtime.storage import sha256_of_array, sha256_of_json
 from nnunet_osasis.sampler import encode_images
-from nnunet_osasis.storage import sha256_of_array, sha256_of_json
 
 if TYPE_CHECKING:
     from nnunet_osasis.stylizer import OSASISStylizer

@@ -11,7 +11,7 @@ from nnunet_osasis.autoencoder import DiffusionAutoencoder
 from nnunet_osasis.border import field_of_view
 from nnunet_osasis.color_space import difference
 from nnunet_osasis.diffusion import add_noise, linear_alpha_bar
-from nnunet_osasis.training import generator_for
+from nnunet_osasis.runtime.compute import generator_for
 
 LEVELS = (50, 150, 300)
 """Noise levels the likelihood is read at: where ``D_A`` judges colours and textures, not layouts."""

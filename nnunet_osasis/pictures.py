@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from nnunet_osasis.storage import atomic_write
+from nnunet_osasis.runtime.storage import atomic_write
 
 CELL = 1.9
 """Inches of a picture's place in a grid."""

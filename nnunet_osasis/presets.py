@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from nnunet_osasis.errors import OsasisError
@@ -146,15 +146,3 @@ def get_preset(name: str) -> Preset:
     if name not in PRESETS:
         raise OsasisError("The preset must be known", found=name, remedy=f"Use one of {', '.join(PRESETS)}.")
     return PRESETS[name]
-
-
-def override(config: Any, **changes: Any) -> Any:
-    """A copy of a frozen config with the changes that are not None."""
-    return replace(config, **{key: value for key, value in changes.items() if value is not None})
-
-
-def as_json(config: Any) -> dict[str, Any]:
-    """A dataclass as plain JSON values (tuples become lists)."""
-    import json
-
-    return json.loads(json.dumps(asdict(config)))

@@ -10,14 +10,17 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from nnunet_osasis import processes
 from nnunet_osasis.autoencoder import DiffusionAutoencoder
 from nnunet_osasis.diffusion import add_noise, linear_alpha_bar
 from nnunet_osasis.errors import OsasisError
-from nnunet_osasis.presets import HOW, Preset, PretrainConfig, as_json
-from nnunet_osasis.storage import sha256_of_array, sha256_of_json
-from nnunet_osasis.throughput import ahead, fused, lay_out, recomputed, recomputes
-from nnunet_osasis.training import EMA, Checkpoint, Interruptible, RunLog, autocast, cosine, generator_for
+from nnunet_osasis.presets import HOW, Preset, PretrainConfig
+from nnunet_osasis.run_log import RunLog
+from nnunet_osasis.runtime import distributed as processes
+from nnunet_osasis.runtime.compute import autocast, fused, generator_for, lay_out
+from nnunet_osasis.runtime.records import as_json
+from nnunet_osasis.runtime.storage import sha256_of_array, sha256_of_json
+from nnunet_osasis.throughput import ahead, recomputed, recomputes
+from nnunet_osasis.training import EMA, Checkpoint, Interruptible, cosine
 
 Batch = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 

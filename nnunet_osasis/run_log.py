@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from nnunet_osasis.errors import OsasisError
-from nnunet_osasis.jsonl import append_jsonl, read_jsonl, write_jsonl
-from nnunet_osasis.processes import ALONE, Processes
-from nnunet_osasis.storage import ensure_writable
+from nnunet_osasis.runtime.distributed import ALONE, Processes
+from nnunet_osasis.runtime.records import append_jsonl, read_jsonl, write_jsonl
+from nnunet_osasis.runtime.storage import ensure_writable
 
 
 def _iteration(row: Mapping[str, Any]) -> int:

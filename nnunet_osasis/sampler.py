@@ -10,8 +10,8 @@ import torch
 from nnunet_osasis.adagn import ConditionalUNet
 from nnunet_osasis.diffusion import Inject, decode, encode, linear_alpha_bar, time_grid
 from nnunet_osasis.errors import OsasisError
+from nnunet_osasis.runtime.compute import autocast
 from nnunet_osasis.spn import StructurePreservingNetwork
-from nnunet_osasis.training import autocast
 
 PRECISIONS = ("auto", "fp32", "bf16")
 MOST = 100.0

@@ -12,7 +12,9 @@ import torch
 from tqdm import tqdm
 
 from nnunet_osasis.errors import OsasisError
-from nnunet_osasis.training import Checkpoint, Interruptible, RunLog, generator_for
+from nnunet_osasis.run_log import RunLog
+from nnunet_osasis.runtime.compute import generator_for
+from nnunet_osasis.training import Checkpoint, Interruptible
 
 
 class ShortConfig(Protocol):

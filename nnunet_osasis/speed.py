@@ -6,11 +6,12 @@ import time
 
 import torch
 
-from nnunet_osasis import processes
 from nnunet_osasis.autoencoder import DiffusionAutoencoder
 from nnunet_osasis.presets import Preset
 from nnunet_osasis.pretrain import PretrainSteps
-from nnunet_osasis.throughput import lay_out, recomputed, recomputes
+from nnunet_osasis.runtime import distributed as processes
+from nnunet_osasis.runtime.compute import lay_out
+from nnunet_osasis.throughput import recomputed, recomputes
 
 
 def steps_for(preset: Preset, minutes: float, *, channels: int, device: str, warm_up: int = 3, timed: int = 5) -> int:

@@ -18,7 +18,7 @@ from nnunet_osasis.diffusion import add_noise, decode, linear_alpha_bar, time_gr
 from nnunet_osasis.errors import OsasisError
 from nnunet_osasis.local_affine import resize
 from nnunet_osasis.moment_map import MomentMap
-from nnunet_osasis.training import generator_for
+from nnunet_osasis.runtime.compute import generator_for
 
 PAIR_MAKERS = ("prealigned_sdedit", "calibrator", "sdedit", "nearest", "file")
 

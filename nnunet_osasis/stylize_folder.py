@@ -27,11 +27,10 @@ from nnunet_osasis.image_io import (
     read_image,
     write_like,
 )
-from nnunet_osasis.leftovers import clear_leftovers
 from nnunet_osasis.overlap import in_overlap
-from nnunet_osasis.parts import Share
+from nnunet_osasis.runtime.distributed import Shard
+from nnunet_osasis.runtime.storage import clear_leftovers, sha256_of_file, sha256_of_json
 from nnunet_osasis.sources import best_slice, read_in_slices
-from nnunet_osasis.storage import sha256_of_file, sha256_of_json
 from nnunet_osasis.stylize_image import copy_mask, digest_of, masks_of, stylized
 from nnunet_osasis.stylize_parts import place_in
 from nnunet_osasis.stylize_record import (
@@ -65,7 +64,7 @@ def stylize_folder(
     masks: Path | None = None,
     gated: bool = True,
     segmenter: Segmenter | None = None,
-    share: Share | None = None,
+    share: Shard | None = None,
     progress: bool = True,
 ) -> int:
     """Stylize every image of ``source`` into ``output``, dtype and geometry kept; returns how many were made anew.
@@ -93,7 +92,7 @@ def stylize_folder(
             ``source``'s own folder or in use by another process for the same images, two sources with one result
             name, or a manifest of another stylizer or option.
     """
-    share = share or Share()
+    share = share or Shard()
     files = list_images(source)
     if output.resolve() == source.resolve():
         raise OsasisError("The output must be another folder than the input", found=output, remedy="Choose another.")

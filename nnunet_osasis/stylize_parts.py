@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from nnunet_osasis.errors import OsasisError
-from nnunet_osasis.locks import held_by, output_lock
-from nnunet_osasis.parts import Share
+from nnunet_osasis.runtime.distributed import Shard
+from nnunet_osasis.runtime.locks import held_by, output_lock
 from nnunet_osasis.stylize_record import PARTS, Log, drop_damaged_manifest, lock_of, logs_in, merge, work_of
 
 COMMAND = "osasis-stylize"
@@ -27,11 +27,11 @@ class Place:
     """
 
     log: Log
-    others: dict[Share, str] = field(default_factory=dict)
+    others: dict[Shard, str] = field(default_factory=dict)
 
 
 @contextmanager
-def place_in(output: Path, share: Share, work: str) -> Iterator[Place]:
+def place_in(output: Path, share: Shard, work: str) -> Iterator[Place]:
     """Hold a share's place in ``output``; merge what was logged at the end, if no other part is at work by then.
 
     A run of all images has the folder for itself and is refused while somebody else is there. Parts hold the folder
@@ -83,14 +83,14 @@ def place_in(output: Path, share: Share, work: str) -> Iterator[Place]:
                     merge(output)
 
 
-def at_work(output: Path) -> dict[Share, str]:
+def at_work(output: Path) -> dict[Shard, str]:
     """Parts whose process lives, with who it is. To be asked by whoever holds ``output``."""
-    shares = (share for share in logs_in(output) if share != Share())
+    shares = (share for share in logs_in(output) if share != Shard())
     held = ((share, held_by(output / PARTS, lock_of(share))) for share in shares)
     return {share: owner for share, owner in held if owner is not None}
 
 
-def _refusal(output: Path, share: Share, owner: str) -> OsasisError:
+def _refusal(output: Path, share: Shard, owner: str) -> OsasisError:
     marker = output / PARTS / f"{lock_of(share)}.marker"
     return OsasisError(
         "No image may be made by two processes at once",

@@ -18,11 +18,18 @@ from typing import Any
 
 from nnunet_osasis.errors import OsasisError
 from nnunet_osasis.gate.audit import path_in
-from nnunet_osasis.jsonl import append_jsonl, append_sealed_line, iter_jsonl
-from nnunet_osasis.leftovers import FOREIGN_AGE
-from nnunet_osasis.locks import owner_elsewhere
-from nnunet_osasis.parts import Share
-from nnunet_osasis.storage import SEAL, read_json, read_sealed_json, sha256_of_json, write_error, write_sealed_json
+from nnunet_osasis.runtime.distributed import Shard
+from nnunet_osasis.runtime.locks import owner_elsewhere
+from nnunet_osasis.runtime.records import (
+    SEAL,
+    append_jsonl,
+    append_sealed_line,
+    iter_jsonl,
+    read_json,
+    read_sealed_json,
+    write_sealed_json,
+)
+from nnunet_osasis.runtime.storage import FOREIGN_AGE, sha256_of_json, write_error
 
 logger = logging.getLogger(__name__)
 
@@ -34,26 +41,26 @@ _UNSEALED = ("settings", "images")
 _AUDIT = "-audit.jsonl"
 
 
-def log_of(output: Path, share: Share) -> Path:
+def log_of(output: Path, share: Shard) -> Path:
     """The log of a share's run."""
     return output / PARTS / f"{share.name}.jsonl"
 
 
-def audit_of(output: Path, share: Share) -> Path:
+def audit_of(output: Path, share: Shard) -> Path:
     """Where a share's run writes its audit: the folder's own, or one of its own that is merged into that later."""
     return path_in(output) if share.count == 1 else output / PARTS / f"{share.name}{_AUDIT}"
 
 
-def lock_of(share: Share) -> str:
+def lock_of(share: Shard) -> str:
     """The name of a share's lock in the folder of parts."""
     return f"{share.name}.lock"
 
 
-def logs_in(output: Path) -> dict[Share, Path]:
+def logs_in(output: Path) -> dict[Shard, Path]:
     """All logs that are not merged yet, the one that was written last at the end."""
     found = []
     for path in (output / PARTS).glob("part-*.jsonl"):
-        share = None if path.name.endswith(_AUDIT) else Share.named(path.name)
+        share = None if path.name.endswith(_AUDIT) else Shard.named(path.name)
         if share is not None:
             with contextlib.suppress(FileNotFoundError):  # merged by another part meanwhile
                 found.append((path.stat().st_mtime_ns, path.name, share, path))
@@ -156,7 +163,7 @@ def names_on_record(output: Path) -> set[str]:
 class Log:
     """The log of one run: settings once, then a line per finished image."""
 
-    def __init__(self, output: Path, share: Share, work: str) -> None:
+    def __init__(self, output: Path, share: Shard, work: str) -> None:
         """``work``: a digest of what the run is about, for other parts to compare. Raises ``OsasisError`` on a disk
         that is full or cannot be written."""
         self.path = log_of(output, share)

@@ -18,8 +18,8 @@ from nnunet_osasis.errors import OsasisError
 from nnunet_osasis.estimates import PixelMap
 from nnunet_osasis.intensity import IntensityRange
 from nnunet_osasis.readout_names import DECODED
+from nnunet_osasis.runtime.records import read_json
 from nnunet_osasis.sampler import SamplerConfig
-from nnunet_osasis.storage import read_json
 from nnunet_osasis.stylizer_config import StylizerConfig
 
 if TYPE_CHECKING:

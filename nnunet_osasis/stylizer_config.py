@@ -11,8 +11,8 @@ import torch
 
 from nnunet_osasis.errors import OsasisError
 from nnunet_osasis.intensity import IntensityRange
-from nnunet_osasis.presets import as_json
-from nnunet_osasis.readout import READOUTS
+from nnunet_osasis.readout_names import READOUTS
+from nnunet_osasis.runtime.records import as_json
 from nnunet_osasis.sampler import SamplerConfig
 
 ADDED = {"order": 1, "precision": "fp32", "spn_steps": None}

@@ -18,24 +18,21 @@ from nnunet_osasis.errors import OsasisError
 from nnunet_osasis.estimates import map_from_json
 from nnunet_osasis.gate.calibration import GateThresholds
 from nnunet_osasis.image_io import check_array, is_file
-from nnunet_osasis.leftovers import clear_leftovers, temporary_prefix
 from nnunet_osasis.model_card import model_card
-from nnunet_osasis.presets import as_json
-from nnunet_osasis.spn import StructurePreservingNetwork
-from nnunet_osasis.storage import (
-    atomic_write_json,
+from nnunet_osasis.runtime.records import as_json, atomic_write_json, read_json, read_sealed_json, write_sealed_json
+from nnunet_osasis.runtime.storage import (
+    clear_leftovers,
     load_tensors,
-    read_json,
-    read_sealed_json,
     save_tensors,
     sha256_of_array,
     sha256_of_file,
     sha256_of_json,
     sync_folder,
     sync_tree,
+    temporary_prefix,
     write_error,
-    write_sealed_json,
 )
+from nnunet_osasis.spn import StructurePreservingNetwork
 from nnunet_osasis.student import Student
 from nnunet_osasis.stylizer_check import check_index, check_maps, read_config, read_network, require_finite_weights
 from nnunet_osasis.stylizer_config import identity_of

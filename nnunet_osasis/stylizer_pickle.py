@@ -13,11 +13,11 @@ import safetensors.torch
 import torch
 
 from nnunet_osasis.autoencoder import DiffusionAutoencoder
-from nnunet_osasis.cli import resolve_device
 from nnunet_osasis.detail import DetailChange
 from nnunet_osasis.estimates import map_from_json
 from nnunet_osasis.gate.calibration import GateThresholds
-from nnunet_osasis.presets import as_json
+from nnunet_osasis.runtime.compute import resolve_device
+from nnunet_osasis.runtime.records import as_json
 from nnunet_osasis.spn import StructurePreservingNetwork
 from nnunet_osasis.student import Student
 
@@ -56,7 +56,7 @@ def pack(stylizer: OSASISStylizer) -> tuple[str, bytes]:
 def unpack(text: str, data: bytes) -> OSASISStylizer:
     """Back from :func:`pack`, on the same device. Raises ``OsasisError`` when this machine has none of its kind."""
     from nnunet_osasis.stylizer import OSASISStylizer
-    from nnunet_osasis.stylizer_folder import read_config
+    from nnunet_osasis.stylizer_check import read_config
 
     values, tensors = json.loads(text), safetensors.torch.load(data)
 

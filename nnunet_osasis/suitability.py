@@ -17,7 +17,7 @@ from nnunet_osasis.estimates import PixelMap, agreement
 from nnunet_osasis.local_affine import resize
 from nnunet_osasis.moment_map import MomentMap, moments
 from nnunet_osasis.parametric_map import places
-from nnunet_osasis.training import generator_for
+from nnunet_osasis.runtime.compute import generator_for
 
 logger = logging.getLogger(__name__)
 OUTLYING = 0.95

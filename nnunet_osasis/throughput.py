@@ -25,18 +25,6 @@ RECOMPUTE_FROM = 256
 """Side in pixels from which ``auto`` recomputes activations: below, they fit beside the weights."""
 
 
-def fused(device: str) -> bool | None:
-    """``fused`` of torch's Adam: one kernel for all weights, where there is one."""
-    return True if torch.device(device).type in ("cpu", "cuda") else None
-
-
-def lay_out(module: nn.Module, device: str) -> None:
-    """Move a module to its device, channels last on CUDA; on CPUs that is not faster, and slower in bf16."""
-    module.to(device)
-    if torch.device(device).type == "cuda":
-        module.to(memory_format=torch.channels_last)
-
-
 def ahead(make: Callable[[int], B], numbers: range, *, depth: int) -> Generator[B, None, None]:
     """``make(number)`` of all numbers, in order, made by a thread up to ``depth`` calls before they are asked for.
 

@@ -17,29 +17,8 @@ from typing import Protocol
 import torch
 
 from nnunet_osasis.errors import OsasisError
-from nnunet_osasis.processes import ALONE, Processes
-from nnunet_osasis.run_log import RunLog
-from nnunet_osasis.storage import atomic_write, sha256_of_tensors
-
-__all__ = ["EMA", "Checkpoint", "Interruptible", "Kept", "RunLog", "autocast", "cosine", "generator_for"]
-
-
-def autocast(precision: str, device: str) -> torch.autocast:
-    """The autocast context of a precision: ``bf16``, ``fp32``, or ``auto`` (bf16 where the hardware has it)."""
-    kind = torch.device(device).type
-    if precision == "auto":
-        if kind == "cuda":
-            bf16 = torch.cuda.is_bf16_supported()
-        else:
-            bf16 = kind == "cpu" and bool(torch.cpu.get_capabilities().get("avx512_bf16", False))
-    else:
-        bf16 = precision == "bf16"
-    return torch.autocast(kind, dtype=torch.bfloat16, enabled=bf16)
-
-
-def generator_for(seed: int, iteration: int, stream: int = 0) -> torch.Generator:
-    """A CPU generator for one iteration of one stream of random numbers."""
-    return torch.Generator().manual_seed((seed * 1_000_003 + iteration) * 16 + stream)
+from nnunet_osasis.runtime.distributed import ALONE, Processes
+from nnunet_osasis.runtime.storage import atomic_write, sha256_of_tensors
 
 
 def cosine(iteration: int, iterations: int) -> float:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from nnunet_osasis.cli import add_device, positive_int, positive_number, resolve_device, run_command, seed_number
+from nnunet_osasis.runtime.command import add_device, positive_int, positive_number, run_command, seed_number
+from nnunet_osasis.runtime.compute import resolve_device
 
 EXAMPLES = """examples:
   osasis-demo                                             rendered images of two scanners, report in osasis_demo/

@@ -6,9 +6,9 @@ import argparse
 import sys
 from pathlib import Path
 
-from nnunet_osasis.cli import positive_int, run_command, unit_interval
 from nnunet_osasis.errors import OsasisError
 from nnunet_osasis.metrics.protocol import PROTOCOLS, choose_protocol
+from nnunet_osasis.runtime.command import positive_int, run_command, unit_interval
 
 EXAMPLES = """examples:
   osasis-evaluate -p predictions -r masks -o scores
@@ -84,7 +84,7 @@ def main(argv: list[str] | None = None) -> None:
     from nnunet_osasis.metrics.pairing import describe_left_out, pair_files
     from nnunet_osasis.metrics.results import images_by_case, write_results
     from nnunet_osasis.metrics.tables import markdown_table
-    from nnunet_osasis.storage import ensure_writable
+    from nnunet_osasis.runtime.storage import ensure_writable
 
     folders, classes = named_folders(args.p), chosen_classes(args.classes)
     protocol = choose_protocol(

@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from nnunet_osasis.cli import run_command
 from nnunet_osasis.errors import OsasisError
+from nnunet_osasis.runtime.command import run_command
 
 DIRECTIONS = ("source_to_target", "target_to_source")  # as in stylizer_config, without its imports
 EXAMPLES = """examples:

@@ -9,7 +9,7 @@ import platform
 from importlib import metadata
 from typing import Any
 
-from nnunet_osasis.cli import run_command
+from nnunet_osasis.runtime.command import run_command
 
 PACKAGES = (
     "nnunet-osasis",
@@ -53,7 +53,7 @@ def main(argv: list[str] | None = None) -> None:
         facts = summarize(read_audit(find_audit(args.audit)))
     elif args.stylizer:
         from nnunet_osasis.one_pass import one_pass_facts
-        from nnunet_osasis.presets import as_json
+        from nnunet_osasis.runtime.records import as_json
         from nnunet_osasis.stylizer import OSASISStylizer
 
         stylizer = OSASISStylizer.from_pretrained(args.stylizer)

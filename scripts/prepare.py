@@ -6,9 +6,9 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nnunet_osasis.cli import positive_int, run_command
 from nnunet_osasis.errors import OsasisError
 from nnunet_osasis.prepare.layouts import LAYOUTS, Layout
+from nnunet_osasis.runtime.command import positive_int, run_command
 
 if TYPE_CHECKING:
     from nnunet_osasis.prepare.pairs import Case

@@ -9,15 +9,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nnunet_osasis import cli
 from nnunet_osasis.errors import OsasisError
+from nnunet_osasis.runtime import command as cli
 from nnunet_osasis.scripts.pretrain_options import distilled, make_parser
 
 if TYPE_CHECKING:
-    from nnunet_osasis.adapt import AdaptConfig
     from nnunet_osasis.build_config import BuildConfig
     from nnunet_osasis.presets import Preset
-    from nnunet_osasis.processes import Processes
+    from nnunet_osasis.recipes import AdaptConfig
+    from nnunet_osasis.runtime.distributed import Processes
 
 
 def _data(args: argparse.Namespace) -> tuple:
@@ -46,11 +46,11 @@ def _data(args: argparse.Namespace) -> tuple:
 
 def _preset(args: argparse.Namespace, output: Path, device: str, images: int, channels: int) -> Preset:
     """The preset with the command's changes; ``--minutes`` becomes a number of steps, remembered for ``--resume``."""
-    from nnunet_osasis import processes
     from nnunet_osasis.build import WORK
-    from nnunet_osasis.presets import get_preset, override
+    from nnunet_osasis.presets import get_preset
+    from nnunet_osasis.runtime import distributed as processes
+    from nnunet_osasis.runtime.records import atomic_write_json, override
     from nnunet_osasis.speed import steps_for
-    from nnunet_osasis.storage import atomic_write_json
 
     preset = get_preset(args.preset)
     iterations, remembered = args.iterations, output / WORK / "minutes.json"
@@ -74,14 +74,14 @@ def _preset(args: argparse.Namespace, output: Path, device: str, images: int, ch
 
 
 def _remembered(path: Path) -> int | None:
-    from nnunet_osasis.storage import read_json
+    from nnunet_osasis.runtime.records import read_json
 
     return int(read_json(path, what="The remembered number of steps")["iterations"]) if path.is_file() else None
 
 
 def _adaptation(args: argparse.Namespace) -> AdaptConfig:
-    from nnunet_osasis.adapt import get_recipe
-    from nnunet_osasis.presets import override
+    from nnunet_osasis.recipes import get_recipe
+    from nnunet_osasis.runtime.records import override
 
     config = get_recipe(args.recipe)
     pair = override(config.pair, maker=args.pair)
@@ -100,11 +100,12 @@ def main(argv: list[str] | None = None) -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     from torch.nn import Identity
 
-    from nnunet_osasis import processes
     from nnunet_osasis.build_config import BuildConfig, check_possible
     from nnunet_osasis.calibrator import CalibratorConfig
     from nnunet_osasis.distil import DistilConfig
-    from nnunet_osasis.presets import get_preset, override
+    from nnunet_osasis.presets import get_preset
+    from nnunet_osasis.runtime import distributed as processes
+    from nnunet_osasis.runtime.records import override
     from nnunet_osasis.style.embedders import load_clip
     from nnunet_osasis.stylizer_config import StylizerConfig
 
@@ -136,12 +137,11 @@ def _build(args: argparse.Namespace, config: BuildConfig, group: Processes) -> N
     from nnunet_osasis.build_config import lent_calibrator
     from nnunet_osasis.gate.choice import EvenlySpaced
     from nnunet_osasis.intensity import IntensityRange
-    from nnunet_osasis.leftovers import clear_leftovers
-    from nnunet_osasis.locks import output_lock
     from nnunet_osasis.one_pass import one_pass_facts
     from nnunet_osasis.presets import get_preset
+    from nnunet_osasis.runtime.locks import output_lock
+    from nnunet_osasis.runtime.storage import clear_leftovers, ensure_writable
     from nnunet_osasis.sources import load_counterpart, load_reference, load_sources
-    from nnunet_osasis.storage import ensure_writable
     from nnunet_osasis.stylizer import OSASISStylizer
     from nnunet_osasis.stylizer_folder import is_stylizer_folder
 

@@ -8,8 +8,9 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nnunet_osasis.cli import positive_int, resolve_device, run_command
 from nnunet_osasis.errors import OsasisError
+from nnunet_osasis.runtime.command import positive_int, run_command
+from nnunet_osasis.runtime.compute import resolve_device
 
 if TYPE_CHECKING:
     from nnunet_osasis.evaluation.experiment import Experiment
@@ -54,7 +55,7 @@ def _experiment(args: argparse.Namespace, parser: argparse.ArgumentParser) -> tu
     from nnunet_osasis.evaluation.defaults import folders_experiment
     from nnunet_osasis.evaluation.experiment import Budget
     from nnunet_osasis.evaluation.experiment_file import load_experiment
-    from nnunet_osasis.presets import override
+    from nnunet_osasis.runtime.records import override
 
     if args.experiment is not None:
         if args.source or args.target:
@@ -87,9 +88,9 @@ def main(argv: list[str] | None = None) -> None:
     experiment, data = _experiment(args, parser)
     from nnunet_osasis.evaluation.report import write_report
     from nnunet_osasis.evaluation.runner import COMMAND, LOCK, Options, run_experiment
-    from nnunet_osasis.locks import output_lock
+    from nnunet_osasis.runtime.folders import claim
+    from nnunet_osasis.runtime.locks import output_lock
     from nnunet_osasis.stylizer_folder import is_stylizer_folder
-    from nnunet_osasis.workspace import claim
 
     pretrained = Path(args.from_stylizer).resolve() if args.from_stylizer else None
     if pretrained is not None and not is_stylizer_folder(pretrained):

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from nnunet_osasis.parts import Share
+from nnunet_osasis.runtime.distributed import Shard
 from nnunet_osasis.stylize_folder import stylize_folder
 from nnunet_osasis.stylizer import OSASISStylizer
 
@@ -39,7 +39,7 @@ def stylize_part(
         return real(loaded, array, **options)
 
     loaded.stylize_array = stylize_array  # type: ignore[method-assign]
-    stylize_folder(loaded, source, output, share=Share(index, count), progress=False)
+    stylize_folder(loaded, source, output, share=Shard(index, count), progress=False)
 
 
 def run_parts(

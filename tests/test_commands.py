@@ -17,9 +17,9 @@ from specimens import draw, tiny_preset
 
 from nnunet_osasis import OsasisError, OSASISStylizer
 from nnunet_osasis import presets as preset_module
-from nnunet_osasis.locks import LOCK
+from nnunet_osasis.runtime.locks import LOCK
 from nnunet_osasis.scripts import info, pretrain_stylizer, stylize
-from nnunet_osasis.stylize_folder import MANIFEST
+from nnunet_osasis.stylize_record import MANIFEST
 
 SHORT = [
     "--iterations",

@@ -13,8 +13,8 @@ import torch
 from pretrain_together import train
 
 from nnunet_osasis import OsasisError, OSASISStylizer
-from nnunet_osasis.processes import ALONE, Processes, current, joined
-from nnunet_osasis.storage import load_tensors
+from nnunet_osasis.runtime.distributed import ALONE, Processes, current, joined
+from nnunet_osasis.runtime.storage import load_tensors
 
 TESTS = Path(__file__).parent
 

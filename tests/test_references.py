@@ -17,14 +17,16 @@ from specimens import draw, second_camera, tiny_adaptation, tiny_calibration, ti
 
 from nnunet_osasis import OsasisError, OSASISStylizer
 from nnunet_osasis import presets as preset_module
-from nnunet_osasis.build import BuildConfig, StylizerBuild
+from nnunet_osasis.build import StylizerBuild
+from nnunet_osasis.build_config import BuildConfig
 from nnunet_osasis.estimates import MeanMap
 from nnunet_osasis.fitted_maps import StylePair, estimate_maps
 from nnunet_osasis.intensity import IntensityRange
 from nnunet_osasis.moment_map import MomentMap
-from nnunet_osasis.readout import READOUTS, ColorMap
+from nnunet_osasis.readout import ColorMap
+from nnunet_osasis.readout_names import READOUTS
+from nnunet_osasis.runtime.records import write_sealed_json
 from nnunet_osasis.scripts import pretrain_stylizer
-from nnunet_osasis.storage import write_sealed_json
 from nnunet_osasis.stylizer_folder import FORMAT, save_stylizer
 
 DIRECTIONS = ("source_to_target", "target_to_source")

@@ -12,9 +12,11 @@ from specimens import SIZE, tiny_adaptation, tiny_preset, unit_images
 
 from nnunet_osasis import adapt as adaptation
 from nnunet_osasis import snapshots
-from nnunet_osasis.adapt import SELECTED, AdaptConfig, adapt, get_recipe
+from nnunet_osasis.adapt import adapt
+from nnunet_osasis.adaptation import SELECTED
 from nnunet_osasis.autoencoder import DiffusionAutoencoder
 from nnunet_osasis.errors import OsasisError
+from nnunet_osasis.recipes import AdaptConfig, get_recipe
 from nnunet_osasis.snapshots import Score, Selection, score_pictures
 from nnunet_osasis.spn import StructurePreservingNetwork
 from nnunet_osasis.style.embedders import make_embedder

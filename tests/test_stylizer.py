@@ -12,8 +12,7 @@ from specimens import build_tiny, draw, unit_images
 
 from nnunet_osasis import OsasisError, OSASISStylizer
 from nnunet_osasis.intensity import IntensityRange
-from nnunet_osasis.readout import READOUTS
-from nnunet_osasis.readout_names import DECODED, STUDENT
+from nnunet_osasis.readout_names import DECODED, READOUTS, STUDENT
 from nnunet_osasis.transfer import StyleTransfer
 
 DIRECTIONS = ("source_to_target", "target_to_source")
@@ -148,7 +147,7 @@ def test_both_loss_presets_train(tmp_path: Path) -> None:
 
 
 def test_the_published_recipe_is_there_and_differs_where_the_facts_say() -> None:
-    from nnunet_osasis.adapt import get_recipe
+    from nnunet_osasis.recipes import get_recipe
 
     recipe = get_recipe("osasis")
     assert recipe.sampler.t0 == 500
@@ -246,7 +245,7 @@ def test_a_folder_without_stylizer_names_the_command_that_makes_one(tmp_path: Pa
 def test_another_format_is_refused(stylizer: OSASISStylizer, tmp_path: Path) -> None:
     folder = stylizer.save_pretrained(tmp_path / "s")
     index = json.loads((folder / "stylizer.json").read_text())
-    from nnunet_osasis.storage import write_sealed_json
+    from nnunet_osasis.runtime.records import write_sealed_json
 
     write_sealed_json(folder / "stylizer.json", index | {"format": 99})
     with pytest.raises(OsasisError, match="format 99"):

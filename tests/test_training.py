@@ -60,7 +60,7 @@ def test_resumed_pretraining_equals_an_uninterrupted_one(
 def test_a_build_cut_during_adaptation_resumes_to_the_same_stylizer(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stylizer_folder: Path
 ) -> None:
-    from nnunet_osasis.adapt import _Adaptation
+    from nnunet_osasis.adaptation import Adaptation as _Adaptation
 
     real = _Adaptation.iterate
 

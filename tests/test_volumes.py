@@ -17,7 +17,7 @@ from nnunet_osasis.intensity import IntensityRange, from_unit, infer_range, to_u
 from nnunet_osasis.local_affine import fit_local_affine
 from nnunet_osasis.phantom.anatomy import draw_anatomy
 from nnunet_osasis.phantom.scanner import SCANNER_A, acquire_pair
-from nnunet_osasis.readout import READOUTS
+from nnunet_osasis.readout_names import READOUTS
 from nnunet_osasis.sources import load_sources, read_in_slices
 from nnunet_osasis.stylize_folder import stylize_folder
 from nnunet_osasis.volume import slice_axis, slices_back, slices_first

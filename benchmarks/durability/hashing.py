@@ -14,8 +14,9 @@ from pathlib import Path
 
 import numpy as np
 
-from nnunet_osasis.storage import atomic_write_json, sha256_of_file
-from nnunet_osasis.workspace import machine
+from nnunet_osasis.runtime.provenance import machine
+from nnunet_osasis.runtime.records import atomic_write_json
+from nnunet_osasis.runtime.storage import sha256_of_file
 
 
 def main() -> None:

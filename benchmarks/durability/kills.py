@@ -26,8 +26,8 @@ import torch
 from commands import LONG_COMMANDS, LongCommand, make_data, shrink
 from compare import contents, torn_files
 
-from nnunet_osasis.storage import atomic_write_json, read_json
-from nnunet_osasis.workspace import machine
+from nnunet_osasis.runtime.provenance import machine
+from nnunet_osasis.runtime.records import atomic_write_json, read_json
 
 IMPORTED = (
     "monai.inferers",

@@ -33,9 +33,9 @@ from nnunet_osasis.parametric_map import places
 from nnunet_osasis.phantom.anatomy import draw_anatomy
 from nnunet_osasis.phantom.scanner import SCANNER_A, SCANNER_B
 from nnunet_osasis.phantoms import render_pair
-from nnunet_osasis.storage import atomic_write_json
+from nnunet_osasis.runtime.compute import generator_for
+from nnunet_osasis.runtime.records import atomic_write_json
 from nnunet_osasis.stylizer import OSASISStylizer
-from nnunet_osasis.training import generator_for
 
 Case = tuple[str, np.ndarray, dict[str, np.ndarray], np.ndarray]
 """Name, source ``(C, H, W)`` in [-1, 1], undamaged versions by name, mask ``(H, W)``."""

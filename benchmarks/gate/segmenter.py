@@ -27,9 +27,9 @@ from nnunet_osasis.gate import StructureGate
 from nnunet_osasis.image_io import image_stem, list_images, read_image
 from nnunet_osasis.local_affine import resize
 from nnunet_osasis.parametric_map import places
-from nnunet_osasis.storage import atomic_write_json
+from nnunet_osasis.runtime.compute import generator_for
+from nnunet_osasis.runtime.records import atomic_write_json
 from nnunet_osasis.stylizer import OSASISStylizer
-from nnunet_osasis.training import generator_for
 
 SIDE = 160
 

@@ -26,7 +26,7 @@ import nnunet_osasis
 from nnunet_osasis.evaluation.statistics import paired_difference
 from nnunet_osasis.metrics import score_case
 from nnunet_osasis.nnunet.raw_dataset import read_masks
-from nnunet_osasis.storage import atomic_write_json, read_json
+from nnunet_osasis.runtime.records import atomic_write_json, read_json
 
 TRAINERS = ("PraNet", "OSASISPraNet", "UNetPlusPlus", "OSASISUNetPlusPlus")
 DATASET = "Dataset501_OsasisDemoSource"
@@ -54,7 +54,7 @@ def run(workspace: Path, length: str, trainer: str) -> dict[str, float]:
         began = time.perf_counter()
         with (workspace / f"logs/{step}_{trainer}.log").open("w") as log:
             subprocess.run(
-                [sys.executable, "-m", "nnunet_osasis.demo.one_core", *command],
+                [sys.executable, "-m", "nnunet_osasis.runtime.one_core", *command],
                 check=True, env=environment, stdout=log, stderr=subprocess.STDOUT,
             )  # fmt: skip
         seconds[step] = time.perf_counter() - began

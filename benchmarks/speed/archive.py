@@ -35,10 +35,11 @@ from timing import measure, parser_of, ratios, summary, write
 
 from nnunet_osasis import stylize_folder as stylize_folder_module
 from nnunet_osasis.image_io import list_images
-from nnunet_osasis.parts import Share
 from nnunet_osasis.phantoms import render_pair, scene_seed
-from nnunet_osasis.storage import read_sealed_json, write_sealed_json
-from nnunet_osasis.stylize_folder import MANIFEST, stylize_folder
+from nnunet_osasis.runtime.distributed import Shard
+from nnunet_osasis.runtime.records import read_sealed_json, write_sealed_json
+from nnunet_osasis.stylize_folder import stylize_folder
+from nnunet_osasis.stylize_record import MANIFEST
 from nnunet_osasis.stylizer import OSASISStylizer
 
 
@@ -50,7 +51,7 @@ def worker(pipe: Connection, stylizer: str, readout: str | None, threads: int) -
     while (order := pipe.recv()) is not None:
         source, output, index, count, gated = order
         torch.set_num_threads(max(1, threads // count))
-        pipe.send(stylize_folder(loaded, source, output, gated=gated, share=Share(index, count), progress=False))
+        pipe.send(stylize_folder(loaded, source, output, gated=gated, share=Shard(index, count), progress=False))
 
 
 class Workers:

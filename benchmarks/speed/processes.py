@@ -18,10 +18,10 @@ import timing
 import torch
 
 from nnunet_osasis.autoencoder import DiffusionAutoencoder
-from nnunet_osasis.presets import get_preset, override
+from nnunet_osasis.presets import get_preset
 from nnunet_osasis.pretrain import PretrainSteps
-from nnunet_osasis.processes import current, joined
-from nnunet_osasis.storage import atomic_write_json, read_json
+from nnunet_osasis.runtime.distributed import current, joined
+from nnunet_osasis.runtime.records import atomic_write_json, override, read_json
 
 
 def work(output: Path, threads: int, batch: int, steps: int) -> None:

@@ -29,12 +29,12 @@ from nnunet_osasis.distil import DistilConfig, imitation_loss
 from nnunet_osasis.image_io import list_images, read_image
 from nnunet_osasis.intensity import to_unit
 from nnunet_osasis.local_affine import carry_change, resize
+from nnunet_osasis.runtime.compute import generator_for
+from nnunet_osasis.runtime.storage import load_tensors, save_tensors
 from nnunet_osasis.short_training import one_cycle
-from nnunet_osasis.storage import load_tensors, save_tensors
 from nnunet_osasis.student import FieldNetwork, LocalAffineStudent, apply_field, resample
 from nnunet_osasis.student_fidelity import compare
 from nnunet_osasis.stylizer import OSASISStylizer
-from nnunet_osasis.training import generator_for
 
 SIZES = (256, 1024)
 

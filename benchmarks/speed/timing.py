@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from nnunet_osasis.storage import atomic_write_json
+from nnunet_osasis.runtime.records import atomic_write_json
 
 PACKAGES = ("nnunet-osasis", "torch", "diffusers", "nnunetv2", "monai", "numpy")
 

@@ -21,13 +21,14 @@ from reference_adaptation import CELEBA64, SPN, ReferenceStep, clip_tower
 
 from nnunet_osasis.adaptation import Adaptation
 from nnunet_osasis.autoencoder import DiffusionAutoencoder
-from nnunet_osasis.presets import get_preset, override
+from nnunet_osasis.presets import get_preset
 from nnunet_osasis.pretrain import PretrainSteps
 from nnunet_osasis.recipes import AdaptConfig
+from nnunet_osasis.runtime.compute import generator_for, lay_out
+from nnunet_osasis.runtime.records import override
 from nnunet_osasis.spn import StructurePreservingNetwork
 from nnunet_osasis.style.embedders import ClipEmbedder, SemanticEmbedder
-from nnunet_osasis.throughput import lay_out, recomputed, recomputes
-from nnunet_osasis.training import generator_for
+from nnunet_osasis.throughput import recomputed, recomputes
 
 MEASURED = {"tiny": (16, 3, 5), "small": (4, 3, 2), "base": (1, 1, 2)}
 """Preset: images of a pretraining step, content images of an adaptation step, rounds."""

@@ -24,7 +24,7 @@ from nnunet_osasis.detail import DetailChange, DetailStatistics
 from nnunet_osasis.evaluation.image_distance import ssim
 from nnunet_osasis.image_io import read_image
 from nnunet_osasis.pair_quality import structure_agreement
-from nnunet_osasis.storage import atomic_write_json
+from nnunet_osasis.runtime.records import atomic_write_json
 
 
 def sources(world: str, data: Path) -> list[Path]:

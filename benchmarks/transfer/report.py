@@ -11,7 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from nnunet_osasis.storage import atomic_write_bytes, read_json
+from nnunet_osasis.runtime.records import read_json
+from nnunet_osasis.runtime.storage import atomic_write_bytes
 
 FREE = ("histogram matching", "Reinhard", "pooled Reinhard", "FDA", "GIN", "histogram shift", "colour jitter")
 TWIN = "oracle affine (reference's twin)"

@@ -43,9 +43,9 @@ from nnunet_osasis.fitted_maps import StylePair, estimate_maps
 from nnunet_osasis.pair_quality import structure_agreement
 from nnunet_osasis.parametric_map import fit_images
 from nnunet_osasis.pictures import save_grid
-from nnunet_osasis.presets import get_preset, override
+from nnunet_osasis.presets import get_preset
 from nnunet_osasis.pretrain import pretrain
-from nnunet_osasis.storage import atomic_write_json
+from nnunet_osasis.runtime.records import atomic_write_json, override
 from nnunet_osasis.style_pair import StylePairConfig, make_style_pair
 from nnunet_osasis.stylizer import OSASISStylizer
 

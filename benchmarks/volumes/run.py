@@ -36,8 +36,8 @@ import torch
 import nnunet_osasis
 from nnunet_osasis import OSASISStylizer
 from nnunet_osasis.phantom.scanner import acquire_pair
-from nnunet_osasis.readout import READOUTS
-from nnunet_osasis.storage import atomic_write_json, read_json
+from nnunet_osasis.readout_names import READOUTS
+from nnunet_osasis.runtime.records import atomic_write_json, read_json
 
 DATASET = "Dataset590_OsasisPhantomVolumes"
 SHAPE, SPACING = (20, 80, 80), (4.0, 1.0, 1.0)
@@ -101,7 +101,7 @@ def run(*command: str, done: Path, environment: dict[str, str]) -> float:
         return 0.0
     began = time.perf_counter()
     # One core for nnU-Net: on a busy machine its threads wait for each other.
-    start = [sys.executable, "-m", "nnunet_osasis.demo.one_core"] if command[0].startswith("nnUNet") else []
+    start = [sys.executable, "-m", "nnunet_osasis.runtime.one_core"] if command[0].startswith("nnUNet") else []
     first = command[0] if start else str(Path(sys.executable).parent / command[0])
     subprocess.run([*start, first, *command[1:]], check=True, env={**os.environ, **environment})
     return time.perf_counter() - began

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from nnunet_osasis.controls.base import Control
-from nnunet_osasis.storage import sha256_of_json
+from nnunet_osasis.runtime.storage import sha256_of_json
 
 
 class Identity(Control):

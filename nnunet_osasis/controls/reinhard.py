@@ -15,7 +15,8 @@ from nnunet_osasis.controls.base import EIGHT_BIT, Control, check_range, native_
 from nnunet_osasis.errors import OsasisError
 from nnunet_osasis.image_io import check_array
 from nnunet_osasis.intensity import LARGEST
-from nnunet_osasis.storage import atomic_write_json, read_json, sha256_of_json
+from nnunet_osasis.runtime.records import atomic_write_json, read_json
+from nnunet_osasis.runtime.storage import sha256_of_json
 from nnunet_osasis.stylizer_config import is_number
 
 FLAT = 1e-6

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 
-from nnunet_osasis.demo.children import Command
 from nnunet_osasis.demo.methods import Method, methods
 from nnunet_osasis.demo.settings import CONFIGURATION, SOURCE_DATASET, TRUTH_DATASET, DemoSettings
 from nnunet_osasis.demo.workspace import Workspace
+from nnunet_osasis.runtime.commands import Command
 
 
 def plan_command(settings: DemoSettings) -> Command:

@@ -14,7 +14,7 @@ from nnunet_osasis.errors import OsasisError
 from nnunet_osasis.evaluation.domains import choose_reference
 from nnunet_osasis.image_io import image_stem, list_images, read_image
 from nnunet_osasis.nnunet.raw_dataset import write_images, write_masks, write_png, write_raw_dataset
-from nnunet_osasis.storage import sha256_of_file
+from nnunet_osasis.runtime.storage import sha256_of_file
 
 TEST_FRACTION = 0.25
 FEWEST_SOURCE, FEWEST_TARGET = 8, 3

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
 
-from nnunet_osasis.storage import atomic_write_bytes
+from nnunet_osasis.runtime.storage import atomic_write_bytes
 
 # Okabe and Ito's palette; line styles differ too, so that no reader depends on colour.
 OUTLINES: dict[str, dict[str, Any]] = {

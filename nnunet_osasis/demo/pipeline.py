@@ -20,10 +20,12 @@ from nnunet_osasis.demo.settings import CONFIGURATION, DemoSettings
 from nnunet_osasis.demo.steps import Step, StepBook
 from nnunet_osasis.demo.verdict import verdict
 from nnunet_osasis.demo.workspace import Workspace
-from nnunet_osasis.locks import output_lock
 from nnunet_osasis.nnunet.raw_dataset import read_images, write_images
-from nnunet_osasis.storage import atomic_write_bytes, atomic_write_json, sha256_of_array
-from nnunet_osasis.workspace import claim, machine
+from nnunet_osasis.runtime.folders import claim
+from nnunet_osasis.runtime.locks import output_lock
+from nnunet_osasis.runtime.provenance import machine
+from nnunet_osasis.runtime.records import atomic_write_json
+from nnunet_osasis.runtime.storage import atomic_write_bytes, sha256_of_array
 
 
 def run_demo(settings: DemoSettings, *, say: Callable[[str], None] = print) -> Path:

@@ -7,7 +7,7 @@ from typing import Any
 
 from nnunet_osasis.demo.settings import CONFIGURATION, DemoSettings
 from nnunet_osasis.nnunet.small_configuration import small_configuration
-from nnunet_osasis.storage import atomic_write_json, read_json
+from nnunet_osasis.runtime.records import atomic_write_json, read_json
 
 
 def add_demo_configuration(folder: Path, settings: DemoSettings, reference: Path) -> None:

@@ -9,9 +9,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from nnunet_osasis.demo.children import Child, Command, run_children
 from nnunet_osasis.errors import OsasisError
-from nnunet_osasis.storage import read_sealed_json, sha256_of_json, write_sealed_json
+from nnunet_osasis.runtime.commands import Child, Command, run_children
+from nnunet_osasis.runtime.records import read_sealed_json, write_sealed_json
+from nnunet_osasis.runtime.storage import sha256_of_json
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import Any
 from nnunet_osasis.evaluation.experiment import Experiment, NetworkSpec
 from nnunet_osasis.evaluation.method_list import MethodSpec
 from nnunet_osasis.evaluation.preparation import SOURCE, Prepared
-from nnunet_osasis.storage import sha256_of_json
+from nnunet_osasis.runtime.storage import sha256_of_json
 
 FORMAT = 1
 """Raised when equal settings would give other predictions, so that old cells are not reused."""

@@ -18,7 +18,7 @@ from nnunet_osasis.evaluation.domains import fits_domain
 from nnunet_osasis.evaluation.experiment import ImageSet
 from nnunet_osasis.image_io import image_stem, list_images, read_image
 from nnunet_osasis.prepare.labels import binary_labels, one_channel
-from nnunet_osasis.storage import sha256_of_array
+from nnunet_osasis.runtime.storage import sha256_of_array
 
 FORM = "Images and masks are paired by file name without its ending, in two folders."
 

@@ -19,11 +19,12 @@ from nnunet_osasis.errors import OsasisError
 from nnunet_osasis.evaluation.cells import Cell, all_cells
 from nnunet_osasis.evaluation.experiment import Budget, Experiment
 from nnunet_osasis.evaluation.preparation import Prepared
-from nnunet_osasis.evaluation.work import finished, is_whole_checkpoint
+from nnunet_osasis.evaluation.work import is_whole_checkpoint
 from nnunet_osasis.nnunet.raw_dataset import write_images, write_png, write_raw_dataset
 from nnunet_osasis.nnunet.small_configuration import small_configuration
-from nnunet_osasis.orphans import child_command
-from nnunet_osasis.storage import atomic_write_json, read_json, sha256_of_json, write_sealed_json
+from nnunet_osasis.runtime.children import child_command
+from nnunet_osasis.runtime.records import atomic_write_json, finished, read_json, write_sealed_json
+from nnunet_osasis.runtime.storage import sha256_of_json
 
 BASE = "report"
 """Configuration of every training that stylizes nothing."""
@@ -221,7 +222,7 @@ def _run(command: list[str], root: Path, log: Path, *, device: str, threads: int
         "OMP_NUM_THREADS": str(threads),
         "MPLBACKEND": "Agg",
     }
-    start = child_command("nnunet_osasis.demo.one_core")
+    start = child_command("nnunet_osasis.runtime.one_core")
     if device.startswith("cuda:"):
         inherited = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
         index = int(device.split(":")[1])

@@ -15,7 +15,7 @@ from nnunet_osasis.evaluation.datasets import Case, select_cases
 from nnunet_osasis.evaluation.domains import REFERENCE_RULE, choose_reference
 from nnunet_osasis.evaluation.experiment import Experiment, Target
 from nnunet_osasis.evaluation.leaks import check_splits
-from nnunet_osasis.storage import sha256_of_array, sha256_of_json
+from nnunet_osasis.runtime.storage import sha256_of_array, sha256_of_json
 
 SOURCE = "source"
 """Name of the in-domain test among the test sets."""

@@ -18,8 +18,9 @@ from nnunet_osasis.evaluation.runner import Outcome
 from nnunet_osasis.evaluation.summary import ScoreTable, summarise
 from nnunet_osasis.evaluation.verdict import RULE, verdict
 from nnunet_osasis.metrics.definitions import METRICS
-from nnunet_osasis.storage import atomic_write_bytes, atomic_write_json, sha256_of_json
-from nnunet_osasis.workspace import machine
+from nnunet_osasis.runtime.provenance import machine
+from nnunet_osasis.runtime.records import atomic_write_json
+from nnunet_osasis.runtime.storage import atomic_write_bytes, sha256_of_json
 
 
 def make_results(experiment: Experiment, outcome: Outcome, workspace: Path) -> dict[str, Any]:

@@ -15,16 +15,15 @@ from nnunet_osasis.evaluation.cells import Cell, all_cells
 from nnunet_osasis.evaluation.experiment import Experiment
 from nnunet_osasis.evaluation.method_list import MethodSpec
 from nnunet_osasis.evaluation.network_choice import check_network
-from nnunet_osasis.evaluation.pool import Task, run_tasks
 from nnunet_osasis.evaluation.preparation import Prepared, describe, prepare, test_masks
 from nnunet_osasis.evaluation.scoring import score_cell
 from nnunet_osasis.evaluation.stylizers import configured, losses_of, make_stylizers, pretrained_card
-from nnunet_osasis.jsonl import append_jsonl
-from nnunet_osasis.leftovers import clear_leftovers
-from nnunet_osasis.locks import output_lock
-from nnunet_osasis.storage import atomic_write_json
+from nnunet_osasis.runtime.folders import claim
+from nnunet_osasis.runtime.locks import output_lock
+from nnunet_osasis.runtime.records import append_jsonl, atomic_write_json
+from nnunet_osasis.runtime.storage import clear_leftovers
+from nnunet_osasis.runtime.workers import Task, run_tasks
 from nnunet_osasis.stylizer_folder import stylizer_digest
-from nnunet_osasis.workspace import claim
 
 COMMAND = "osasis-report"
 LOCK = ".lock"

@@ -11,8 +11,9 @@ import numpy as np
 
 from nnunet_osasis.errors import OsasisError
 from nnunet_osasis.evaluation.cells import Cell
-from nnunet_osasis.evaluation.work import finished, load_pictures
-from nnunet_osasis.storage import sha256_of_array, sha256_of_file, sha256_of_json, write_sealed_json
+from nnunet_osasis.evaluation.work import load_pictures
+from nnunet_osasis.runtime.records import finished, write_sealed_json
+from nnunet_osasis.runtime.storage import sha256_of_array, sha256_of_file, sha256_of_json
 
 FORMAT = 1
 """Raised when a metric's definition changes, so that old scores are not reused."""

@@ -17,9 +17,9 @@ from nnunet_osasis.errors import OsasisError
 from nnunet_osasis.evaluation.experiment import Experiment, StylizerSpec
 from nnunet_osasis.evaluation.method_list import MethodSpec
 from nnunet_osasis.evaluation.preparation import Prepared
-from nnunet_osasis.evaluation.work import finished
-from nnunet_osasis.orphans import child_command
-from nnunet_osasis.storage import atomic_write, ensure_writable, sha256_of_json, write_sealed_json
+from nnunet_osasis.runtime.children import child_command
+from nnunet_osasis.runtime.records import finished, write_sealed_json
+from nnunet_osasis.runtime.storage import atomic_write, ensure_writable, sha256_of_json
 from nnunet_osasis.stylizer_folder import INDEX, is_stylizer_folder, read_index, stylizer_digest
 
 
@@ -120,7 +120,7 @@ def make_stylizers(
 
 def losses_of(method: MethodSpec) -> str:
     """The loss preset of an OSASIS method; without one, the default recipe's."""
-    from nnunet_osasis.adapt import AdaptConfig
+    from nnunet_osasis.recipes import AdaptConfig
 
     return str(method.parameters.get("losses", AdaptConfig().losses))
 

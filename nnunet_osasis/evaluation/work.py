@@ -19,22 +19,10 @@ from nnunet_osasis.evaluation.cells import Cell
 from nnunet_osasis.evaluation.experiment import Experiment
 from nnunet_osasis.evaluation.method_list import MethodSpec
 from nnunet_osasis.evaluation.preparation import Prepared
-from nnunet_osasis.storage import (
-    atomic_write,
-    read_sealed_json,
-    sha256_of_array,
-    sha256_of_file,
-    sha256_of_json,
-    write_sealed_json,
-)
+from nnunet_osasis.runtime.records import _UNSEALED, finished, read_sealed_json, write_sealed_json
+from nnunet_osasis.runtime.storage import atomic_write, sha256_of_array, sha256_of_file, sha256_of_json
 
 logger = logging.getLogger(__name__)
-
-_UNSEALED = (
-    *("key", "rows", "method", "target", "fingerprint", "sha256", "seconds_fit", "seconds_per_image"),
-    *("cell", "command", "seconds_train", "seconds_predict", "peak_memory_mib", "losses", "device"),
-)
-"""What records of earlier versions hold, which had no checksum."""
 
 
 def save_pictures(path: Path, pictures: dict[str, np.ndarray]) -> None:
@@ -59,18 +47,6 @@ def load_pictures(path: Path) -> dict[str, np.ndarray]:
         raise OsasisError(
             "A file of the workspace must be whole", found=f"{error!r} in {path}", remedy="Delete it and run again."
         ) from error
-
-
-def finished(record: Path, key: str) -> dict[str, Any] | None:
-    """The record of a piece of work, when it is there, whole, and was done for ``key``; else the work is done anew."""
-    if not record.is_file():
-        return None
-    try:
-        found = read_sealed_json(record, what="A record of the workspace", unsealed=_UNSEALED)
-    except OsasisError as error:
-        logger.warning("%s What it records is done anew.", error)
-        return None
-    return found if found.get("key") == key else None
 
 
 def holds(path: Path, names: Iterable[str], record: Mapping[str, Any]) -> bool:

@@ -11,7 +11,7 @@ from nnunetv2.paths import nnUNet_results
 
 from nnunet_osasis.errors import OsasisError
 from nnunet_osasis.nnunet.configuration import dataset_name
-from nnunet_osasis.storage import read_json
+from nnunet_osasis.runtime.records import read_json
 
 
 @dataclass(frozen=True)

@@ -11,12 +11,13 @@ from nnunet_osasis.export.checkpoint import read_checkpoint
 from nnunet_osasis.export.comparison import Comparison, compare
 from nnunet_osasis.export.model_folder import ModelFolder
 from nnunet_osasis.export.networks import build_network, input_shape, trainer_named
-from nnunet_osasis.export.new_folder import new_folder
 from nnunet_osasis.export.plain import plain_plans, require_same_training, write_settings
 from nnunet_osasis.export.portable import FORMS
 from nnunet_osasis.export.preprocessing import PREPROCESSING, describe_preprocessing
 from nnunet_osasis.export.record import RECORD, write_record
-from nnunet_osasis.storage import atomic_write_json, sha256_of_file
+from nnunet_osasis.runtime.folders import new_folder
+from nnunet_osasis.runtime.records import atomic_write_json
+from nnunet_osasis.runtime.storage import sha256_of_file
 
 _BATCHES = (1, 2, 3)
 

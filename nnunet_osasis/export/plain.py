@@ -15,9 +15,10 @@ from nnunet_osasis.export.checkpoint import read_checkpoint
 from nnunet_osasis.export.comparison import Comparison, compare
 from nnunet_osasis.export.model_folder import ModelFolder
 from nnunet_osasis.export.networks import build_network, has_stock_network, input_shape, trainer_named
-from nnunet_osasis.export.new_folder import new_folder
 from nnunet_osasis.export.record import RECORD, write_record
-from nnunet_osasis.storage import atomic_write, atomic_write_bytes, read_json, sha256_of_file
+from nnunet_osasis.runtime.folders import new_folder
+from nnunet_osasis.runtime.records import read_json
+from nnunet_osasis.runtime.storage import atomic_write, atomic_write_bytes, sha256_of_file
 
 SECTION = "osasis"
 """Our part of a configuration in the plans; nnU-Net does not know it."""

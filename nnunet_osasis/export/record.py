@@ -9,7 +9,8 @@ from typing import Any
 
 from nnunet_osasis.export.comparison import Comparison
 from nnunet_osasis.export.model_folder import ModelFolder
-from nnunet_osasis.storage import sha256_of_file, write_sealed_json
+from nnunet_osasis.runtime.records import write_sealed_json
+from nnunet_osasis.runtime.storage import sha256_of_file
 
 RECORD = "osasis_export.json"
 NOTICE = "Research use only; not a medical device. Whoever deploys this model has to validate it where it is used."

@@ -11,8 +11,8 @@ import torch
 
 from nnunet_osasis.errors import OsasisError
 from nnunet_osasis.export.portable import FORMS, onnx_bytes
-from nnunet_osasis.presets import as_json
-from nnunet_osasis.storage import atomic_write_bytes
+from nnunet_osasis.runtime.records import as_json
+from nnunet_osasis.runtime.storage import atomic_write_bytes
 
 if TYPE_CHECKING:
     from nnunet_osasis.one_pass import OnePass

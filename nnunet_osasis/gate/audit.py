@@ -6,8 +6,6 @@ import os
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
-from functools import cache
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +13,8 @@ import numpy as np
 
 from nnunet_osasis.errors import OsasisError
 from nnunet_osasis.gate.decision import Decision
-from nnunet_osasis.jsonl import append_jsonl, iter_jsonl
+from nnunet_osasis.runtime.provenance import versions
+from nnunet_osasis.runtime.records import append_jsonl, iter_jsonl
 
 FOLDER = "osasis_audit"
 """Subfolder of an output folder, so that its pictures are not taken for results."""
@@ -23,12 +22,6 @@ FILE = "audit.jsonl"
 OUTCOMES = ("full", "weaker", "original")
 WORST = 8
 """Cases that summaries and pictures show."""
-
-
-@cache
-def versions() -> dict[str, str]:
-    """Of this package and those that compute its results."""
-    return {name: metadata.version(name) for name in ("nnunet-osasis", "torch", "numpy", "scipy", "scikit-image")}
 
 
 def write_audit(path: str | Path, case: str, decision: Decision, **facts: Any) -> None:

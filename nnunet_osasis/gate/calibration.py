@@ -24,7 +24,7 @@ from nnunet_osasis.gate.local import smooth
 from nnunet_osasis.gate.scores import CALIBRATED, StructureScores, score_structure
 from nnunet_osasis.parametric_map import places
 from nnunet_osasis.readout_names import DECODED
-from nnunet_osasis.training import generator_for
+from nnunet_osasis.runtime.compute import generator_for
 
 logger = logging.getLogger(__name__)
 

@@ -15,10 +15,10 @@ from nnunet_osasis.gate.calibration import GateThresholds, Restyle, calibrate_ga
 from nnunet_osasis.gate.decision import Segmenter, StructureGate
 from nnunet_osasis.intensity import to_unit
 from nnunet_osasis.local_affine import carry_change, resize
-from nnunet_osasis.locks import output_lock
 from nnunet_osasis.readout_names import DECODED
+from nnunet_osasis.runtime.locks import output_lock
+from nnunet_osasis.runtime.records import read_sealed_json, write_sealed_json
 from nnunet_osasis.sampler import decode_images, encode_images
-from nnunet_osasis.storage import read_sealed_json, write_sealed_json
 
 if TYPE_CHECKING:
     from nnunet_osasis.stylizer import OSASISStylizer

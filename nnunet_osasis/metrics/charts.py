@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from nnunet_osasis.errors import OsasisError
-from nnunet_osasis.storage import atomic_write
+from nnunet_osasis.runtime.storage import atomic_write
 
 # Okabe and Ito's palette without yellow and black; lines and marks differ too, so that no reader depends on colour.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")

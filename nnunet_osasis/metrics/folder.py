@@ -13,7 +13,6 @@ from nnunet_osasis.errors import OsasisError
 from nnunet_osasis.metrics.alignment import alignment_curve
 from nnunet_osasis.metrics.case import make_case
 from nnunet_osasis.metrics.pairing import Pairs, pair_files
-from nnunet_osasis.metrics.processes import workers
 from nnunet_osasis.metrics.protocol import Protocol, choose_protocol
 from nnunet_osasis.metrics.reading import (
     FileFacts,
@@ -25,6 +24,7 @@ from nnunet_osasis.metrics.reading import (
     survey_file,
 )
 from nnunet_osasis.metrics.score import choose_metrics, mean_defined, score_checked
+from nnunet_osasis.runtime.workers import workers
 
 FOREGROUND, MEAN = "foreground", "mean"
 

@@ -10,7 +10,6 @@ import numpy as np
 
 from nnunet_osasis.errors import OsasisError
 from nnunet_osasis.image_io import read_image
-from nnunet_osasis.locks import output_lock
 from nnunet_osasis.metrics.charts import COLOURS, MIN_AXES, OUTLINE, GridRow, qualitative_grid, radar_chart
 from nnunet_osasis.metrics.definitions import METRICS
 from nnunet_osasis.metrics.folder import FolderScores, job_of, read_pair
@@ -18,7 +17,9 @@ from nnunet_osasis.metrics.pairing import files_by_case
 from nnunet_osasis.metrics.score import mean_defined
 from nnunet_osasis.metrics.summary import mean_table, summarise
 from nnunet_osasis.metrics.tables import cases_csv, latex_table, markdown_table, table_columns
-from nnunet_osasis.storage import atomic_write_bytes, atomic_write_json
+from nnunet_osasis.runtime.locks import output_lock
+from nnunet_osasis.runtime.records import atomic_write_json
+from nnunet_osasis.runtime.storage import atomic_write_bytes
 
 RANKS = {"worst": 0.0, "median": 0.5, "best": 1.0}
 FORMATS = (".png", ".svg")

@@ -14,15 +14,15 @@ from nnunet_osasis.errors import OsasisError
 from nnunet_osasis.gate import StructureGate
 from nnunet_osasis.gate.audit import FILE, audited_results, write_audit
 from nnunet_osasis.gate.pictures import PICTURE
-from nnunet_osasis.leftovers import clear_leftovers
-from nnunet_osasis.locks import output_lock
 from nnunet_osasis.nnunet.audit_picture import save_worst_cases
 from nnunet_osasis.nnunet.case_making import Made, StylizedCaseMaker, cannot_write
 from nnunet_osasis.nnunet.case_pool import make_cases, usual_processes
 from nnunet_osasis.nnunet.cases import open_cases
 from nnunet_osasis.nnunet.configuration import NnunetConfiguration
 from nnunet_osasis.nnunet.manifest import CaseRecord, append_event
-from nnunet_osasis.storage import sha256_of_json, write_sealed_json
+from nnunet_osasis.runtime.locks import output_lock
+from nnunet_osasis.runtime.records import write_sealed_json
+from nnunet_osasis.runtime.storage import clear_leftovers, sha256_of_json
 from nnunet_osasis.transfer import StyleTransfer
 
 logger = logging.getLogger(__name__)

@@ -19,7 +19,7 @@ from nnunet_osasis.nnunet.configuration import NnunetConfiguration
 from nnunet_osasis.nnunet.manifest import CaseRecord, FileState
 from nnunet_osasis.nnunet.restyle import restyle_with
 from nnunet_osasis.nnunet.segmenter import NnunetSegmenter
-from nnunet_osasis.storage import sync_folder
+from nnunet_osasis.runtime.storage import sync_folder
 from nnunet_osasis.transfer import StyleTransfer
 
 T = TypeVar("T")

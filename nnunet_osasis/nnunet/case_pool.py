@@ -21,7 +21,7 @@ import torch
 from threadpoolctl import threadpool_limits
 
 from nnunet_osasis.errors import OsasisError
-from nnunet_osasis.orphans import end_with_parent
+from nnunet_osasis.runtime.children import end_with_parent
 
 logger = logging.getLogger(__name__)
 

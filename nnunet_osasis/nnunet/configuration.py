@@ -11,7 +11,7 @@ from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_datas
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 
 from nnunet_osasis.errors import OsasisError
-from nnunet_osasis.storage import read_json
+from nnunet_osasis.runtime.records import read_json
 
 
 @dataclass(frozen=True)

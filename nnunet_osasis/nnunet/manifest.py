@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from nnunet_osasis.errors import OsasisError
-from nnunet_osasis.jsonl import append_jsonl
-from nnunet_osasis.storage import read_sealed_json, sha256_of_file, write_sealed_json
+from nnunet_osasis.runtime.records import append_jsonl, read_sealed_json, write_sealed_json
+from nnunet_osasis.runtime.storage import sha256_of_file
 
 _SETTLED = 2_000_000_000
 """Nanoseconds: a file changed less than this before it was hashed may change again within its time stamp's grain."""

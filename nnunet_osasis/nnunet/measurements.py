@@ -14,8 +14,6 @@ from tqdm import tqdm
 from nnunet_osasis.errors import OsasisError
 from nnunet_osasis.gate import Decision, StructureGate
 from nnunet_osasis.gate.audit import FILE, read_audit, write_audit
-from nnunet_osasis.leftovers import clear_leftovers
-from nnunet_osasis.locks import output_lock
 from nnunet_osasis.nnunet.case_making import require_unchanged, source_files, source_states
 from nnunet_osasis.nnunet.case_pool import make_cases
 from nnunet_osasis.nnunet.cases import open_cases
@@ -25,7 +23,9 @@ from nnunet_osasis.nnunet.one_pass_transfer import OnePassTransfer
 from nnunet_osasis.nnunet.renormalize import CaseNumbers, ChannelRules
 from nnunet_osasis.nnunet.restyle import restyle_with
 from nnunet_osasis.nnunet.segmenter import NnunetSegmenter
-from nnunet_osasis.storage import read_sealed_json, sha256_of_json, write_error, write_sealed_json
+from nnunet_osasis.runtime.locks import output_lock
+from nnunet_osasis.runtime.records import read_sealed_json, write_sealed_json
+from nnunet_osasis.runtime.storage import clear_leftovers, sha256_of_json, write_error
 
 FORMAT = 1
 

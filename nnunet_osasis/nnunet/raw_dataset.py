@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from nnunet_osasis.storage import atomic_write_bytes, atomic_write_json
+from nnunet_osasis.runtime.records import atomic_write_json
+from nnunet_osasis.runtime.storage import atomic_write_bytes
 
 # nnU-Net chooses the normalization by channel name: this one divides by 255, any other name for a colour
 # channel means a z-score per image, which would hide the very shift that the demo is about.

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from nnunet_osasis.errors import OsasisError
-from nnunet_osasis.storage import sha256_of_file, sha256_of_json
+from nnunet_osasis.runtime.storage import sha256_of_file, sha256_of_json
 
 
 class NnunetSegmenter:

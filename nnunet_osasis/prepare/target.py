@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nnunet_osasis.errors import OsasisError
-from nnunet_osasis.storage import atomic_write_bytes
+from nnunet_osasis.runtime.storage import atomic_write_bytes
 
 UNFINISHED = ".osasis_unfinished"
 """A file in a dataset that is whole, but whose splits are not yet where nnU-Net looks for them."""

@@ -9,10 +9,10 @@ import time
 
 import pytest
 
-from nnunet_osasis.demo import children
-from nnunet_osasis.demo.children import Command, find_command
 from nnunet_osasis.demo.steps import Step, StepBook
 from nnunet_osasis.errors import OsasisError
+from nnunet_osasis.runtime import commands as children
+from nnunet_osasis.runtime.commands import Command, find_command
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="the stand-in commands are shell scripts")
 

@@ -10,10 +10,10 @@ from threading import Thread
 import pytest
 
 from nnunet_osasis import OsasisError
-from nnunet_osasis.locks import output_lock
 from nnunet_osasis.nnunet.cache import StylizedCache
 from nnunet_osasis.nnunet.configuration import NnunetConfiguration
 from nnunet_osasis.nnunet.dataset import StylizedDataset
+from nnunet_osasis.runtime.locks import output_lock
 
 from ..nnunet.conftest import RGB, Home, Warmer, home, prepared  # noqa: F401 (fixtures)
 from .damage import flip, some_bits

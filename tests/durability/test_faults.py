@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from nnunet_osasis import OsasisError, OSASISStylizer
-from nnunet_osasis.locks import output_lock
 from nnunet_osasis.nnunet.manifest import CaseRecord, FileState
 from nnunet_osasis.prepare.target import UNFINISHED
+from nnunet_osasis.runtime.locks import output_lock
 from nnunet_osasis.scripts import prepare
 from nnunet_osasis.stylize_folder import stylize_folder
 
@@ -85,7 +85,7 @@ def test_an_image_changed_since_is_stylized_again_whatever_its_date_says(
 def test_two_processes_do_not_stylize_into_one_folder(stylizer: OSASISStylizer, images: Path, tmp_path: Path) -> None:
     program = f"""
 import sys, time
-from nnunet_osasis.locks import output_lock
+from nnunet_osasis.runtime.locks import output_lock
 with output_lock({str(tmp_path / "out")!r}, "osasis-stylize"):
     print("held", flush=True)
     time.sleep(600)

@@ -14,12 +14,13 @@ from pathlib import Path
 
 import pytest
 
-from nnunet_osasis import OsasisError, locks
-from nnunet_osasis.locks import LOCK, output_lock
+from nnunet_osasis import OsasisError
+from nnunet_osasis.runtime import locks
+from nnunet_osasis.runtime.locks import LOCK, output_lock
 
 HOLD = """
 import sys, time
-from nnunet_osasis.locks import output_lock
+from nnunet_osasis.runtime.locks import output_lock
 with output_lock(sys.argv[1], "osasis-other"):
     print("held", flush=True)
     time.sleep(600)

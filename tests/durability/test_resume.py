@@ -17,13 +17,13 @@ from specimens import build_tiny
 from nnunet_osasis import OsasisError
 from nnunet_osasis import build as build_module
 from nnunet_osasis.evaluation.work import is_whole_checkpoint
-from nnunet_osasis.orphans import child_command
-from nnunet_osasis.training import RunLog
+from nnunet_osasis.run_log import RunLog
+from nnunet_osasis.runtime.children import child_command
 
 SLEEPING = """
 import os, sys, time
 from pathlib import Path
-from nnunet_osasis.evaluation.pool import Task, run_tasks
+from nnunet_osasis.runtime.workers import Task, run_tasks
 
 def sleep(path, threads):
     Path(path).with_suffix(".half").write_text(str(os.getpid()))
@@ -62,7 +62,7 @@ def test_a_build_killed_after_its_stylizer_was_whole_leaves_no_checkpoints(
 
 
 def test_two_processes_do_not_build_one_stylizer(tmp_path: Path) -> None:
-    held = [sys.executable, "-c", "import sys; from nnunet_osasis.locks import output_lock as o\n"
+    held = [sys.executable, "-c", "import sys; from nnunet_osasis.runtime.locks import output_lock as o\n"
             "with o(sys.argv[1], 'osasis-pretrain-stylizer'): print('held', flush=True); sys.stdin.read()"]  # fmt: skip
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
     with subprocess.Popen([*held, str(tmp_path / "s")], text=True, **pipes) as other:
@@ -78,7 +78,7 @@ def test_children_end_when_the_command_that_started_them_is_killed(tmp_path: Pat
     child = "import os, sys, time; open(sys.argv[1], 'w').write(str(os.getpid())); time.sleep(600)"
     (tmp_path / "sleeper.py").write_text(child)
     parent = (
-        "import subprocess, sys\nfrom nnunet_osasis.orphans import child_command\n"
+        "import subprocess, sys\nfrom nnunet_osasis.runtime.children import child_command\n"
         "subprocess.run(child_command('sleeper', sys.argv[1]))"
     )
     environment = {**os.environ, "PYTHONPATH": str(tmp_path), "PYTHONSAFEPATH": ""}

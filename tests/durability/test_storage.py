@@ -14,15 +14,15 @@ from pathlib import Path
 import pytest
 
 from nnunet_osasis import OsasisError
-from nnunet_osasis.jsonl import append_jsonl, read_jsonl
-from nnunet_osasis.leftovers import FOREIGN_AGE, clear_leftovers, host_name, temporary_prefix
-from nnunet_osasis.storage import (
-    SEAL,
+from nnunet_osasis.runtime.records import SEAL, append_jsonl, read_jsonl, read_sealed_json, write_sealed_json
+from nnunet_osasis.runtime.storage import (
+    FOREIGN_AGE,
     atomic_write,
     atomic_write_bytes,
-    read_sealed_json,
+    clear_leftovers,
+    host_name,
     sync_folder,
-    write_sealed_json,
+    temporary_prefix,
 )
 
 VALUE = {"settings": {"strength": None, "seed": 3}, "images": {"a": [1.5, "é", True]}}
@@ -123,7 +123,7 @@ def test_leftovers_of_dead_processes_go_and_those_of_living_ones_stay(tmp_path: 
 def test_a_write_that_is_killed_leaves_the_old_file_and_a_name_that_tells_whose_it_was(tmp_path: Path) -> None:
     program = f"""
 import os, signal
-from nnunet_osasis.storage import atomic_write
+from nnunet_osasis.runtime.storage import atomic_write
 def write(path):
     path.write_bytes(b"half")
     os.kill(os.getpid(), signal.SIGKILL)
@@ -158,7 +158,7 @@ def test_a_disk_that_refuses_leaves_the_old_file_alone(tmp_path: Path, code: int
 def test_a_limit_of_file_sizes_is_said(tmp_path: Path) -> None:
     program = f"""
 import resource, signal
-from nnunet_osasis.storage import atomic_write_bytes
+from nnunet_osasis.runtime.storage import atomic_write_bytes
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
 atomic_write_bytes({str(tmp_path / "a")!r}, bytes(5000))

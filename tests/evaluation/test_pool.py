@@ -9,7 +9,7 @@ import pool_tasks
 import pytest
 
 from nnunet_osasis import OsasisError
-from nnunet_osasis.evaluation.pool import Task, run_tasks
+from nnunet_osasis.runtime.workers import Task, run_tasks
 
 
 def run(tasks: list[Task], *, workers: int = 2, devices: tuple[str, ...] = ("cpu",)) -> dict[str, dict[str, Any]]:

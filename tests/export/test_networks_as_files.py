@@ -15,8 +15,8 @@ from nnunet_osasis.export import portable
 from nnunet_osasis.export.checkpoint import read_checkpoint
 from nnunet_osasis.export.networks import build_network, trainer_named
 from nnunet_osasis.nnunet.configuration import NnunetConfiguration
+from nnunet_osasis.runtime.records import read_sealed_json
 from nnunet_osasis.scripts import export
-from nnunet_osasis.storage import read_sealed_json
 
 from .conftest import CONFIGURATIONS, RGB, VOLUME
 from .plain_prediction import logits_and_labels

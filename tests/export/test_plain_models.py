@@ -12,8 +12,9 @@ from nnunetv2.run.load_pretrained_weights import load_pretrained_weights
 from nnunet_osasis import OsasisError, trainers
 from nnunet_osasis.export import networks, open_model_folder, plain
 from nnunet_osasis.export.comparison import compare
+from nnunet_osasis.runtime.records import read_sealed_json
+from nnunet_osasis.runtime.storage import sha256_of_file
 from nnunet_osasis.scripts import export
-from nnunet_osasis.storage import read_sealed_json, sha256_of_file
 
 from .conftest import RGB, VOLUME
 from .plain_prediction import logits_and_labels

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from nnunet_osasis import OsasisError
-from nnunet_osasis.cli import run_command
+from nnunet_osasis.runtime.command import run_command
 
 SECONDS = 60
 """After so long an input counts as a hang. Nothing here takes more than a few."""

@@ -16,8 +16,8 @@ from nnunet_osasis.nnunet.options import OsasisOptions
 from nnunet_osasis.prepare.labels import parse_classes
 from nnunet_osasis.prepare.splits import SplitRule
 from nnunet_osasis.presets import PretrainConfig
+from nnunet_osasis.runtime.records import read_json
 from nnunet_osasis.sampler import SamplerConfig
-from nnunet_osasis.storage import read_json
 from nnunet_osasis.stylizer_config import StylizerConfig
 
 from .harness import Bad, bad

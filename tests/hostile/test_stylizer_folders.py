@@ -13,7 +13,8 @@ import torch
 from specimens import draw
 
 from nnunet_osasis import OSASISStylizer
-from nnunet_osasis.storage import load_tensors, save_tensors, sha256_of_file, write_sealed_json
+from nnunet_osasis.runtime.records import write_sealed_json
+from nnunet_osasis.runtime.storage import load_tensors, save_tensors, sha256_of_file
 
 from .harness import Bad, bad
 

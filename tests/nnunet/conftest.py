@@ -47,7 +47,8 @@ def tiny_stylizer(reference=None, channels=3):
     from nnunet_osasis.autoencoder import DiffusionAutoencoder
     from nnunet_osasis.readout import ColorMap
     from nnunet_osasis.spn import StructurePreservingNetwork
-    from nnunet_osasis.stylizer import OSASISStylizer, StylizerConfig
+    from nnunet_osasis.stylizer import OSASISStylizer
+    from nnunet_osasis.stylizer_config import StylizerConfig
 
     torch.manual_seed(0)
     autoencoder = DiffusionAutoencoder(

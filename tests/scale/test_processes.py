@@ -10,9 +10,9 @@ import pytest
 from scale_tasks import contents, run_parts, write_images
 
 from nnunet_osasis.gate.audit import path_in
-from nnunet_osasis.parts import Share
-from nnunet_osasis.stylize_folder import MANIFEST, on_record, stylize_folder
-from nnunet_osasis.stylize_record import PARTS
+from nnunet_osasis.runtime.distributed import Shard
+from nnunet_osasis.stylize_folder import on_record, stylize_folder
+from nnunet_osasis.stylize_record import MANIFEST, PARTS
 from nnunet_osasis.stylizer import OSASISStylizer
 
 IMAGES = 12
@@ -54,8 +54,8 @@ def test_a_part_that_is_killed_midway_is_repeated_and_makes_only_what_it_had_not
     before = contents(output)
     assert all(before[name] == single[name] for name in before if name.endswith(".png") and "/" not in name)
     stylizer = OSASISStylizer.from_pretrained(stylizer_folder)
-    assert stylize_folder(stylizer, source, output, share=Share(0, 2), progress=False) == 0
-    assert stylize_folder(stylizer, source, output, share=Share(1, 2), progress=False) == IMAGES - done
+    assert stylize_folder(stylizer, source, output, share=Shard(0, 2), progress=False) == 0
+    assert stylize_folder(stylizer, source, output, share=Shard(1, 2), progress=False) == IMAGES - done
     found = contents(output)
     assert len(found.pop("audit.jsonl")) <= IMAGES + 1  # the one in work may have two lines
     assert found == {name: data for name, data in single.items() if name != "audit.jsonl"}

@@ -11,11 +11,10 @@ from pathlib import Path
 import pytest
 from scale_tasks import write_images
 
-from nnunet_osasis.jsonl import append_sealed_line, iter_jsonl
-from nnunet_osasis.parts import Share
-from nnunet_osasis.storage import sealed, write_sealed_json
-from nnunet_osasis.stylize_folder import MANIFEST, stylize_folder
-from nnunet_osasis.stylize_record import Log, digest_of_entry, known_digests, log_of, merge, names_on_record
+from nnunet_osasis.runtime.distributed import Shard
+from nnunet_osasis.runtime.records import append_sealed_line, iter_jsonl, sealed, write_sealed_json
+from nnunet_osasis.stylize_folder import stylize_folder
+from nnunet_osasis.stylize_record import MANIFEST, Log, digest_of_entry, known_digests, log_of, merge, names_on_record
 from nnunet_osasis.stylizer import OSASISStylizer
 
 SETTINGS = {"stylizer": "s", "strength": None}
@@ -27,7 +26,7 @@ def entry(i: int) -> dict[str, str]:
 
 def long_log(output: Path, count: int) -> Path:
     """The log of a killed run that had made ``count`` images."""
-    log = Log(output, Share(0, 2), "work")
+    log = Log(output, Shard(0, 2), "work")
     log.settings(SETTINGS)
     lines = (json.dumps(sealed({"image": f"{i:06d}.png", "entry": entry(i)})) for i in range(count))
     with log.path.open("a") as stream:
@@ -47,7 +46,7 @@ def test_a_record_of_100000_images_is_read_and_goes_on_with_one_write_of_one_lin
 
     monkeypatch.setattr(os, "replace", rewritten)
     before, inode = path.stat().st_size, path.stat().st_ino
-    log = Log(tmp_path, Share(0, 2), "work")
+    log = Log(tmp_path, Shard(0, 2), "work")
     head = path.stat().st_size
     log.add("new.png", entry(1))
     line = json.dumps(sealed({"image": "new.png", "entry": entry(1)})) + "\n"
@@ -126,7 +125,7 @@ def test_parts_go_on_from_the_manifest_of_an_earlier_version(
     del old["seal"], old["images"]["image 0003.png"]
     (output / MANIFEST).write_text(json.dumps(old))
     with caplog.at_level(logging.WARNING):
-        made = [stylize_folder(stylizer, source, output, gated=False, share=Share(k, 2)) for k in range(2)]
+        made = [stylize_folder(stylizer, source, output, gated=False, share=Shard(k, 2)) for k in range(2)]
     assert made == [0, 1] and "earlier version" in caplog.text
     assert (output / MANIFEST).read_bytes() == whole
-    assert not log_of(output, Share(0, 2)).exists()
+    assert not log_of(output, Shard(0, 2)).exists()

@@ -10,9 +10,10 @@ import pytest
 
 from nnunet_osasis import OsasisError
 from nnunet_osasis.gate.audit import path_in
-from nnunet_osasis.parts import Launched, Share, launched, own_device
+from nnunet_osasis.runtime.compute import own_device
+from nnunet_osasis.runtime.distributed import Launched, Shard, launched
 from nnunet_osasis.scripts import stylize as command
-from nnunet_osasis.stylize_folder import MANIFEST
+from nnunet_osasis.stylize_record import MANIFEST
 
 STATE = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
 
@@ -24,15 +25,15 @@ def as_rank(monkeypatch: pytest.MonkeyPatch, rank: int, count: int) -> None:
 
 @pytest.mark.parametrize(("parts", "processes", "length"), [(1, 1, 5), (3, 1, 10), (1, 4, 9), (3, 2, 20), (8, 4, 5)])
 def test_parts_and_processes_multiply_and_every_item_is_in_one_share(parts: int, processes: int, length: int) -> None:
-    shares = [Share(k, parts).split(r, processes) for k in range(parts) for r in range(processes)]
+    shares = [Shard(k, parts).split(r, processes) for k in range(parts) for r in range(processes)]
     assert Counter(item for share in shares for item in share.of(range(length))) == Counter(range(length))
     assert {share.count for share in shares} == {parts * processes}
     for share in shares:
-        assert Share.named(f"{share.name}.jsonl") == share
+        assert Shard.named(f"{share.name}.jsonl") == share
 
 
 def test_shares_that_have_an_item_in_common_are_told_from_others() -> None:
-    shares = [Share(index, count) for count in range(1, 7) for index in range(count)]
+    shares = [Shard(index, count) for count in range(1, 7) for index in range(count)]
     for a, b in product(shares, shares):
         assert a.meets(b) == bool(set(a.of(range(60))) & set(b.of(range(60))))
 
@@ -40,12 +41,12 @@ def test_shares_that_have_an_item_in_common_are_told_from_others() -> None:
 @pytest.mark.parametrize(("index", "count"), [(2, 2), (-1, 2), (0, 0), (5, 1)])
 def test_a_part_that_does_not_exist_is_refused(index: int, count: int) -> None:
     with pytest.raises(OsasisError, match="part"):
-        Share(index, count)
+        Shard(index, count)
 
 
 @pytest.mark.parametrize("name", ["part-2-of-2.jsonl", "part-0-of-0.jsonl", "part-x-of-2.jsonl", "other.jsonl"])
 def test_other_files_are_no_parts(name: str) -> None:
-    assert Share.named(name) is None
+    assert Shard.named(name) is None
 
 
 def test_the_process_state_is_accelerates_and_only_there_where_it_launched_us(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,7 +17,8 @@ from nnunet_osasis.one_pass import OnePass
 from nnunet_osasis.parametric_map import TERMS, ParametricMap, feature_count
 from nnunet_osasis.readout import ColorMap
 from nnunet_osasis.readout_names import STUDENT
-from nnunet_osasis.stylizer import DIRECTIONS, OSASISStylizer
+from nnunet_osasis.stylizer import OSASISStylizer
+from nnunet_osasis.stylizer_config import DIRECTIONS
 
 ONE_PASS = ("decoder", "decoder_bent", "moments", "pair", "calibrator", "combined", STUDENT)
 

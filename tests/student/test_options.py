@@ -6,7 +6,7 @@ import pytest
 
 from nnunet_osasis import OsasisError
 from nnunet_osasis.distil import DistilConfig
-from nnunet_osasis.presets import override
+from nnunet_osasis.runtime.records import override
 from nnunet_osasis.scripts import pretrain_stylizer
 from nnunet_osasis.scripts.pretrain_options import distilled
 

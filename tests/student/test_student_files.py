@@ -18,7 +18,8 @@ from nnunet_osasis.gate.of_stylizer import own_gate
 from nnunet_osasis.one_pass import one_pass_facts
 from nnunet_osasis.presets import get_preset
 from nnunet_osasis.readout_names import STUDENT
-from nnunet_osasis.storage import read_sealed_json, sha256_of_file, write_sealed_json
+from nnunet_osasis.runtime.records import read_sealed_json, write_sealed_json
+from nnunet_osasis.runtime.storage import sha256_of_file
 from nnunet_osasis.student import Student
 from nnunet_osasis.stylizer import OSASISStylizer
 

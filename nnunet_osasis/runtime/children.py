@@ -1,7 +1,7 @@
 """Child processes that end when the command that started them is killed, so that none writes beside the next run.
 
 A killed parent cannot stop its children. Therefore a child looks whether its parent is still there.
-``python -m nnunet_osasis.orphans PARENT MODULE ARGUMENTS...`` runs a module, ``... PARENT @COMMAND ARGUMENTS...`` a
+``python -m nnunet_osasis.runtime.children PARENT MODULE ARGUMENTS...`` runs a module, ``... PARENT @COMMAND ARGUMENTS...`` a
 console command that way.
 """
 
@@ -69,7 +69,7 @@ def _children(process: int) -> list[int]:
 
 def child_command(module: str, *arguments: str) -> list[str]:
     """The command line that runs ``module`` (or ``@command``) until this process ends."""
-    return [sys.executable, "-m", "nnunet_osasis.orphans", str(os.getpid()), module, *arguments]
+    return [sys.executable, "-m", "nnunet_osasis.runtime.children", str(os.getpid()), module, *arguments]
 
 
 def main() -> object:

@@ -4,29 +4,12 @@ from __future__ import annotations
 
 import os
 import platform
+from functools import cache
+from importlib import metadata
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Any
 
-from nnunet_osasis.errors import OsasisError
-from nnunet_osasis.storage import atomic_write_json
-
 PACKAGES = ("nnunet-osasis", "nnunetv2", "torch", "monai", "diffusers", "numpy", "scikit-image")
-
-
-def claim(root: Path, command: str) -> None:
-    """Make the output folder ``command``'s: steps that run again replace whole subfolders of it.
-
-    Raises ``OsasisError`` for a folder that holds anything but an earlier output of the same command.
-    """
-    marker = root / f"{command.replace('-', '_')}.json"
-    if root.exists() and not marker.is_file() and (not root.is_dir() or any(root.iterdir())):
-        raise OsasisError(
-            f"The output folder must be new, empty, or an earlier one of {command}",
-            found=f"other content in {root}",
-            remedy="Choose another --output.",
-        )
-    atomic_write_json(marker, {"made_by": command})
 
 
 def machine() -> dict[str, Any]:
@@ -44,3 +27,9 @@ def machine() -> dict[str, Any]:
         "cores": os.cpu_count(),
         **{package: installed(package) for package in PACKAGES},
     }
+
+
+@cache
+def versions() -> dict[str, str]:
+    """Of this package and those that compute its results."""
+    return {name: metadata.version(name) for name in ("nnunet-osasis", "torch", "numpy", "scipy", "scikit-image")}

@@ -73,25 +73,6 @@ def add_device(parser: argparse._ActionsContainer) -> None:
     )
 
 
-def resolve_device(name: str) -> str:
-    """Turn ``auto`` into the best device there is. Raises ``OsasisError`` for a device that is not there."""
-    import torch
-
-    if name == "auto":
-        if torch.cuda.is_available():
-            return "cuda"
-        return "mps" if torch.backends.mps.is_available() else "cpu"
-    kind = name.split(":")[0]
-    there = {
-        "cpu": lambda: name == "cpu",
-        "cuda": lambda: torch.cuda.is_available() and int(name[5:] or 0) < torch.cuda.device_count(),
-        "mps": lambda: name == "mps" and torch.backends.mps.is_available(),
-    }
-    if kind not in there or not re.fullmatch(r"\w+(:\d+)?", name) or not there[kind]():
-        raise OsasisError("The device (-device, device=) must be one of this machine", found=name, remedy="Use cpu.")
-    return name
-
-
 def positive_int(text: str) -> int:
     """Argparse type: an integer of at least 1."""
     value = int(text)

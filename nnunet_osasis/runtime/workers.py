@@ -1,19 +1,25 @@
-"""Worker processes, one per task and as many side by side as there are places; devices are handed out in turn."""
+"""Worker processes, one per task and as many side by side as there are places; devices are handed out in turn.
+
+The same work for many files, in this process or in several, in order, with a bar.
+"""
 
 from __future__ import annotations
 
 import multiprocessing
+import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from multiprocessing import get_context
+from typing import Any, TypeVar
 
 from tqdm import tqdm
 
 from nnunet_osasis.errors import OsasisError
-from nnunet_osasis.orphans import end_with_parent
+from nnunet_osasis.runtime.children import end_with_parent
 
 THREADS = 1
 """Of a task on a CPU, however many there are: sums in another order have other last bits, and rows are to be equal."""
@@ -101,3 +107,37 @@ def _context() -> multiprocessing.context.BaseContext:
     unet = "dynamic_network_architectures.architectures.unet"
     context.set_forkserver_preload(["torch", "monai.inferers", trainer, unet, "nnunet_osasis.evaluation.work"])
     return context
+
+
+R = TypeVar("R")
+
+
+@contextmanager
+def workers(processes: int, *, progress: bool) -> Iterator[Callable[[Callable, list, str], list]]:
+    """A map over ``processes`` that keeps the order and shows a bar; the first failure stops it."""
+
+    def bar(results: Iterable[R], items: list, title: str) -> list[R]:
+        return list(tqdm(results, total=len(items), desc=title, disable=not progress, dynamic_ncols=True))
+
+    if processes == 1:
+        yield lambda work, items, title: bar(map(work, items), items, title)
+        return
+    # Spawned, as nnU-Net does: a forked copy of a process with running threads may hang.
+    with ProcessPoolExecutor(processes, mp_context=get_context("spawn"), initializer=_one_thread) as pool:
+        try:
+            yield lambda work, items, title: bar(
+                pool.map(work, items, chunksize=max(1, min(16, len(items) // (4 * processes)))), items, title
+            )
+        except BrokenProcessPool as error:
+            raise OsasisError(
+                "Worker processes must live to their end",
+                found="one that was killed, or that could not start",
+                remedy="Memory is the usual reason: use fewer (-np 1). A script of your own must start its work below "
+                "if __name__ == '__main__'.",
+            ) from error
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _one_thread() -> None:
+    os.environ["OMP_NUM_THREADS"] = "1"  # the processes share the cores among themselves

@@ -22,13 +22,15 @@ from pathlib import Path
 from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
 
 from nnunet_osasis.errors import OsasisError
-from nnunet_osasis.leftovers import clear_leftovers, host_name
-from nnunet_osasis.storage import atomic_write_json, write_error
+from nnunet_osasis.runtime.records import atomic_write_json
+from nnunet_osasis.runtime.storage import clear_leftovers, host_name, write_error
 
 logger = logging.getLogger(__name__)
 
 LOCK = ".osasis.lock"
+
 _NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.EINVAL)
+
 _held: dict[tuple[Path, int], int] = {}
 """How often each lock file is held, by thread: who holds a folder may call what takes it again."""
 

@@ -3,15 +3,19 @@
 The batch of a training is the batch of all processes together: each draws the whole of it from the same generator and
 works on its own rows, and gradients are summed. So the number of processes changes the speed and the order of sums,
 and nothing else. Outside of ``joined`` a process is alone, whatever its environment says.
+
+Shares of a long list: one per job of a scheduler, one per process of ``accelerate launch``, or both multiplied.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from math import gcd
 from typing import Any, TypeVar
 
 import torch
@@ -23,6 +27,7 @@ T = TypeVar("T")
 
 BUCKET = 8 * 1024 * 1024
 """Elements that are summed over the processes in one message: few messages, little extra memory."""
+
 PATIENCE = timedelta(days=1)
 """How long processes wait for one another: one of them may calibrate for hours. A dead one is noticed at once."""
 
@@ -130,6 +135,7 @@ class Processes:
 
 
 ALONE = Processes()
+
 _current = ALONE
 
 
@@ -194,3 +200,91 @@ def _buckets(tensors: list[torch.Tensor]) -> Iterator[list[torch.Tensor]]:
         bucket.append(tensor)
     if bucket:
         yield bucket
+
+
+_LAUNCHED = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
+"""What ``accelerate launch`` and ``torchrun`` tell each of several processes."""
+
+_NAME = re.compile(r"part-(?P<index>\d+)-of-(?P<count>\d+)")
+
+
+@dataclass(frozen=True)
+class Shard:
+    """Every ``count``-th item of a list, from ``index`` on; by default all of it.
+
+    Raises ``OsasisError`` unless ``0 <= index < count``.
+    """
+
+    index: int = 0
+    count: int = 1
+
+    def __post_init__(self) -> None:
+        if self.count < 1:
+            raise OsasisError("There must be at least one part", found=self.count, remedy="Give --num-parts from 1 on.")
+        if not 0 <= self.index < self.count:
+            raise OsasisError(
+                f"Of {self.count} part(s), --part-id is from 0 to {self.count - 1}",
+                found=self.index,
+                remedy="Count parts from 0, as nnU-Net does.",
+            )
+
+    def of(self, items: Sequence[T]) -> list[T]:
+        """The items of this share, in order."""
+        return list(items[self.index :: self.count])
+
+    def split(self, index: int, count: int) -> Shard:
+        """Shard ``index`` of ``count`` of this share: again every so-many-th item of the whole list."""
+        inner = Shard(index, count)
+        return Shard(self.index + inner.index * self.count, self.count * inner.count)
+
+    def meets(self, other: Shard) -> bool:
+        """Whether a list that is long enough has an item in both."""
+        return (self.index - other.index) % gcd(self.count, other.count) == 0
+
+    @property
+    def name(self) -> str:
+        """For file names; :meth:`named` reads it."""
+        return f"part-{self.index}-of-{self.count}"
+
+    @classmethod
+    def named(cls, name: str) -> Shard | None:
+        """The share whose file's name begins so; None for other files."""
+        found = _NAME.match(name)
+        if found is None or not int(found["index"]) < int(found["count"]):
+            return None
+        return cls(int(found["index"]), int(found["count"]))
+
+    def __str__(self) -> str:
+        return "all images" if self.count == 1 else f"part {self.index} of {self.count}"
+
+
+@dataclass(frozen=True)
+class Launched:
+    """This process among those started together: ``rank`` of ``count``, ``local_rank`` on its machine."""
+
+    rank: int = 0
+    count: int = 1
+    local_rank: int = 0
+
+
+def launched() -> Launched:
+    """The process state that ``accelerate launch`` (or ``torchrun``) gave this process; one of one without them.
+
+    It is read from the environment by accelerate's own function. ``PartialState`` is not used: it opens a process
+    group, in which every rank waits for all others, and shares need no word from another rank. MPI's and Slurm's
+    variables do not count: they are also there where a scheduler already gives each process a part of its own.
+
+    Raises ``OsasisError`` for a rank outside the number of processes.
+    """
+    if not all(os.environ.get(name) for name in _LAUNCHED):
+        return Launched()
+    from accelerate.utils.environment import get_cpu_distributed_information  # it reads the environment, nothing else
+
+    state = get_cpu_distributed_information()
+    if not 0 <= state.rank < state.world_size:
+        raise OsasisError(
+            "RANK must lie below WORLD_SIZE",
+            found=f"RANK={state.rank}, WORLD_SIZE={state.world_size}",
+            remedy="Start with accelerate launch, or unset both.",
+        )
+    return Launched(state.rank, state.world_size, state.local_rank)

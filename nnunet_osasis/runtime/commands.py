@@ -18,9 +18,10 @@ from pathlib import Path
 from typing import IO
 
 from nnunet_osasis.errors import OsasisError
-from nnunet_osasis.orphans import child_command
+from nnunet_osasis.runtime.children import child_command
 
 LAST_LINES = 25
+
 POLL_SECONDS = 0.2
 
 
@@ -28,7 +29,7 @@ POLL_SECONDS = 0.2
 class Command:
     """A console command and its arguments, as a user would type them.
 
-    With ``one_core`` it is run through :mod:`nnunet_osasis.demo.one_core`, which changes how many threads it takes.
+    With ``one_core`` it is run through :mod:`nnunet_osasis.runtime.one_core`, which changes how many threads it takes.
     """
 
     name: str
@@ -71,7 +72,7 @@ class Child:
         known = entry_points(group="console_scripts", name=self.command.name)
         start = child_command(f"@{self.command.name}") if known else [found]
         if self.command.one_core:
-            start = child_command("nnunet_osasis.demo.one_core", self.command.name)
+            start = child_command("nnunet_osasis.runtime.one_core", self.command.name)
         if self.clear and self.result.is_dir():
             shutil.rmtree(self.result)
         self.log.parent.mkdir(parents=True, exist_ok=True)

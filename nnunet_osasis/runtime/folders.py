@@ -10,9 +10,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from nnunet_osasis.errors import OsasisError
-from nnunet_osasis.leftovers import temporary_prefix
-from nnunet_osasis.locks import output_lock
-from nnunet_osasis.storage import sync_folder, write_error
+from nnunet_osasis.runtime.locks import output_lock
+from nnunet_osasis.runtime.records import atomic_write_json
+from nnunet_osasis.runtime.storage import sync_folder, temporary_prefix, write_error
 
 
 @contextmanager
@@ -71,3 +71,18 @@ def _replace(temporary: Path, target: Path) -> None:
     else:
         temporary.rename(target)
         sync_folder(target.parent)
+
+
+def claim(root: Path, command: str) -> None:
+    """Make the output folder ``command``'s: steps that run again replace whole subfolders of it.
+
+    Raises ``OsasisError`` for a folder that holds anything but an earlier output of the same command.
+    """
+    marker = root / f"{command.replace('-', '_')}.json"
+    if root.exists() and not marker.is_file() and (not root.is_dir() or any(root.iterdir())):
+        raise OsasisError(
+            f"The output folder must be new, empty, or an earlier one of {command}",
+            found=f"other content in {root}",
+            remedy="Choose another --output.",
+        )
+    atomic_write_json(marker, {"made_by": command})

@@ -1,4 +1,7 @@
-"""Files that are either whole or absent, and known by their hash: atomic writes, sealed JSON, checked weights."""
+"""Temporary files that a killed process left: told by their name, cleared by the next run, never a living one's.
+
+Files that are either whole or absent, and known by their hash: atomic writes, sealed JSON, checked weights.
+"""
 
 from __future__ import annotations
 
@@ -7,22 +10,82 @@ import hashlib
 import json
 import logging
 import os
+import re
 import shutil
+import socket
 import tempfile
 import threading
-from collections.abc import Callable, Collection, Mapping
+import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from nnunet_osasis.errors import OsasisError
-from nnunet_osasis.leftovers import temporary_prefix
 
 logger = logging.getLogger(__name__)
 
-SEAL = "seal"
-"""The key of a JSON file under which its own checksum stands."""
+FOREIGN_AGE = 24 * 3600.0
+"""Seconds after which a temporary file of another machine, whose processes cannot be asked, is taken for left."""
+
+_NAME = re.compile(r"\.osasis-(?P<host>[A-Za-z0-9_.]+)-(?P<pid>\d+)-")
+
+
+def host_name() -> str:
+    """This machine's name with the characters a file name may have everywhere."""
+    return re.sub(r"[^A-Za-z0-9_.]", "_", socket.gethostname()) or "unknown"
+
+
+def temporary_prefix() -> str:
+    """How the name of every temporary file and folder of this process begins: ``.osasis-<host>-<pid>-``."""
+    return f".osasis-{host_name()}-{os.getpid()}-"
+
+
+def is_alive(pid: int) -> bool:
+    """Whether a process of this machine has that number (maybe another one by now); True where that cannot be asked."""
+    if os.name != "posix":  # signal 0 would end it there
+        return True
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # it is there, and somebody else's
+        return True
+    return True
+
+
+def _is_left(path: Path) -> bool:
+    named = _NAME.match(path.name)
+    if named is None:
+        return False
+    if named["host"] == host_name():
+        return not is_alive(int(named["pid"]))
+    try:
+        return time.time() - path.stat().st_mtime > FOREIGN_AGE
+    except FileNotFoundError:  # finished meanwhile
+        return False
+
+
+def clear_leftovers(folder: str | Path, *, recursive: bool = False) -> int:
+    """Delete what killed processes left half-written in ``folder``; returns how many.
+
+    A file is left when its name says a process of this machine that no longer runs, or when it is another machine's
+    and older than a day. Everything else, also of processes at work, stays. A folder that cannot be written is left
+    as it is: the write that follows says so.
+    """
+    folder, cleared = Path(folder), 0
+    for path in sorted(folder.rglob(".osasis-*") if recursive else folder.glob(".osasis-*")):
+        if not _is_left(path):
+            continue
+        try:
+            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink(missing_ok=True)
+            cleared += 1
+        except OSError as error:
+            logger.warning("%s was left by a killed run and cannot be deleted: %s", path, error)
+    if cleared:
+        logger.info("Cleared %d half-written file(s) of killed runs in %s.", cleared, folder)
+    return cleared
 
 
 def write_error(path: Path, error: OSError) -> OsasisError:
@@ -114,61 +177,6 @@ def ensure_writable(folder: str | Path) -> Path:
 def atomic_write_bytes(path: str | Path, data: bytes) -> Path:
     """Write ``data`` so that a reader sees the old file or the whole new one, never a part."""
     return atomic_write(path, lambda temporary: temporary.write_bytes(data))
-
-
-def atomic_write_json(path: str | Path, value: Any) -> Path:
-    """Write ``value`` as indented JSON with sorted keys, atomically."""
-    return atomic_write_bytes(path, (json.dumps(value, indent=2, sort_keys=True) + "\n").encode())
-
-
-def read_json(path: str | Path, *, what: str, remedy: str = "Make it anew.") -> dict[str, Any]:
-    """Read a JSON object. ``what`` names it in the ``OsasisError`` raised when it is missing or damaged."""
-    path = Path(path)
-    try:
-        if path.exists() and not path.is_file():  # a device would be read for ever
-            raise OsasisError(f"{what} must be a file", found=path, remedy="Check the path.")
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise OsasisError(f"{what} must exist", found=f"no file {path}", remedy="Check the path.") from None
-    except OsasisError:
-        raise
-    except (OSError, ValueError, RecursionError) as error:
-        raise OsasisError(f"{what} must be readable JSON", found=f"{error} in {path}", remedy=remedy) from error
-    if not isinstance(value, dict):
-        raise OsasisError(f"{what} must be a JSON object", found=type(value).__name__, remedy=remedy)
-    return value
-
-
-def sealed(value: Mapping[str, Any]) -> dict[str, Any]:
-    """A JSON object with its own SHA-256 under ``"seal"``."""
-    plain = json.loads(json.dumps({key: item for key, item in value.items() if key != SEAL}))  # as it will be read
-    return plain | {SEAL: sha256_of_json(plain)}
-
-
-def write_sealed_json(path: str | Path, value: Mapping[str, Any]) -> Path:
-    """Write a JSON object with its own SHA-256 under ``"seal"``, atomically; ``read_sealed_json`` checks it."""
-    return atomic_write_json(path, sealed(value))
-
-
-def read_sealed_json(
-    path: str | Path, *, what: str, unsealed: Collection[str] | None = None, remedy: str = "Make it anew."
-) -> dict[str, Any]:
-    """Read what ``write_sealed_json`` wrote, without its seal.
-
-    Args:
-        what: names the file in messages. remedy: what to do about a damaged one.
-        unsealed: the keys a file of an earlier version may have, which wrote no seal. A file without a seal and with
-            no other keys is read as it is, and that is said; with any other key it is taken for a damaged one.
-
-    Raises ``OsasisError`` when the file is missing, is no JSON object, or does not fit its seal.
-    """
-    value = read_json(path, what=what, remedy=remedy)
-    if SEAL not in value and unsealed is not None and set(value) <= set(unsealed):
-        logger.warning("%s comes from an earlier version and has no checksum: it is read as it is.", path)
-        return value
-    if value != sealed(value):
-        raise OsasisError(f"{what} must be as it was written", found=f"another checksum for {path}", remedy=remedy)
-    return {key: item for key, item in value.items() if key != SEAL}
 
 
 def sha256_of_file(path: str | Path) -> str:

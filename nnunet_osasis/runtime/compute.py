@@ -1,0 +1,75 @@
+from __future__ import annotations
+
+import os
+import re
+
+import torch
+from torch import nn
+
+from nnunet_osasis.errors import OsasisError
+from nnunet_osasis.runtime.distributed import Launched
+
+
+def resolve_device(name: str) -> str:
+    """Turn ``auto`` into the best device there is. Raises ``OsasisError`` for a device that is not there."""
+    import torch
+
+    if name == "auto":
+        if torch.cuda.is_available():
+            return "cuda"
+        return "mps" if torch.backends.mps.is_available() else "cpu"
+    kind = name.split(":")[0]
+    there = {
+        "cpu": lambda: name == "cpu",
+        "cuda": lambda: torch.cuda.is_available() and int(name[5:] or 0) < torch.cuda.device_count(),
+        "mps": lambda: name == "mps" and torch.backends.mps.is_available(),
+    }
+    if kind not in there or not re.fullmatch(r"\w+(:\d+)?", name) or not there[kind]():
+        raise OsasisError("The device (-device, device=) must be one of this machine", found=name, remedy="Use cpu.")
+    return name
+
+
+def own_device(name: str, process: Launched) -> str:
+    """The device option of one of several processes: its own GPU where ``auto`` or ``cuda`` leave the choice.
+
+    ``accelerate launch --cpu`` is heeded. Processes beyond the number of GPUs share them in turn.
+    """
+    if process.count == 1 or name not in ("auto", "cuda"):
+        return name
+    if name == "auto" and os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("true", "1", "yes"):
+        return "cpu"
+    import torch
+
+    if not torch.cuda.is_available():
+        return name
+    return f"cuda:{process.local_rank % torch.cuda.device_count()}"
+
+
+def autocast(precision: str, device: str) -> torch.autocast:
+    """The autocast context of a precision: ``bf16``, ``fp32``, or ``auto`` (bf16 where the hardware has it)."""
+    kind = torch.device(device).type
+    if precision == "auto":
+        if kind == "cuda":
+            bf16 = torch.cuda.is_bf16_supported()
+        else:
+            bf16 = kind == "cpu" and bool(torch.cpu.get_capabilities().get("avx512_bf16", False))
+    else:
+        bf16 = precision == "bf16"
+    return torch.autocast(kind, dtype=torch.bfloat16, enabled=bf16)
+
+
+def generator_for(seed: int, iteration: int, stream: int = 0) -> torch.Generator:
+    """A CPU generator for one iteration of one stream of random numbers."""
+    return torch.Generator().manual_seed((seed * 1_000_003 + iteration) * 16 + stream)
+
+
+def fused(device: str) -> bool | None:
+    """``fused`` of torch's Adam: one kernel for all weights, where there is one."""
+    return True if torch.device(device).type in ("cpu", "cuda") else None
+
+
+def lay_out(module: nn.Module, device: str) -> None:
+    """Move a module to its device, channels last on CUDA; on CPUs that is not faster, and slower in bf16."""
+    module.to(device)
+    if torch.device(device).type == "cuda":
+        module.to(memory_format=torch.channels_last)
