@@ -10,7 +10,7 @@ from monai.data.meta_tensor import MetaTensor
 from monai.data.utils import affine_to_spacing
 
 from nnunet_osasis.errors import OsasisError
-from nnunet_osasis.volume import slice_axis
+from nnunet_osasis.images.slices import slice_axis
 
 AXES = ("auto", "xyz", "hwd")
 _READ_BY_MONAI = "filename_or_obj"

@@ -20,11 +20,12 @@ from nnunet_osasis.detail import DetailChange, DetailStatistics
 from nnunet_osasis.distil import distil
 from nnunet_osasis.errors import OsasisError
 from nnunet_osasis.findings import EXAMPLES, measure, show_stylized
-from nnunet_osasis.fitted_maps import StylePair, decoder_maps, estimate_maps, evenly
+from nnunet_osasis.fitted_maps import StylePair, decoder_maps, estimate_maps
 from nnunet_osasis.gate.of_stylizer import calibrate_for
-from nnunet_osasis.intensity import IntensityRange, to_unit
+from nnunet_osasis.images.grids import save_grid
+from nnunet_osasis.images.intensity import IntensityRange, to_unit
+from nnunet_osasis.images.slices import evenly_spaced
 from nnunet_osasis.local_affine import resize
-from nnunet_osasis.pictures import save_grid
 from nnunet_osasis.pretrain import pretrain
 from nnunet_osasis.runtime import distributed as processes
 from nnunet_osasis.runtime.locks import output_lock
@@ -234,7 +235,7 @@ class StylizerBuild:
             model, self.y.to(device), self.sources.to(device), config, seed=self.config.adapt.seed,
             counterpart=self.counterpart,
         )  # fmt: skip
-        examples = evenly(self.sources, EXAMPLES)
+        examples = evenly_spaced(self.sources, EXAMPLES)
         stylized = StylePair(self.y, pair, aligned=config.maker != "nearest").maps()[0](examples)
         shown = (("source", examples), ("stylized (pair)", stylized), ("reference", self.y))
         columns: Sequence = [*shown, ("reference as source", pair[:5])]

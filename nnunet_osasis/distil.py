@@ -12,7 +12,7 @@ from tqdm import tqdm
 from nnunet_osasis.border import field_of_view
 from nnunet_osasis.calibrate import random_crop, split_scenes
 from nnunet_osasis.errors import OsasisError
-from nnunet_osasis.fitted_maps import evenly
+from nnunet_osasis.images.slices import evenly_spaced
 from nnunet_osasis.inversion import weights_digest
 from nnunet_osasis.local_affine import fit_local_affine, resize
 from nnunet_osasis.readout_names import DECODED
@@ -41,7 +41,7 @@ class DistilConfig:
         readout: the teacher, one of those that run the diffusion networks; None takes the stylizer's own read-out, and
             leaves the student out where that is a map, which is one pass by itself.
         iterations: optimiser steps; 0 leaves the student out. ``batch_size`` pairs a step.
-        images: source images the teacher restyles at most, evenly spaced. The last eighth of them is held out.
+        images: source images the teacher restyles at most, evenly_spaced spaced. The last eighth of them is held out.
         crop: at most this share of a pair's sides is cut off at random. learning_rate: peak of a one-cycle schedule.
         slope_weight: of the distance to the teacher's local slopes, which say what becomes of detail that the teacher's
             size does not show. width: of the student's first layer.
@@ -212,7 +212,9 @@ def distil(
             found=len(sources),
             remedy="Add source images, or leave it out with --no-distil.",
         )
-    chosen = resize(evenly(sources, min(config.images, len(sources))), (stylizer.size, stylizer.size)).clamp(-1, 1)
+    chosen = resize(evenly_spaced(sources, min(config.images, len(sources))), (stylizer.size, stylizer.size)).clamp(
+        -1, 1
+    )
     restyled = teacher_pairs(stylizer, chosen, teacher, work=work, resume=resume)
     training, held_out = split_scenes(chosen)
     count = len(training)

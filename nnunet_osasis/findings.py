@@ -11,9 +11,10 @@ import torch
 from nnunet_osasis.autoencoder import DiffusionAutoencoder
 from nnunet_osasis.calibrator import Calibrator, CalibratorConfig
 from nnunet_osasis.estimates import Agreement
-from nnunet_osasis.fitted_maps import StylePair, evenly
+from nnunet_osasis.fitted_maps import StylePair
+from nnunet_osasis.images.grids import save_grid
+from nnunet_osasis.images.slices import evenly_spaced
 from nnunet_osasis.pair_quality import pair_quality
-from nnunet_osasis.pictures import save_grid
 from nnunet_osasis.suitability import try_calibrator, warn_if_outlying
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ def show_stylized(
     path: Path, stylizer: OSASISStylizer, sources: torch.Tensor, reference: torch.Tensor, style_a: torch.Tensor
 ) -> None:
     """A grid of source images, their stylized versions and the pair ``(y, y_A)``."""
-    examples = evenly(sources, EXAMPLES)
+    examples = evenly_spaced(sources, EXAMPLES)
     columns: Sequence = [
         ("source", examples),
         (f"stylized ({stylizer.config.readout})", stylizer.stylize(examples)),

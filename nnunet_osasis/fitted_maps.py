@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 
 from nnunet_osasis.acquisition import family_for
 from nnunet_osasis.border import field_of_view
 from nnunet_osasis.calibrator import Calibrator
 from nnunet_osasis.estimates import Agreement, MeanMap, PixelMap, combine
+from nnunet_osasis.images.slices import evenly_spaced
 from nnunet_osasis.local_affine import resize
 from nnunet_osasis.moment_map import ANCHOR, MomentMap, Moments, moments
 from nnunet_osasis.parametric_map import fit_images
@@ -62,14 +62,9 @@ class StylePair:
         return forth, back
 
 
-def evenly(sources: torch.Tensor, count: int) -> torch.Tensor:
-    """``count`` images spread evenly over a set."""
-    return sources[np.unique(np.linspace(0, len(sources) - 1, count).round().astype(int))]
-
-
 def decoder_maps(stylizer: OSASISStylizer, sources: torch.Tensor, family: str = "auto") -> dict[str, PixelMap]:
     """Maps pooled over decoded source images: affine, and with the bends of an acquisition family."""
-    chosen = evenly(sources, FIT_IMAGES)
+    chosen = evenly_spaced(sources, FIT_IMAGES)
     decoded = torch.cat([stylizer.decode_style(part).cpu() for part in chosen.split(8)])
     view, terms = field_of_view(chosen), family_for(family, chosen.shape[1]).terms
     found: dict[str, PixelMap] = {}
@@ -102,7 +97,7 @@ def estimate_maps(
     for ending, estimates in (("", forth), (INVERSE, back)):
         for name in estimates[0]:
             found[name + ending] = _mean([estimate[name] for estimate in estimates])
-    chosen = evenly(sources, FIT_IMAGES)
+    chosen = evenly_spaced(sources, FIT_IMAGES)
     view = field_of_view(chosen)
     given = any(pair.given for pair in pairs)
     there, agreed = combine(_independent(forth, given), chosen, view)

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 
 from nnunet_osasis.errors import OsasisError
-from nnunet_osasis.image_io import check_array
-from nnunet_osasis.intensity import from_unit, to_unit
+from nnunet_osasis.images.image import check_array
+from nnunet_osasis.images.intensity import from_unit, to_unit
 
 if TYPE_CHECKING:
     from nnunet_osasis.stylizer import OSASISStylizer

@@ -12,10 +12,11 @@ from tqdm import tqdm
 from nnunet_osasis.detail import DetailStatistics
 from nnunet_osasis.errors import OsasisError
 from nnunet_osasis.gate.choice import EvenlySpaced
-from nnunet_osasis.image_io import check_array, list_images, read_image
-from nnunet_osasis.intensity import Bounds, IntensityRange, infer_range, to_unit
+from nnunet_osasis.images.image import check_array
+from nnunet_osasis.images.intensity import Bounds, IntensityRange, infer_range, to_unit
+from nnunet_osasis.images.io import list_images
+from nnunet_osasis.images.slices import best_slice, read_in_slices, slices_of
 from nnunet_osasis.local_affine import resize
-from nnunet_osasis.volume import slice_axis, slices_first
 
 NamedArrays = Callable[[], Iterable[tuple[str, np.ndarray]]]
 """Opens a fresh pass over ``(name, array)``; arrays ``(C, H, W)`` or ``(C, D, H, W)`` in native units."""
@@ -30,23 +31,8 @@ def folder_arrays(folder: str | Path) -> NamedArrays:
     return lambda: ((path.name, read_in_slices(path)) for path in files)
 
 
-def read_in_slices(path: str | Path) -> np.ndarray:
-    """``(C, H, W)``, or ``(C, D, H, W)`` with the axis to cut along in front."""
-    loaded = read_image(path)
-    return slices_first(loaded.array, slice_axis(loaded.spacing, loaded.array.shape[1:]))
-
-
-def _slices(array: np.ndarray) -> list[np.ndarray]:
-    return [array] if array.ndim == 3 else [array[:, i] for i in range(array.shape[1])]
-
-
 def _has_contrast(image: np.ndarray) -> bool:
     return bool((image != image.flat[0]).any())
-
-
-def best_slice(array: np.ndarray) -> np.ndarray:
-    """``(C, H, W)`` of an image, or of a volume the slice with the largest standard deviation."""
-    return max(_slices(array), key=lambda s: float(s.std()))
 
 
 def load_sources(
@@ -88,7 +74,7 @@ def load_sources(
             details.extend(detail_of(array, bounds))
         if gate_images is not None:
             gate_images.add(to_unit(best_slice(array), bounds))
-        for image in _slices(array):
+        for image in slices_of(array):
             if _has_contrast(image):
                 unit = torch.from_numpy(to_unit(image, bounds))[None]
                 kept.append(resize(unit, (size, size)).clamp(-1, 1))
@@ -99,7 +85,7 @@ def load_sources(
 
 def detail_of(array: np.ndarray, bounds: Bounds) -> list[DetailStatistics]:
     """Sharpness and noise of ``(C, H, W)``, or of the middle slice of a volume; none where nothing is in view."""
-    slices = _slices(array)
+    slices = slices_of(array)
     middle = torch.from_numpy(to_unit(slices[len(slices) // 2], bounds))[None]
     found = DetailStatistics.of(middle)
     return [] if found is None else [found]

@@ -18,19 +18,12 @@ from nnunet_osasis.gate.audit import FOLDER, WORST, in_short, path_in, write_aud
 from nnunet_osasis.gate.choice import chosen_indices
 from nnunet_osasis.gate.of_stylizer import stored_gate
 from nnunet_osasis.gate.pictures import PICTURE, as_picture, save_worst
-from nnunet_osasis.image_io import (
-    NATURAL_SUFFIXES,
-    LoadedImage,
-    image_stem,
-    image_suffix,
-    list_images,
-    read_image,
-    write_like,
-)
+from nnunet_osasis.images.image import NATURAL_SUFFIXES, LoadedImage, image_stem, image_suffix
+from nnunet_osasis.images.io import list_images, read_image, write_like
+from nnunet_osasis.images.slices import best_slice, read_in_slices, slice_axis, slices_first
 from nnunet_osasis.overlap import in_overlap
 from nnunet_osasis.runtime.distributed import Shard
 from nnunet_osasis.runtime.storage import clear_leftovers, sha256_of_file, sha256_of_json
-from nnunet_osasis.sources import best_slice, read_in_slices
 from nnunet_osasis.stylize_image import copy_mask, digest_of, masks_of, stylized
 from nnunet_osasis.stylize_parts import place_in
 from nnunet_osasis.stylize_record import (
@@ -43,7 +36,6 @@ from nnunet_osasis.stylize_record import (
     names_on_record,
 )
 from nnunet_osasis.stylizer import OSASISStylizer
-from nnunet_osasis.volume import slice_axis, slices_first
 
 __all__ = ["MANIFEST", "decisions_in", "on_record", "output_name", "stylize_folder"]
 

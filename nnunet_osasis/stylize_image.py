@@ -11,10 +11,11 @@ import numpy as np
 
 from nnunet_osasis.errors import OsasisError
 from nnunet_osasis.gate import Decision, Gated, StructureGate
-from nnunet_osasis.image_io import LoadedImage, files_of, image_stem, list_images, read_image
+from nnunet_osasis.images.image import LoadedImage, image_stem
+from nnunet_osasis.images.io import files_of, list_images, read_image
+from nnunet_osasis.images.slices import slice_axis, slices_back, slices_first
 from nnunet_osasis.runtime.storage import atomic_write, sha256_of_file, sha256_of_json
 from nnunet_osasis.stylizer import OSASISStylizer
-from nnunet_osasis.volume import slice_axis, slices_back, slices_first
 
 SOFT = 20
 """Values that a mask of labels reaching 255 may have; more are shades."""

@@ -14,7 +14,7 @@ from nnunet_osasis.border import field_of_view
 from nnunet_osasis.decoded_readouts import LastResult, at_network_size, decode_style
 from nnunet_osasis.errors import OsasisError
 from nnunet_osasis.estimates import PixelMap
-from nnunet_osasis.intensity import to_unit
+from nnunet_osasis.images.intensity import to_unit
 from nnunet_osasis.inversion import Inversion, inversion_identity, invert, weights_digest
 from nnunet_osasis.local_affine import resize
 from nnunet_osasis.native import stylize_arrays

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from nnunet_osasis.errors import OsasisError
-from nnunet_osasis.intensity import IntensityRange
+from nnunet_osasis.images.intensity import IntensityRange
 from nnunet_osasis.readout_names import READOUTS
 from nnunet_osasis.runtime.records import as_json
 from nnunet_osasis.sampler import SamplerConfig

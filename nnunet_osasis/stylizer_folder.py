@@ -17,7 +17,7 @@ from nnunet_osasis.detail import DetailChange
 from nnunet_osasis.errors import OsasisError
 from nnunet_osasis.estimates import map_from_json
 from nnunet_osasis.gate.calibration import GateThresholds
-from nnunet_osasis.image_io import check_array, is_file
+from nnunet_osasis.images.image import check_array, is_file
 from nnunet_osasis.model_card import model_card
 from nnunet_osasis.runtime.records import as_json, atomic_write_json, read_json, read_sealed_json, write_sealed_json
 from nnunet_osasis.runtime.storage import (

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
 def _data(args: argparse.Namespace) -> tuple:
     """``(arrays, reference arrays, normalization schemes, window, output)`` of folder or nnU-Net mode."""
-    from nnunet_osasis.sources import folder_arrays, read_in_slices
+    from nnunet_osasis.images.slices import read_in_slices
+    from nnunet_osasis.sources import folder_arrays
 
     if args.d is None:
         if args.images is None or args.output is None:
@@ -136,7 +137,7 @@ def _build(args: argparse.Namespace, config: BuildConfig, group: Processes) -> N
     from nnunet_osasis.build import WORK, StylizerBuild
     from nnunet_osasis.build_config import lent_calibrator
     from nnunet_osasis.gate.choice import EvenlySpaced
-    from nnunet_osasis.intensity import IntensityRange
+    from nnunet_osasis.images.intensity import IntensityRange
     from nnunet_osasis.one_pass import one_pass_facts
     from nnunet_osasis.presets import get_preset
     from nnunet_osasis.runtime.locks import output_lock

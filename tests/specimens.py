@@ -14,7 +14,7 @@ from nnunet_osasis.build import StylizerBuild
 from nnunet_osasis.build_config import BuildConfig
 from nnunet_osasis.calibrator import CalibratorConfig
 from nnunet_osasis.distil import DistilConfig
-from nnunet_osasis.intensity import IntensityRange
+from nnunet_osasis.images.intensity import IntensityRange
 from nnunet_osasis.presets import PRESETS, Preset
 from nnunet_osasis.recipes import AdaptConfig
 from nnunet_osasis.runtime.records import override

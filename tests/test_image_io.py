@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from nnunet_osasis import OsasisError
-from nnunet_osasis.image_io import read_image
+from nnunet_osasis.images.io import read_image
 
 
 def empty_png(side: int) -> bytes:

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from nnunet_osasis.border import field_of_view
 from nnunet_osasis.errors import OsasisError
-from nnunet_osasis.intensity import IntensityRange, from_unit, infer_range, to_unit
+from nnunet_osasis.images.intensity import IntensityRange, from_unit, infer_range, to_unit
 from nnunet_osasis.local_affine import carry_change, fit_local_affine, resize
 from nnunet_osasis.readout import ColorMap
 

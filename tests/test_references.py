@@ -21,7 +21,7 @@ from nnunet_osasis.build import StylizerBuild
 from nnunet_osasis.build_config import BuildConfig
 from nnunet_osasis.estimates import MeanMap
 from nnunet_osasis.fitted_maps import StylePair, estimate_maps
-from nnunet_osasis.intensity import IntensityRange
+from nnunet_osasis.images.intensity import IntensityRange
 from nnunet_osasis.moment_map import MomentMap
 from nnunet_osasis.readout import ColorMap
 from nnunet_osasis.readout_names import READOUTS

@@ -11,7 +11,7 @@ import torch
 from specimens import build_tiny, draw, unit_images
 
 from nnunet_osasis import OsasisError, OSASISStylizer
-from nnunet_osasis.intensity import IntensityRange
+from nnunet_osasis.images.intensity import IntensityRange
 from nnunet_osasis.readout_names import DECODED, READOUTS, STUDENT
 from nnunet_osasis.transfer import StyleTransfer
 
@@ -129,7 +129,7 @@ def test_pictures_do_not_depend_on_matplotlibs_settings(tmp_path: Path) -> None:
     """nnU-Net changes them for its whole process."""
     import matplotlib
 
-    from nnunet_osasis.pictures import save_grid
+    from nnunet_osasis.images.grids import save_grid
 
     columns = [("source", unit_images(2))]
     plain = save_grid(tmp_path / "a.png", columns, title="one").read_bytes()

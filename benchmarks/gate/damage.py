@@ -27,8 +27,9 @@ from nnunet_osasis.acquisition import family_for
 from nnunet_osasis.gate import GateThresholds, calibrate_gate, score_structure
 from nnunet_osasis.gate.calibration import without_mask
 from nnunet_osasis.gate.damage import KINDS
-from nnunet_osasis.image_io import image_stem, list_images, read_image
-from nnunet_osasis.intensity import to_unit
+from nnunet_osasis.images.image import image_stem
+from nnunet_osasis.images.intensity import to_unit
+from nnunet_osasis.images.io import list_images, read_image
 from nnunet_osasis.parametric_map import places
 from nnunet_osasis.phantom.anatomy import draw_anatomy
 from nnunet_osasis.phantom.scanner import SCANNER_A, SCANNER_B

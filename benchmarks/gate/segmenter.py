@@ -24,7 +24,8 @@ from nnunet_osasis.acquisition import family_for
 from nnunet_osasis.evaluation.experiment import Budget, NetworkSpec
 from nnunet_osasis.evaluation.light import TrainingSet, predict, train
 from nnunet_osasis.gate import StructureGate
-from nnunet_osasis.image_io import image_stem, list_images, read_image
+from nnunet_osasis.images.image import image_stem
+from nnunet_osasis.images.io import list_images, read_image
 from nnunet_osasis.local_affine import resize
 from nnunet_osasis.parametric_map import places
 from nnunet_osasis.runtime.compute import generator_for

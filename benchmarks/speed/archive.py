@@ -34,7 +34,7 @@ from PIL import Image
 from timing import measure, parser_of, ratios, summary, write
 
 from nnunet_osasis import stylize_folder as stylize_folder_module
-from nnunet_osasis.image_io import list_images
+from nnunet_osasis.images.io import list_images
 from nnunet_osasis.phantoms import render_pair, scene_seed
 from nnunet_osasis.runtime.distributed import Shard
 from nnunet_osasis.runtime.records import read_sealed_json, write_sealed_json

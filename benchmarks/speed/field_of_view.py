@@ -15,7 +15,7 @@ from timing import parser_of, write
 
 from nnunet_osasis.border import field_of_view
 from nnunet_osasis.border_torch import view_along_lines
-from nnunet_osasis.image_io import list_images, read_image
+from nnunet_osasis.images.io import list_images, read_image
 
 
 def compare(files: list[Path]) -> dict[str, float]:

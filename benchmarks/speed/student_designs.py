@@ -26,8 +26,8 @@ from tqdm import tqdm
 from nnunet_osasis.border import field_of_view
 from nnunet_osasis.calibrate import random_crop
 from nnunet_osasis.distil import DistilConfig, imitation_loss
-from nnunet_osasis.image_io import list_images, read_image
-from nnunet_osasis.intensity import to_unit
+from nnunet_osasis.images.intensity import to_unit
+from nnunet_osasis.images.io import list_images, read_image
 from nnunet_osasis.local_affine import carry_change, resize
 from nnunet_osasis.runtime.compute import generator_for
 from nnunet_osasis.runtime.storage import load_tensors, save_tensors

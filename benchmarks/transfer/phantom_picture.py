@@ -17,10 +17,10 @@ from nnunet_osasis.calibrate import train_calibrator
 from nnunet_osasis.calibrator import CalibratorConfig
 from nnunet_osasis.color_space import difference
 from nnunet_osasis.estimates import MeanMap, combine
+from nnunet_osasis.images.grids import save_grid
 from nnunet_osasis.local_affine import resize
 from nnunet_osasis.moment_map import MomentMap
 from nnunet_osasis.phantoms import render_pair, scene_seed
-from nnunet_osasis.pictures import save_grid
 from nnunet_osasis.readout import ColorMap
 
 

@@ -40,9 +40,9 @@ from nnunet_osasis.controls import (
 from nnunet_osasis.errors import OsasisError
 from nnunet_osasis.estimates import MeanMap, PixelMap
 from nnunet_osasis.fitted_maps import StylePair, estimate_maps
+from nnunet_osasis.images.grids import save_grid
 from nnunet_osasis.pair_quality import structure_agreement
 from nnunet_osasis.parametric_map import fit_images
-from nnunet_osasis.pictures import save_grid
 from nnunet_osasis.presets import get_preset
 from nnunet_osasis.pretrain import pretrain
 from nnunet_osasis.runtime.records import atomic_write_json, override

@@ -9,8 +9,8 @@ from numbers import Integral
 import numpy as np
 
 from nnunet_osasis.errors import OsasisError
-from nnunet_osasis.image_io import check_array
-from nnunet_osasis.intensity import LARGEST
+from nnunet_osasis.images.image import check_array
+from nnunet_osasis.images.intensity import LARGEST
 from nnunet_osasis.stylizer_config import check_strength, is_number
 
 EIGHT_BIT = (0.0, 255.0)

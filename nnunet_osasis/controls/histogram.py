@@ -6,7 +6,7 @@ import numpy as np
 from skimage.exposure import match_histograms
 
 from nnunet_osasis.controls.base import Control, native_range
-from nnunet_osasis.image_io import check_array
+from nnunet_osasis.images.image import check_array
 from nnunet_osasis.runtime.storage import sha256_of_array, sha256_of_json
 
 

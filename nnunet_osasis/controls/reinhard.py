@@ -13,8 +13,8 @@ from skimage.color import lab2rgb, rgb2lab
 
 from nnunet_osasis.controls.base import EIGHT_BIT, Control, check_range, native_range
 from nnunet_osasis.errors import OsasisError
-from nnunet_osasis.image_io import check_array
-from nnunet_osasis.intensity import LARGEST
+from nnunet_osasis.images.image import check_array
+from nnunet_osasis.images.intensity import LARGEST
 from nnunet_osasis.runtime.records import atomic_write_json, read_json
 from nnunet_osasis.runtime.storage import sha256_of_json
 from nnunet_osasis.stylizer_config import is_number

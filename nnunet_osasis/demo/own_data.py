@@ -12,7 +12,8 @@ from nnunet_osasis.demo.settings import SOURCE_DATASET, DemoSettings
 from nnunet_osasis.demo.workspace import Workspace
 from nnunet_osasis.errors import OsasisError
 from nnunet_osasis.evaluation.domains import choose_reference
-from nnunet_osasis.image_io import image_stem, list_images, read_image
+from nnunet_osasis.images.image import image_stem
+from nnunet_osasis.images.io import list_images, read_image
 from nnunet_osasis.nnunet.raw_dataset import write_images, write_masks, write_png, write_raw_dataset
 from nnunet_osasis.runtime.storage import sha256_of_file
 

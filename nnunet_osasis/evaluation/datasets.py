@@ -16,8 +16,9 @@ from PIL import Image
 from nnunet_osasis.errors import OsasisError
 from nnunet_osasis.evaluation.domains import fits_domain
 from nnunet_osasis.evaluation.experiment import ImageSet
-from nnunet_osasis.image_io import image_stem, list_images, read_image
-from nnunet_osasis.prepare.labels import binary_labels, one_channel
+from nnunet_osasis.images.image import image_stem
+from nnunet_osasis.images.io import list_images, read_image
+from nnunet_osasis.images.masks import binary_labels, one_channel
 from nnunet_osasis.runtime.storage import sha256_of_array
 
 FORM = "Images and masks are paired by file name without its ending, in two folders."
@@ -44,7 +45,7 @@ class Case:
         """``(H, W)`` uint8 of 0 and 1, of the size of :meth:`image`.
 
         Raises ``OsasisError`` for masks of another size than their image, and for those that
-        :func:`nnunet_osasis.prepare.labels.binary_labels` finds doubtful.
+        :func:`nnunet_osasis.images.masks.binary_labels` finds doubtful.
         """
         picture, mask = read_picture(self.image_path), one_channel(read_picture(self.mask_path))
         if mask.shape != picture.shape[1:]:

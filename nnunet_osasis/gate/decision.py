@@ -11,7 +11,7 @@ from scipy import ndimage
 
 from nnunet_osasis.gate.calibration import GateThresholds
 from nnunet_osasis.gate.scores import StructureScores, score_structure
-from nnunet_osasis.intensity import IntensityRange, to_unit
+from nnunet_osasis.images.intensity import IntensityRange, to_unit
 
 WEAKER = (0.75, 0.5, 0.25)
 """Shares of the wanted strength that are tried when the full one fails."""

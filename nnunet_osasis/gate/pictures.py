@@ -11,8 +11,8 @@ import torch
 from torch.nn import functional as F
 
 from nnunet_osasis.gate.local import smooth, unexplained
-from nnunet_osasis.intensity import IntensityRange, to_unit
-from nnunet_osasis.pictures import save_grid
+from nnunet_osasis.images.grids import save_grid
+from nnunet_osasis.images.intensity import IntensityRange, to_unit
 
 PICTURE = "worst.png"
 

@@ -12,9 +12,9 @@ from typing import IO
 import numpy as np
 
 from nnunet_osasis.errors import OsasisError
-from nnunet_osasis.image_io import read_image
-from nnunet_osasis.image_limits import check_size
-from nnunet_osasis.prepare.labels import LEVELS, MOST_BETWEEN, NEAR
+from nnunet_osasis.images.headers import check_size
+from nnunet_osasis.images.io import read_image
+from nnunet_osasis.images.masks import LEVELS, MOST_BETWEEN, NEAR
 
 MANY = 32  # a label map has fewer different values than this; a grey picture has more
 FOREGROUND_ABOVE = 128  # of 8-bit reference masks, which may be anti-aliased (PySODMetrics' and PraNet's rule)
@@ -170,7 +170,7 @@ def read_references(facts: Sequence[FileFacts], classes: Sequence[int] | None) -
 def _require_8_bit_mask(fact: FileFacts) -> None:
     """Refuse a file of few values that 8-bit masks do not have: it would silently lose classes or all its foreground.
 
-    Soft edges and JPEG noise pass, by the rule of :func:`nnunet_osasis.prepare.labels.binary_labels`; so do few values
+    Soft edges and JPEG noise pass, by the rule of :func:`nnunet_osasis.images.masks.binary_labels`; so do few values
     that are all near 0 or 255, on both sides, as JPEG's are.
     """
     values = fact.values

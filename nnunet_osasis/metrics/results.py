@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from nnunet_osasis.errors import OsasisError
-from nnunet_osasis.image_io import read_image
+from nnunet_osasis.images.io import read_image
 from nnunet_osasis.metrics.charts import COLOURS, MIN_AXES, OUTLINE, GridRow, qualitative_grid, radar_chart
 from nnunet_osasis.metrics.definitions import METRICS
 from nnunet_osasis.metrics.folder import FolderScores, job_of, read_pair

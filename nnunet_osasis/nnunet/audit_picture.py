@@ -7,7 +7,7 @@ from typing import Any
 
 from nnunet_osasis.gate.audit import WORST, badness, in_short, read_audit
 from nnunet_osasis.gate.pictures import as_picture, save_worst
-from nnunet_osasis.intensity import IntensityRange
+from nnunet_osasis.images.intensity import IntensityRange
 from nnunet_osasis.transfer import StyleTransfer
 
 

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 
 from nnunet_osasis.errors import OsasisError
-from nnunet_osasis.image_io import check_array
-from nnunet_osasis.intensity import from_unit, to_unit
+from nnunet_osasis.images.image import check_array
+from nnunet_osasis.images.intensity import from_unit, to_unit
 from nnunet_osasis.runtime.storage import sha256_of_json, sha256_of_tensors
 from nnunet_osasis.stylizer import OSASISStylizer
 

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from nnunet_osasis.errors import OsasisError
-from nnunet_osasis.intensity import Bounds
+from nnunet_osasis.images.intensity import Bounds
 from nnunet_osasis.nnunet.configuration import NnunetConfiguration
 
 RGB, CT, ZSCORE, NONE = "RGBTo01Normalization", "CTNormalization", "ZScoreNormalization", "NoNormalization"

@@ -11,6 +11,7 @@ from nnunet_osasis.errors import OsasisError
 from nnunet_osasis.gate import StructureGate
 from nnunet_osasis.gate.audit import in_words, read_audit
 from nnunet_osasis.gate.choice import chosen_indices
+from nnunet_osasis.images.slices import best_slice
 from nnunet_osasis.nnunet.cache import StylizedCache
 from nnunet_osasis.nnunet.case_making import aligned
 from nnunet_osasis.nnunet.cases import open_cases, read_like_dataset
@@ -18,7 +19,6 @@ from nnunet_osasis.nnunet.configuration import NnunetConfiguration
 from nnunet_osasis.nnunet.dataset import StylizedDataset
 from nnunet_osasis.nnunet.lookup import find_stylizer, find_stylizers
 from nnunet_osasis.nnunet.options import OsasisOptions
-from nnunet_osasis.sources import best_slice
 from nnunet_osasis.transfer import StyleTransfer
 
 if TYPE_CHECKING:

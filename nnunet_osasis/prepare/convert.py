@@ -14,7 +14,8 @@ import numpy as np
 from tqdm import tqdm
 
 from nnunet_osasis.errors import OsasisError
-from nnunet_osasis.image_io import LoadedImage, image_suffix, write_like
+from nnunet_osasis.images.image import LoadedImage, image_suffix
+from nnunet_osasis.images.io import write_like
 from nnunet_osasis.nnunet.raw_dataset import CHANNEL_NAMES, write_png
 from nnunet_osasis.prepare.labels import LabelRule, foreground_value, require_one_foreground
 from nnunet_osasis.prepare.pairs import Case

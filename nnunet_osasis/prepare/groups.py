@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from nnunet_osasis.errors import OsasisError
-from nnunet_osasis.image_io import is_file
+from nnunet_osasis.images.image import is_file
 from nnunet_osasis.prepare.layouts import ANYWHERE, Layout
 
 LARGEST_TABLE = 64 * 2**20

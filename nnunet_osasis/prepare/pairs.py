@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nnunet_osasis.errors import OsasisError
-from nnunet_osasis.image_io import SUFFIXES, image_stem, list_images
+from nnunet_osasis.images.image import SUFFIXES, image_stem
+from nnunet_osasis.images.io import list_images
 from nnunet_osasis.prepare.groups import group_rule, natural
 from nnunet_osasis.prepare.layouts import Layout, Part
 

@@ -9,14 +9,15 @@ from pathlib import Path
 import numpy as np
 
 from nnunet_osasis.errors import OsasisError
-from nnunet_osasis.image_io import LoadedImage, check_array, read_image
+from nnunet_osasis.images.image import LoadedImage, check_array
+from nnunet_osasis.images.io import read_image
 
 OLD_SUFFIXES = (".gif", ".ppm", ".pgm", ".ppm.gz", ".pgm.gz")
 LARGEST = 512 * 2**20  # bytes of an unpacked file; Pillow opens pictures of about as many
 
 
 def read_any(path: Path) -> LoadedImage:
-    """``(C, H, W)`` or ``(C, D, H, W)`` as :func:`nnunet_osasis.image_io.read_image`, also of GIF and PPM files.
+    """``(C, H, W)`` or ``(C, D, H, W)`` as :func:`nnunet_osasis.images.io.read_image`, also of GIF and PPM files.
 
     Raises ``OsasisError`` for what cannot be read, and for pictures too large to be pictures.
     """

@@ -11,7 +11,7 @@ from nnunet_osasis.gate import GateThresholds, StructureGate, calibrate_gate, sc
 from nnunet_osasis.gate.choice import IMAGES, EvenlySpaced, middle
 from nnunet_osasis.gate.damage import KINDS
 from nnunet_osasis.gate.decision import dice, lesions_kept
-from nnunet_osasis.intensity import IntensityRange
+from nnunet_osasis.images.intensity import IntensityRange
 
 BYTES = IntensityRange("fixed", 0, 255)
 

@@ -14,7 +14,7 @@ import SimpleITK as sitk
 import tifffile
 from PIL import Image
 
-from nnunet_osasis.image_io import read_image
+from nnunet_osasis.images.io import read_image
 
 Change = Callable[[bytes], bytes]
 

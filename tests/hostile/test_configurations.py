@@ -10,7 +10,7 @@ from typing import Any
 from nnunet_osasis.calibrator import CalibratorConfig
 from nnunet_osasis.controls import PooledReinhard
 from nnunet_osasis.evaluation.experiment_file import experiment_from_json, load_experiment
-from nnunet_osasis.intensity import IntensityRange
+from nnunet_osasis.images.intensity import IntensityRange
 from nnunet_osasis.metrics.protocol import choose_protocol
 from nnunet_osasis.nnunet.options import OsasisOptions
 from nnunet_osasis.prepare.labels import parse_classes

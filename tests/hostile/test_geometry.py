@@ -17,8 +17,8 @@ from PIL import Image, ImageCms
 from monai_transforms import OSASISStylize, StyleTransform
 from nnunet_osasis import OSASISStylizer
 from nnunet_osasis.controls import Identity, Reinhard
-from nnunet_osasis.image_io import files_of, read_image, write_like
-from nnunet_osasis.nifti_header import DIM, FIELDS, SIZE
+from nnunet_osasis.images.io import files_of, read_image, write_like
+from nnunet_osasis.images.volumes import DIM, FIELDS, SIZE
 from nnunet_osasis.scripts import stylize
 
 from .files import encoded, nifti, picture, tiff, volume

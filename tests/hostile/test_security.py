@@ -22,8 +22,8 @@ import monai_transforms
 import nnunet_osasis
 from monai_transforms import OSASISStylize
 from nnunet_osasis import OsasisError
-from nnunet_osasis.image_io import read_image
-from nnunet_osasis.image_limits import MAX_VALUES, VARIABLE
+from nnunet_osasis.images.headers import MAX_VALUES, VARIABLE
+from nnunet_osasis.images.io import read_image
 from nnunet_osasis.networks.imagenet import find_imagenet_weights, load_imagenet_weights
 from nnunet_osasis.networks.pranet import PraNet
 from nnunet_osasis.scripts import info, stylize
@@ -135,7 +135,7 @@ def _limited(code: str, gigabytes: float, *arguments: str) -> subprocess.Complet
     start = (
         "import resource, sys, warnings\n"
         "warnings.simplefilter('ignore')\n"
-        "from nnunet_osasis.image_io import read_image\n"
+        "from nnunet_osasis.images.io import read_image\n"
         "from nnunet_osasis import OsasisError\n"
         "from nnunet_osasis.metrics.reading import read_probabilities\n"
         "import PIL.Image, tifffile, SimpleITK\n"

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import SimpleITK as sitk
 
-from nnunet_osasis.image_io import read_image
+from nnunet_osasis.images.io import read_image
 
 from .files import cut, equals, meta, nifti, nrrd, reading, volume, volume_bytes
 from .harness import Bad, bad

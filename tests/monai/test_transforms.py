@@ -23,7 +23,7 @@ from specimens import SIZE, build_tiny, draw
 import monai_transforms
 from monai_transforms import OSASISStylize, OSASISStylized, RandOSASISStylize, RandOSASISStylized
 from nnunet_osasis import OsasisError, OSASISStylizer
-from nnunet_osasis.image_io import read_image
+from nnunet_osasis.images.io import read_image
 
 from .conftest import KINDS, scan
 

@@ -11,13 +11,13 @@ from PIL import Image
 from nnunet_osasis.errors import OsasisError
 from nnunet_osasis.gate import StructureGate, calibrate_gate
 from nnunet_osasis.gate.audit import read_audit
-from nnunet_osasis.intensity import IntensityRange, to_unit
+from nnunet_osasis.images.intensity import IntensityRange, to_unit
+from nnunet_osasis.images.slices import best_slice
 from nnunet_osasis.nnunet.cache import StylizedCache
 from nnunet_osasis.nnunet.cases import open_cases
 from nnunet_osasis.nnunet.configuration import NnunetConfiguration
 from nnunet_osasis.nnunet.options import OsasisOptions
 from nnunet_osasis.nnunet.segmenter import NnunetSegmenter
-from nnunet_osasis.sources import best_slice
 
 from .conftest import RGB, VOLUME, Warmer
 

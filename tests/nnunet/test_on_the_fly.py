@@ -14,7 +14,7 @@ from nnunet_osasis.gate import StructureGate
 from nnunet_osasis.gate.audit import read_audit
 from nnunet_osasis.gate.calibration import GateThresholds
 from nnunet_osasis.gate.scores import CALIBRATED
-from nnunet_osasis.intensity import IntensityRange
+from nnunet_osasis.images.intensity import IntensityRange
 from nnunet_osasis.nnunet.cache import StylizedCache
 from nnunet_osasis.nnunet.cases import open_cases
 from nnunet_osasis.nnunet.configuration import NnunetConfiguration

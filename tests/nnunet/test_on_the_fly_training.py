@@ -11,7 +11,7 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
 from nnunet_osasis import trainers
 from nnunet_osasis.errors import OsasisError
-from nnunet_osasis.intensity import IntensityRange
+from nnunet_osasis.images.intensity import IntensityRange
 from nnunet_osasis.nnunet.dataset import StylizedDataset
 from nnunet_osasis.nnunet.lookup import default_stylizer_folder
 from nnunet_osasis.nnunet.training import StylizedTraining

@@ -9,7 +9,7 @@ from nnunetv2.experiment_planning.plan_and_preprocess_api import preprocess
 from specimens import build_tiny
 
 from monai_transforms import OSASISStylized
-from nnunet_osasis.intensity import IntensityRange
+from nnunet_osasis.images.intensity import IntensityRange
 from nnunet_osasis.nnunet.cache import StylizedCache
 from nnunet_osasis.nnunet.cases import open_cases
 from nnunet_osasis.nnunet.configuration import NnunetConfiguration
@@ -62,7 +62,7 @@ def test_the_planner_puts_the_axis_to_cut_along_in_front(home):
     """nnU-Net transposes by spacing itself, so that both sides cut a sagittal scan the same way."""
     from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
-    from nnunet_osasis.volume import slice_axis
+    from nnunet_osasis.images.slices import slice_axis
 
     plans = PlansManager(str(home.preprocessed(VOLUME) / "nnUNetPlans.json"))
     spacing = np.array(plans.original_median_spacing_after_transp)

@@ -9,12 +9,11 @@ import pytest
 from PIL import Image, ImageFilter
 
 from nnunet_osasis.errors import OsasisError
+from nnunet_osasis.images.masks import binary_labels, one_channel
 from nnunet_osasis.prepare.labels import (
     LabelRule,
-    binary_labels,
     class_labels,
     foreground_value,
-    one_channel,
     parse_classes,
     require_one_foreground,
 )

@@ -11,8 +11,10 @@ import numpy as np
 from nnunet_osasis.errors import OsasisError
 
 KINDS = ("fixed", "percentile", "channel_percentile")
+
 LARGEST = 1e30
 """Native units beyond this cannot be told apart as float32, whose largest number is 3e38."""
+
 Bounds = tuple[float, float] | tuple[np.ndarray, np.ndarray]
 """Native values that become -1 and 1: two numbers, or two arrays ``(C,)``."""
 

@@ -10,15 +10,18 @@ from typing import Any
 import numpy as np
 
 from nnunet_osasis.errors import OsasisError
-from nnunet_osasis.image_limits import check_size
-from nnunet_osasis.picture_io import ORIENTATION, upright
+from nnunet_osasis.images.headers import check_size
+from nnunet_osasis.images.pictures import ORIENTATION, upright
 
 ESSENTIAL = frozenset({256, 257, 258, 259, 262, 266, 273, 274, 277, 278, 279, 284, 317, 320, 322, 323, 324, 325, 338})
 """Tags without which pixels mean something else; tifffile goes on without those it cannot read."""
+
 FIRST_PIXEL = 8
 """Bytes of a TIFF file's own header; no pixels lie before."""
+
 REDUCED = 1
 """The bit of NewSubfileType that marks a small copy of another page."""
+
 COLOURS = {"MINISBLACK": 1, "MINISWHITE": 1, "PALETTE": 1, "RGB": 3, "SEPARATED": 4}
 
 

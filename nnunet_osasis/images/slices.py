@@ -6,10 +6,13 @@ Arrays are ``(C, Z, Y, X)`` as SimpleITK and nnU-Net read them; a stylizer cuts 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
+import torch
 
 from nnunet_osasis.errors import OsasisError
+from nnunet_osasis.images.io import read_image
 
 ANISOTROPIC = 1.05
 """An axis counts as the coarsest when its spacing is this much larger than every other: rounding in headers is not
@@ -52,3 +55,23 @@ def slices_first(array: np.ndarray, axis: int) -> np.ndarray:
 def slices_back(array: np.ndarray, axis: int) -> np.ndarray:
     """Undo :func:`slices_first` (a view)."""
     return np.moveaxis(array, 1, axis + 1) if array.ndim == 4 else array
+
+
+def read_in_slices(path: str | Path) -> np.ndarray:
+    """``(C, H, W)``, or ``(C, D, H, W)`` with the axis to cut along in front."""
+    loaded = read_image(path)
+    return slices_first(loaded.array, slice_axis(loaded.spacing, loaded.array.shape[1:]))
+
+
+def slices_of(array: np.ndarray) -> list[np.ndarray]:
+    return [array] if array.ndim == 3 else [array[:, i] for i in range(array.shape[1])]
+
+
+def best_slice(array: np.ndarray) -> np.ndarray:
+    """``(C, H, W)`` of an image, or of a volume the slice with the largest standard deviation."""
+    return max(slices_of(array), key=lambda s: float(s.std()))
+
+
+def evenly_spaced(sources: torch.Tensor, count: int) -> torch.Tensor:
+    """``count`` images spread evenly_spaced over a set."""
+    return sources[np.unique(np.linspace(0, len(sources) - 1, count).round().astype(int))]

@@ -1,4 +1,6 @@
-"""What volume files say about themselves, read before SimpleITK is asked, because it trusts them.
+"""How large an image may say it is: checked against its header, before any memory is taken for it.
+
+What volume files say about themselves, read before SimpleITK is asked, because it trusts them.
 
 It fills what is missing of a truncated NIfTI file, or of a damaged packed MetaImage, with whatever was in memory, turns
 NaN into 0 and a spacing that is no number into 1, counts for ever to a negative number of axes, and follows the name
@@ -9,27 +11,68 @@ from __future__ import annotations
 
 import gzip
 import math
+import os
 import re
 import struct
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
 import numpy as np
 
 from nnunet_osasis.errors import OsasisError
-from nnunet_osasis.image_limits import check_size
+
+VARIABLE = "OSASIS_MAX_VALUES"
+
+MAX_VALUES = 2**30
+"""Numbers (pixels or voxels times channels) of one image: 1024 x 1024 x 1024 in one channel."""
+
+
+def most_values() -> int:
+    """``MAX_VALUES``, or what the environment variable ``OSASIS_MAX_VALUES`` says instead.
+
+    Raises ``OsasisError`` unless that is a whole number of at least 1.
+    """
+    text = os.environ.get(VARIABLE, "").strip()
+    if not text:
+        return MAX_VALUES
+    if not (text.isascii() and text.isdigit() and len(text) < 19 and int(text) > 0):
+        raise OsasisError(f"{VARIABLE} must be a whole number of at least 1", found=text[:40], remedy="Unset it.")
+    return int(text)
+
+
+def check_size(sides: Iterable[int], path: str | Path) -> int:
+    """The product of ``sides``, channels too. Raises ``OsasisError`` for a side below 1 and for too many values."""
+    shape = [int(side) for side in sides]
+    if any(side < 1 for side in shape):
+        raise OsasisError("An image's sides must be at least 1", found=f"{shape} in {path}", remedy="Leave it out.")
+    values, most = math.prod(shape), most_values()
+    if values > most:
+        raise OsasisError(
+            f"An image may hold {most} values at most",
+            found=f"{' x '.join(map(str, shape))} in {path}",
+            remedy=f"If the file is what it says and there is memory for it, set the variable {VARIABLE} higher.",
+        )
+    return values
+
 
 LONGEST_HEADER = 2**20
+
 LONGEST_NIFTI = 544
+
 NIFTI_FLOATS = (16, 64)
+
 NIFTI_BITS = {2: 8, 4: 16, 8: 32, 16: 32, 64: 64, 128: 24, 256: 8, 512: 16, 768: 32, 1024: 64, 1280: 64}
 """Bits of NIfTI's types; complex, 128-bit and RGBA voxels are left out."""
+
 META_BYTES = {"CHAR": 1, "UCHAR": 1, "SHORT": 2, "USHORT": 2, "INT": 4, "UINT": 4, "LONG": 4, "ULONG": 4,
               "LONG_LONG": 8, "ULONG_LONG": 8, "FLOAT": 4, "DOUBLE": 8}  # fmt: skip
+
 CHUNK = 2**20
+
 GZIP = b"\x1f\x8b"
+
 IN_THIS_FILE = "local"
 
 
