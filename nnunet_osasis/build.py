@@ -12,11 +12,9 @@ import torch
 from nnunet_osasis.adagn import ConditionalUNet
 from nnunet_osasis.adapt import adapt
 from nnunet_osasis.autoencoder import DiffusionAutoencoder
-from nnunet_osasis.border import field_of_view
 from nnunet_osasis.build_config import BuildConfig, build_card, check_possible
 from nnunet_osasis.calibrate import train_calibrator
 from nnunet_osasis.calibrator import Calibrator
-from nnunet_osasis.detail import DetailChange, DetailStatistics
 from nnunet_osasis.distil import distil
 from nnunet_osasis.errors import OsasisError
 from nnunet_osasis.findings import EXAMPLES, measure, show_stylized
@@ -25,7 +23,9 @@ from nnunet_osasis.gate.of_stylizer import calibrate_for
 from nnunet_osasis.images.grids import save_grid
 from nnunet_osasis.images.intensity import IntensityRange, to_unit
 from nnunet_osasis.images.slices import evenly_spaced
-from nnunet_osasis.local_affine import resize
+from nnunet_osasis.maps.detail import DetailChange, DetailStatistics
+from nnunet_osasis.maps.field_of_view import field_of_view
+from nnunet_osasis.maps.resize import resize
 from nnunet_osasis.pretrain import pretrain
 from nnunet_osasis.runtime import distributed as processes
 from nnunet_osasis.runtime.locks import output_lock

@@ -8,12 +8,12 @@ import torch
 from torch.nn import functional as F
 
 from nnunet_osasis.acquisition import AcquisitionFamily, family_for
-from nnunet_osasis.border import field_of_view
 from nnunet_osasis.calibrator import Calibrator, CalibratorConfig
-from nnunet_osasis.color_space import difference
 from nnunet_osasis.errors import OsasisError
-from nnunet_osasis.local_affine import resize
-from nnunet_osasis.parametric_map import features, places
+from nnunet_osasis.maps.color import difference
+from nnunet_osasis.maps.field_of_view import field_of_view
+from nnunet_osasis.maps.parametric import features, places
+from nnunet_osasis.maps.resize import resize
 from nnunet_osasis.runtime.records import as_json
 from nnunet_osasis.runtime.storage import sha256_of_array, sha256_of_json
 from nnunet_osasis.short_training import train_short

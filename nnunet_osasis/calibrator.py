@@ -15,9 +15,9 @@ from diffusers import ConfigMixin, ModelMixin
 from diffusers.configuration_utils import register_to_config
 from torch import nn
 
-from nnunet_osasis.border import field_of_view
 from nnunet_osasis.errors import OsasisError
-from nnunet_osasis.parametric_map import ParametricMap, feature_count
+from nnunet_osasis.maps.field_of_view import field_of_view
+from nnunet_osasis.maps.parametric import ParametricMap, feature_count
 
 LEVELS = (0.01, 0.05, 0.15, 0.3, 0.5, 0.7, 0.85, 0.95, 0.99)
 PARTS = 6  # of the pixels, ordered by brightness

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torchvision.transforms.functional import gaussian_blur
 
-from nnunet_osasis.border import field_of_view
 from nnunet_osasis.inversion import BATCH, Inversion, invert
-from nnunet_osasis.local_affine import carry_change, resize
+from nnunet_osasis.maps.field_of_view import field_of_view
+from nnunet_osasis.maps.local_affine import carry_change
+from nnunet_osasis.maps.resize import resize
 from nnunet_osasis.runtime.storage import sha256_of_array
 from nnunet_osasis.sampler import decode_images, spn_injection
 

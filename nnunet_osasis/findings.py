@@ -10,10 +10,10 @@ import torch
 
 from nnunet_osasis.autoencoder import DiffusionAutoencoder
 from nnunet_osasis.calibrator import Calibrator, CalibratorConfig
-from nnunet_osasis.estimates import Agreement
 from nnunet_osasis.fitted_maps import StylePair
 from nnunet_osasis.images.grids import save_grid
 from nnunet_osasis.images.slices import evenly_spaced
+from nnunet_osasis.maps.agreement import Agreement
 from nnunet_osasis.pair_quality import pair_quality
 from nnunet_osasis.suitability import try_calibrator, warn_if_outlying
 

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING
 import torch
 
 from nnunet_osasis.acquisition import family_for
-from nnunet_osasis.border import field_of_view
 from nnunet_osasis.calibrator import Calibrator
-from nnunet_osasis.estimates import Agreement, MeanMap, PixelMap, combine
 from nnunet_osasis.images.slices import evenly_spaced
-from nnunet_osasis.local_affine import resize
-from nnunet_osasis.moment_map import ANCHOR, MomentMap, Moments, moments
-from nnunet_osasis.parametric_map import fit_images
+from nnunet_osasis.maps.agreement import Agreement, combine
+from nnunet_osasis.maps.base import MeanMap, PixelMap
+from nnunet_osasis.maps.field_of_view import field_of_view
+from nnunet_osasis.maps.moments import ANCHOR, MomentMap, Moments, moments
+from nnunet_osasis.maps.parametric import fit_images
+from nnunet_osasis.maps.resize import resize
 
 if TYPE_CHECKING:
     from nnunet_osasis.stylizer import OSASISStylizer

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from nnunet_osasis.border import DARK
 from nnunet_osasis.errors import OsasisError
+from nnunet_osasis.maps.field_of_view import DARK
 from nnunet_osasis.runtime.storage import sha256_of_array, sha256_of_json
 from nnunet_osasis.sampler import encode_images
 

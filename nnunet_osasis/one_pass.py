@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from nnunet_osasis.border_torch import view_along_lines
 from nnunet_osasis.errors import OsasisError
-from nnunet_osasis.map_modules import map_module
+from nnunet_osasis.maps.field_of_view import view_along_lines
+from nnunet_osasis.maps.modules import map_module
 from nnunet_osasis.readout_names import DECODED, STUDENT
 from nnunet_osasis.student import Student
 from nnunet_osasis.stylizer_config import DIRECTIONS

@@ -8,9 +8,9 @@ import torch
 from torch.nn import functional as F
 
 from nnunet_osasis.autoencoder import DiffusionAutoencoder
-from nnunet_osasis.border import field_of_view
-from nnunet_osasis.color_space import difference
 from nnunet_osasis.diffusion import add_noise, linear_alpha_bar
+from nnunet_osasis.maps.color import difference
+from nnunet_osasis.maps.field_of_view import field_of_view
 from nnunet_osasis.runtime.compute import generator_for
 
 LEVELS = (50, 150, 300)

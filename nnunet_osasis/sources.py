@@ -9,14 +9,14 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from nnunet_osasis.detail import DetailStatistics
 from nnunet_osasis.errors import OsasisError
 from nnunet_osasis.gate.choice import EvenlySpaced
 from nnunet_osasis.images.image import check_array
 from nnunet_osasis.images.intensity import Bounds, IntensityRange, infer_range, to_unit
 from nnunet_osasis.images.io import list_images
 from nnunet_osasis.images.slices import best_slice, read_in_slices, slices_of
-from nnunet_osasis.local_affine import resize
+from nnunet_osasis.maps.detail import DetailStatistics
+from nnunet_osasis.maps.resize import resize
 
 NamedArrays = Callable[[], Iterable[tuple[str, np.ndarray]]]
 """Opens a fresh pass over ``(name, array)``; arrays ``(C, H, W)`` or ``(C, D, H, W)`` in native units."""

@@ -8,13 +8,13 @@ original. Of the forms that were tried, this one came nearest to the teacher (``
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from diffusers import ConfigMixin, ModelMixin
 from diffusers.configuration_utils import register_to_config
 from torch import nn
 from torch.nn import functional as F
+
+from nnunet_osasis.maps.resize import resample
 
 LARGEST = 128
 """Side a student looks at most: the time of a pass is for the image's own pixels."""
@@ -22,24 +22,6 @@ NEIGHBOURS = 2
 """Slices to either side that a volume's field is averaged over, as the teacher fits its maps."""
 PART = 8
 """Images whose fields are laid out at full size at once."""
-
-
-def line_weights(given: int, wanted: int, like: torch.Tensor) -> torch.Tensor:
-    """Antialiased linear resampling of a line as a matrix ``(wanted, given)``, equal to ``F.interpolate``'s.
-
-    As a matrix it is quick for few channels on a CPU, and any exporter can write it.
-    """
-    place = torch.arange(given, device=like.device, dtype=like.dtype) + 0.5
-    centre = (torch.arange(wanted, device=like.device, dtype=like.dtype) + 0.5) * (given / wanted)
-    steepness: Any = torch.sym_min(given, wanted) / given  # min as exporters understand it
-    weights = (1 - (place[None, :] - centre[:, None]).abs() * steepness).clamp(min=0)
-    return weights / weights.sum(dim=1, keepdim=True)
-
-
-def resample(images: torch.Tensor, height: int, width: int) -> torch.Tensor:
-    """``(B, C, h, w)`` to ``(B, C, height, width)``, bilinear and antialiased."""
-    across = torch.matmul(images, line_weights(images.shape[-1], width, images).T)
-    return torch.matmul(line_weights(images.shape[-2], height, images), across)
 
 
 class _Residual(nn.Module):

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from nnunet_osasis.border import field_of_view
-from nnunet_osasis.color_space import perceptual
+from nnunet_osasis.maps.color import perceptual
+from nnunet_osasis.maps.field_of_view import field_of_view
 from nnunet_osasis.pair_quality import structure_agreement
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ def compare(sources: torch.Tensor, restyled: torch.Tensor, truths: torch.Tensor)
     ``psnr`` (dB), ``ssim`` and ``style_distance`` to the teacher; ``structure_teacher`` and ``structure_student``:
     ``pair_quality.structure_agreement`` with the source.
     """
-    from nnunet_osasis.evaluation.image_distance import psnr, ssim
+    from nnunet_osasis.maps.distance import psnr, ssim
 
     view = field_of_view(sources)
     levels = [((x.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).numpy() for x in (restyled, truths)]

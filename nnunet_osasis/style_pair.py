@@ -12,12 +12,12 @@ import torch
 from torch.nn import functional as F
 
 from nnunet_osasis.autoencoder import DiffusionAutoencoder
-from nnunet_osasis.border import field_of_view
 from nnunet_osasis.calibrator import Calibrator
 from nnunet_osasis.diffusion import add_noise, decode, linear_alpha_bar, time_grid
 from nnunet_osasis.errors import OsasisError
-from nnunet_osasis.local_affine import resize
-from nnunet_osasis.moment_map import MomentMap
+from nnunet_osasis.maps.field_of_view import field_of_view
+from nnunet_osasis.maps.moments import MomentMap
+from nnunet_osasis.maps.resize import resize
 from nnunet_osasis.runtime.compute import generator_for
 
 PAIR_MAKERS = ("prealigned_sdedit", "calibrator", "sdedit", "nearest", "file")

@@ -10,16 +10,15 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from nnunet_osasis.border import field_of_view
 from nnunet_osasis.decoded_readouts import LastResult, at_network_size, decode_style
 from nnunet_osasis.errors import OsasisError
-from nnunet_osasis.estimates import PixelMap
 from nnunet_osasis.images.intensity import to_unit
 from nnunet_osasis.inversion import Inversion, inversion_identity, invert, weights_digest
-from nnunet_osasis.local_affine import resize
+from nnunet_osasis.maps.base import ColorMap, PixelMap
+from nnunet_osasis.maps.field_of_view import field_of_view
+from nnunet_osasis.maps.resize import resize
 from nnunet_osasis.native import stylize_arrays
 from nnunet_osasis.one_pass import OnePass, make_one_pass, student_of
-from nnunet_osasis.readout import ColorMap
 from nnunet_osasis.readout_names import DECODED, STUDENT
 from nnunet_osasis.stylizer_config import DIRECTIONS, StylizerConfig, check_call, check_strength
 from nnunet_osasis.stylizer_parts import StylizerParts

@@ -13,11 +13,11 @@ from diffusers import ModelMixin
 
 from nnunet_osasis.autoencoder import DiffusionAutoencoder
 from nnunet_osasis.calibrator import Calibrator
-from nnunet_osasis.detail import DetailChange
 from nnunet_osasis.errors import OsasisError
-from nnunet_osasis.estimates import map_from_json
 from nnunet_osasis.gate.calibration import GateThresholds
 from nnunet_osasis.images.image import check_array, is_file
+from nnunet_osasis.maps.base import map_from_json
+from nnunet_osasis.maps.detail import DetailChange
 from nnunet_osasis.model_card import model_card
 from nnunet_osasis.runtime.records import as_json, atomic_write_json, read_json, read_sealed_json, write_sealed_json
 from nnunet_osasis.runtime.storage import (

@@ -11,9 +11,9 @@ import torch
 from nnunet_osasis.adagn import ConditionalUNet
 from nnunet_osasis.autoencoder import DiffusionAutoencoder
 from nnunet_osasis.calibrator import Calibrator
-from nnunet_osasis.detail import DetailChange
-from nnunet_osasis.estimates import PixelMap
 from nnunet_osasis.gate.calibration import GateThresholds
+from nnunet_osasis.maps.base import PixelMap
+from nnunet_osasis.maps.detail import DetailChange
 from nnunet_osasis.spn import StructurePreservingNetwork
 from nnunet_osasis.student import Student
 from nnunet_osasis.stylizer_config import StylizerConfig

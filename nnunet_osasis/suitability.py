@@ -9,14 +9,15 @@ from typing import Any
 import torch
 
 from nnunet_osasis.acquisition import family_for
-from nnunet_osasis.border import field_of_view
 from nnunet_osasis.calibrate import simulate, split_scenes
 from nnunet_osasis.calibrator import Calibrator, CalibratorConfig
-from nnunet_osasis.color_space import difference
-from nnunet_osasis.estimates import PixelMap, agreement
-from nnunet_osasis.local_affine import resize
-from nnunet_osasis.moment_map import MomentMap, moments
-from nnunet_osasis.parametric_map import places
+from nnunet_osasis.maps.agreement import agreement
+from nnunet_osasis.maps.base import PixelMap
+from nnunet_osasis.maps.color import difference
+from nnunet_osasis.maps.field_of_view import field_of_view
+from nnunet_osasis.maps.moments import MomentMap, moments
+from nnunet_osasis.maps.parametric import places
+from nnunet_osasis.maps.resize import resize
 from nnunet_osasis.runtime.compute import generator_for
 
 logger = logging.getLogger(__name__)

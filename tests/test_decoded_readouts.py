@@ -12,7 +12,7 @@ from torchvision.transforms.functional import gaussian_blur
 
 from nnunet_osasis import OSASISStylizer
 from nnunet_osasis.decoded_readouts import low_frequencies
-from nnunet_osasis.local_affine import resize
+from nnunet_osasis.maps.resize import resize
 from nnunet_osasis.readout_names import DECODED, READOUTS
 
 DIRECTIONS = ("source_to_target", "target_to_source")

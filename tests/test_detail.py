@@ -13,9 +13,8 @@ from PIL import Image
 from specimens import unit_images
 
 from nnunet_osasis import OsasisError
-from nnunet_osasis.acquisition.base import sharpen
-from nnunet_osasis.border import field_of_view
-from nnunet_osasis.detail import SHARPEST, SOFTEST, DetailChange, DetailStatistics
+from nnunet_osasis.maps.detail import SHARPEST, SOFTEST, DetailChange, DetailStatistics, sharpen
+from nnunet_osasis.maps.field_of_view import field_of_view
 from nnunet_osasis.scripts import stylize
 from nnunet_osasis.stylizer import OSASISStylizer
 

@@ -10,11 +10,12 @@ from hypothesis import strategies as st
 from specimens import draw, unit_images
 from torch.nn import functional as F
 
-from nnunet_osasis.border import field_of_view
 from nnunet_osasis.errors import OsasisError
 from nnunet_osasis.images.intensity import IntensityRange, from_unit, infer_range, to_unit
-from nnunet_osasis.local_affine import carry_change, fit_local_affine, resize
-from nnunet_osasis.readout import ColorMap
+from nnunet_osasis.maps.base import ColorMap
+from nnunet_osasis.maps.field_of_view import field_of_view
+from nnunet_osasis.maps.local_affine import carry_change, fit_local_affine
+from nnunet_osasis.maps.resize import resize
 
 
 @settings(max_examples=50, deadline=None)

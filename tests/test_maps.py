@@ -11,12 +11,12 @@ from skimage.color import lab2rgb, rgb2lab
 from specimens import second_camera, unit_images
 
 from nnunet_osasis import OsasisError
-from nnunet_osasis.border import field_of_view
-from nnunet_osasis.color_space import difference, from_perceptual, perceptual
-from nnunet_osasis.estimates import Agreement, MeanMap, PixelMap, agreement, combine, map_from_json
-from nnunet_osasis.moment_map import MomentMap, moments
-from nnunet_osasis.parametric_map import TERMS, ParametricMap, feature_count, fit_images, places
-from nnunet_osasis.readout import ColorMap
+from nnunet_osasis.maps.agreement import Agreement, agreement, combine
+from nnunet_osasis.maps.base import ColorMap, MeanMap, PixelMap, map_from_json
+from nnunet_osasis.maps.color import difference, from_perceptual, perceptual
+from nnunet_osasis.maps.field_of_view import field_of_view
+from nnunet_osasis.maps.moments import MomentMap, moments
+from nnunet_osasis.maps.parametric import TERMS, ParametricMap, feature_count, fit_images, places
 
 TINY = {"ridge": 1e-9, "bend_ridge": 1e-9}
 KINDS: list[tuple[str, ...]] = [(), *((term,) for term in TERMS), TERMS]

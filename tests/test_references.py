@@ -19,11 +19,10 @@ from nnunet_osasis import OsasisError, OSASISStylizer
 from nnunet_osasis import presets as preset_module
 from nnunet_osasis.build import StylizerBuild
 from nnunet_osasis.build_config import BuildConfig
-from nnunet_osasis.estimates import MeanMap
 from nnunet_osasis.fitted_maps import StylePair, estimate_maps
 from nnunet_osasis.images.intensity import IntensityRange
-from nnunet_osasis.moment_map import MomentMap
-from nnunet_osasis.readout import ColorMap
+from nnunet_osasis.maps.base import ColorMap, MeanMap
+from nnunet_osasis.maps.moments import MomentMap
 from nnunet_osasis.readout_names import READOUTS
 from nnunet_osasis.runtime.records import write_sealed_json
 from nnunet_osasis.scripts import pretrain_stylizer

@@ -11,11 +11,11 @@ import torch
 from specimens import build_tiny, draw, unit_images
 
 from nnunet_osasis import OsasisError, OSASISStylizer
-from nnunet_osasis.border import field_of_view
 from nnunet_osasis.images.intensity import IntensityRange, from_unit, infer_range, to_unit
 from nnunet_osasis.images.io import read_image
 from nnunet_osasis.images.slices import read_in_slices, slice_axis, slices_back, slices_first
-from nnunet_osasis.local_affine import fit_local_affine
+from nnunet_osasis.maps.field_of_view import field_of_view
+from nnunet_osasis.maps.local_affine import fit_local_affine
 from nnunet_osasis.phantom.anatomy import draw_anatomy
 from nnunet_osasis.phantom.scanner import SCANNER_A, acquire_pair
 from nnunet_osasis.readout_names import READOUTS

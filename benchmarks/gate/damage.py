@@ -30,7 +30,7 @@ from nnunet_osasis.gate.damage import KINDS
 from nnunet_osasis.images.image import image_stem
 from nnunet_osasis.images.intensity import to_unit
 from nnunet_osasis.images.io import list_images, read_image
-from nnunet_osasis.parametric_map import places
+from nnunet_osasis.maps.parametric import places
 from nnunet_osasis.phantom.anatomy import draw_anatomy
 from nnunet_osasis.phantom.scanner import SCANNER_A, SCANNER_B
 from nnunet_osasis.phantoms import render_pair

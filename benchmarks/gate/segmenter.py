@@ -26,8 +26,8 @@ from nnunet_osasis.evaluation.light import TrainingSet, predict, train
 from nnunet_osasis.gate import StructureGate
 from nnunet_osasis.images.image import image_stem
 from nnunet_osasis.images.io import list_images, read_image
-from nnunet_osasis.local_affine import resize
-from nnunet_osasis.parametric_map import places
+from nnunet_osasis.maps.parametric import places
+from nnunet_osasis.maps.resize import resize
 from nnunet_osasis.runtime.compute import generator_for
 from nnunet_osasis.runtime.records import atomic_write_json
 from nnunet_osasis.stylizer import OSASISStylizer

@@ -13,9 +13,8 @@ import numpy as np
 import torch
 from timing import parser_of, write
 
-from nnunet_osasis.border import field_of_view
-from nnunet_osasis.border_torch import view_along_lines
 from nnunet_osasis.images.io import list_images, read_image
+from nnunet_osasis.maps.field_of_view import field_of_view, view_along_lines
 
 
 def compare(files: list[Path]) -> dict[str, float]:

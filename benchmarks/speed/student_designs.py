@@ -23,16 +23,17 @@ from torch import nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from nnunet_osasis.border import field_of_view
 from nnunet_osasis.calibrate import random_crop
 from nnunet_osasis.distil import DistilConfig, imitation_loss
 from nnunet_osasis.images.intensity import to_unit
 from nnunet_osasis.images.io import list_images, read_image
-from nnunet_osasis.local_affine import carry_change, resize
+from nnunet_osasis.maps.field_of_view import field_of_view
+from nnunet_osasis.maps.local_affine import carry_change
+from nnunet_osasis.maps.resize import resample, resize
 from nnunet_osasis.runtime.compute import generator_for
 from nnunet_osasis.runtime.storage import load_tensors, save_tensors
 from nnunet_osasis.short_training import one_cycle
-from nnunet_osasis.student import FieldNetwork, LocalAffineStudent, apply_field, resample
+from nnunet_osasis.student import FieldNetwork, LocalAffineStudent, apply_field
 from nnunet_osasis.student_fidelity import compare
 from nnunet_osasis.stylizer import OSASISStylizer
 

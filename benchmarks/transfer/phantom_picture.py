@@ -12,16 +12,16 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from nnunet_osasis.border import field_of_view
 from nnunet_osasis.calibrate import train_calibrator
 from nnunet_osasis.calibrator import CalibratorConfig
-from nnunet_osasis.color_space import difference
-from nnunet_osasis.estimates import MeanMap, combine
 from nnunet_osasis.images.grids import save_grid
-from nnunet_osasis.local_affine import resize
-from nnunet_osasis.moment_map import MomentMap
+from nnunet_osasis.maps.agreement import combine
+from nnunet_osasis.maps.base import ColorMap, MeanMap
+from nnunet_osasis.maps.color import difference
+from nnunet_osasis.maps.field_of_view import field_of_view
+from nnunet_osasis.maps.moments import MomentMap
+from nnunet_osasis.maps.resize import resize
 from nnunet_osasis.phantoms import render_pair, scene_seed
-from nnunet_osasis.readout import ColorMap
 
 
 def unit(image: np.ndarray) -> torch.Tensor:

@@ -14,11 +14,11 @@ import numpy as np
 import torch
 
 from nnunet_osasis.acquisition import CameraFamily, ScannerFamily
-from nnunet_osasis.border import field_of_view
 from nnunet_osasis.evaluation.cameras import random_camera
 from nnunet_osasis.images.io import read_image
-from nnunet_osasis.local_affine import resize
-from nnunet_osasis.parametric_map import places
+from nnunet_osasis.maps.field_of_view import field_of_view
+from nnunet_osasis.maps.parametric import places
+from nnunet_osasis.maps.resize import resize
 from nnunet_osasis.phantom.anatomy import draw_anatomy
 from nnunet_osasis.phantom.scanner import SCANNER_A, Scanner
 

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import Protocol
 
 import torch
-from torch.nn import functional as F
 
 from nnunet_osasis.errors import OsasisError
 
@@ -87,12 +86,3 @@ def tone_curve(light: torch.Tensor, slopes: torch.Tensor) -> torch.Tensor:
     index = place.floor().clamp(max=pieces - 1).long()
     left, right = knots.gather(2, index), knots.gather(2, index + 1)
     return left + (right - left) * (place - index)
-
-
-def sharpen(images: torch.Tensor, amount: torch.Tensor) -> torch.Tensor:
-    """``x + amount (x - G x)`` with a 3 x 3 binomial ``G``; ``amount`` ``(B,)``, negative blurs, -1 is ``G x``."""
-    line = torch.tensor([0.25, 0.5, 0.25]).to(images)
-    channels = images.shape[1]
-    kernel = (line[:, None] * line)[None, None].expand(channels, 1, 3, 3)
-    smooth = F.conv2d(F.pad(images, (1, 1, 1, 1), mode="reflect"), kernel, groups=channels)
-    return images + amount.view(-1, 1, 1, 1) * (images - smooth)

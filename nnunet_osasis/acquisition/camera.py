@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from nnunet_osasis.acquisition.base import Parameters, register, sharpen, tone_curve, uniform
+from nnunet_osasis.acquisition.base import Parameters, register, tone_curve, uniform
+from nnunet_osasis.maps.detail import sharpen
 
 PIECES = 5  # of a tone curve
 

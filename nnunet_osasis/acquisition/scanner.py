@@ -6,7 +6,8 @@ import math
 
 import torch
 
-from nnunet_osasis.acquisition.base import Parameters, register, sharpen, tone_curve, uniform
+from nnunet_osasis.acquisition.base import Parameters, register, tone_curve, uniform
+from nnunet_osasis.maps.detail import sharpen
 
 PIECES = 6
 

@@ -8,8 +8,8 @@ import numpy as np
 from scipy.ndimage import distance_transform_edt, gaussian_filter, map_coordinates
 from skimage.measure import find_contours
 
-from nnunet_osasis.evaluation.image_distance import ciede2000, psnr
 from nnunet_osasis.evaluation.statistics import mean_interval
+from nnunet_osasis.maps.distance import ciede2000, psnr
 
 REACH, STEP = 4.0, 0.25  # how far along the normal an edge is searched, in pixels
 LEAST_EDGE = 2.0  # grey levels per pixel; weaker edges have no location to speak of

@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from skimage.color import rgb2lab
 
 from nnunet_osasis.errors import OsasisError
+from nnunet_osasis.maps.distance import lab_values
 
 MAXIMUM_8_BIT = 255
 
@@ -19,12 +19,6 @@ STATISTICS: dict[str, Callable[[np.ndarray], float]] = {
     "background_chroma": lambda lab: float(np.median(np.hypot(lab[:, 1], lab[:, 2]))),
 }
 """Of the CIELAB values ``(pixels, 3)`` outside the mask: L*, a*, b*, and chroma."""
-
-
-def lab_values(image: np.ndarray) -> np.ndarray:
-    """CIELAB ``(H, W, 3)`` of a picture ``(C, H, W)`` uint8; grey pictures count as colourless."""
-    rgb = np.repeat(image, 3, axis=0) if image.shape[0] == 1 else image
-    return np.asarray(rgb2lab(np.moveaxis(rgb[:3], 0, -1)))
 
 
 def fits_domain(image: np.ndarray, mask: np.ndarray, where: Mapping[str, Any]) -> bool:

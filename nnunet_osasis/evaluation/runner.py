@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from nnunet_osasis.evaluation import image_distance, nnunet_engine, work
+from nnunet_osasis.evaluation import nnunet_engine, work
 from nnunet_osasis.evaluation.cells import Cell, all_cells
 from nnunet_osasis.evaluation.experiment import Experiment
 from nnunet_osasis.evaluation.method_list import MethodSpec
@@ -18,6 +18,7 @@ from nnunet_osasis.evaluation.network_choice import check_network
 from nnunet_osasis.evaluation.preparation import Prepared, describe, prepare, test_masks
 from nnunet_osasis.evaluation.scoring import score_cell
 from nnunet_osasis.evaluation.stylizers import configured, losses_of, make_stylizers, pretrained_card
+from nnunet_osasis.maps import distance as image_distance
 from nnunet_osasis.runtime.folders import claim
 from nnunet_osasis.runtime.locks import output_lock
 from nnunet_osasis.runtime.records import append_jsonl, atomic_write_json

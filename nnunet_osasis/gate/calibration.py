@@ -22,7 +22,7 @@ from nnunet_osasis.gate.choice import chosen_indices, middle
 from nnunet_osasis.gate.damage import KINDS
 from nnunet_osasis.gate.local import smooth
 from nnunet_osasis.gate.scores import CALIBRATED, StructureScores, score_structure
-from nnunet_osasis.parametric_map import places
+from nnunet_osasis.maps.parametric import places
 from nnunet_osasis.readout_names import DECODED
 from nnunet_osasis.runtime.compute import generator_for
 

@@ -14,7 +14,8 @@ from nnunet_osasis.errors import OsasisError
 from nnunet_osasis.gate.calibration import GateThresholds, Restyle, calibrate_gate
 from nnunet_osasis.gate.decision import Segmenter, StructureGate
 from nnunet_osasis.images.intensity import to_unit
-from nnunet_osasis.local_affine import carry_change, resize
+from nnunet_osasis.maps.local_affine import carry_change
+from nnunet_osasis.maps.resize import resize
 from nnunet_osasis.readout_names import DECODED
 from nnunet_osasis.runtime.locks import output_lock
 from nnunet_osasis.runtime.records import read_sealed_json, write_sealed_json

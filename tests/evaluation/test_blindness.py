@@ -11,8 +11,9 @@ from nnunet_osasis import OsasisError
 from nnunet_osasis.evaluation import preparation, work
 from nnunet_osasis.evaluation.cells import Cell, all_cells
 from nnunet_osasis.evaluation.datasets import Case
-from nnunet_osasis.evaluation.domains import STATISTICS, choose_reference, fits_domain, lab_values
+from nnunet_osasis.evaluation.domains import STATISTICS, choose_reference, fits_domain
 from nnunet_osasis.evaluation.methods import make_transfer, style_all, training_set
+from nnunet_osasis.maps.distance import lab_values
 
 from .sites import disc, experiment, image_set, picture, save, write_data, write_site
 

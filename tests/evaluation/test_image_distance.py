@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from nnunet_osasis.evaluation.domains import choose_reference
-from nnunet_osasis.evaluation.image_distance import ciede2000, distances, psnr, ssim
+from nnunet_osasis.maps.distance import ciede2000, distances, psnr, ssim
 from nnunet_osasis.phantoms import render_pair
 
 

@@ -10,9 +10,10 @@ from specimens import tiny_distillation, unit_images
 
 from nnunet_osasis import OsasisError, distil
 from nnunet_osasis.distil import DistilConfig, teacher_pairs, train_student
-from nnunet_osasis.local_affine import fit_local_affine
+from nnunet_osasis.maps.local_affine import fit_local_affine
+from nnunet_osasis.maps.resize import line_weights, resample
 from nnunet_osasis.runtime.records import read_jsonl
-from nnunet_osasis.student import FieldNetwork, Student, apply_field, line_weights, resample
+from nnunet_osasis.student import FieldNetwork, Student, apply_field
 from nnunet_osasis.student_fidelity import compare, fidelity, style_distance
 from nnunet_osasis.stylizer import OSASISStylizer
 

@@ -7,15 +7,13 @@ import torch
 from specimens import unit_images
 
 from nnunet_osasis import OsasisError
-from nnunet_osasis.border import field_of_view
-from nnunet_osasis.border_torch import view_along_lines
-from nnunet_osasis.detail import DetailChange
-from nnunet_osasis.estimates import MeanMap, PixelMap
-from nnunet_osasis.map_modules import map_module
-from nnunet_osasis.moment_map import MomentMap
+from nnunet_osasis.maps.base import ColorMap, MeanMap, PixelMap
+from nnunet_osasis.maps.detail import DetailChange
+from nnunet_osasis.maps.field_of_view import field_of_view, view_along_lines
+from nnunet_osasis.maps.modules import map_module
+from nnunet_osasis.maps.moments import MomentMap
+from nnunet_osasis.maps.parametric import TERMS, ParametricMap, feature_count
 from nnunet_osasis.one_pass import OnePass
-from nnunet_osasis.parametric_map import TERMS, ParametricMap, feature_count
-from nnunet_osasis.readout import ColorMap
 from nnunet_osasis.readout_names import STUDENT
 from nnunet_osasis.stylizer import OSASISStylizer
 from nnunet_osasis.stylizer_config import DIRECTIONS

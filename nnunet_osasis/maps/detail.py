@@ -11,20 +11,25 @@ from typing import Any
 import torch
 from torch.nn import functional as F
 
-from nnunet_osasis.acquisition.base import sharpen
-from nnunet_osasis.border import field_of_view
 from nnunet_osasis.errors import OsasisError
+from nnunet_osasis.maps.field_of_view import field_of_view
 
 SHARPEST, SOFTEST = 1.5, -1.0
 """Limits of the unsharp mask; -1 is the plain 3 x 3 binomial blur."""
+
 RESPONSE = 0.7
 """Share of the finest band that the mask acts on (measured on natural images: 0.6 to 0.8)."""
+
 SMALLEST = 16
 """Side in pixels below which an image says nothing about detail."""
+
 FLAT = 1e-8
 """Energy of a band (in [-1, 1] units squared) below which there is no structure to be sharp or soft."""
+
 LEAST_NOISE = 1e-3
+
 _NOISE_KERNEL = ((1.0, -2.0, 1.0), (-2.0, 4.0, -2.0), (1.0, -2.0, 1.0))
+
 _NOISE_IN_BAND = 0.640625
 """Variance that white noise of variance 1 leaves in ``x - G x``."""
 
@@ -126,3 +131,12 @@ def _noise_of(image: torch.Tensor) -> torch.Tensor:
     levels = ((image.detach().cpu() + 1) * 127.5).round().to(torch.uint8)  # last bits differ between devices
     generator = torch.Generator().manual_seed(zlib.crc32(levels.contiguous().numpy().tobytes()))
     return torch.randn(image.shape, generator=generator).to(image)
+
+
+def sharpen(images: torch.Tensor, amount: torch.Tensor) -> torch.Tensor:
+    """``x + amount (x - G x)`` with a 3 x 3 binomial ``G``; ``amount`` ``(B,)``, negative blurs, -1 is ``G x``."""
+    line = torch.tensor([0.25, 0.5, 0.25]).to(images)
+    channels = images.shape[1]
+    kernel = (line[:, None] * line)[None, None].expand(channels, 1, 3, 3)
+    smooth = F.conv2d(F.pad(images, (1, 1, 1, 1), mode="reflect"), kernel, groups=channels)
+    return images + amount.view(-1, 1, 1, 1) * (images - smooth)

@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from skimage.color import deltaE_ciede2000
+from skimage.color import deltaE_ciede2000, rgb2lab
 from skimage.metrics import structural_similarity
-
-from nnunet_osasis.evaluation.domains import lab_values
 
 
 def psnr(image: np.ndarray, truth: np.ndarray) -> float:
@@ -32,3 +30,9 @@ def distances(images: Sequence[np.ndarray], truths: Sequence[np.ndarray], *, mos
     chosen = np.unique(np.linspace(0, len(images) - 1, min(most, len(images))).round().astype(int))
     measures = {"psnr": psnr, "ssim": ssim, "ciede2000": ciede2000}
     return {name: [round(of(images[i], truths[i]), 4) for i in chosen] for name, of in measures.items()}
+
+
+def lab_values(image: np.ndarray) -> np.ndarray:
+    """CIELAB ``(H, W, 3)`` of a picture ``(C, H, W)`` uint8; grey pictures count as colourless."""
+    rgb = np.repeat(image, 3, axis=0) if image.shape[0] == 1 else image
+    return np.asarray(rgb2lab(np.moveaxis(rgb[:3], 0, -1)))

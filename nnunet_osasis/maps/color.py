@@ -5,7 +5,9 @@ from __future__ import annotations
 import torch
 
 _TO_XYZ = ((0.412453, 0.357580, 0.180423), (0.212671, 0.715160, 0.072169), (0.019334, 0.119193, 0.950227))
+
 _WHITE = (0.95047, 1.0, 1.08883)
+
 GREY_SCALE = 50.0
 """Of images that are not colour: half the lightness range, so that black to white (2 units) is 100 as in CIELAB."""
 

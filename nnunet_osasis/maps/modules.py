@@ -13,12 +13,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from nnunet_osasis.color_space import _TO_XYZ, _WHITE, GREY_SCALE
 from nnunet_osasis.errors import OsasisError
-from nnunet_osasis.estimates import MeanMap, PixelMap
-from nnunet_osasis.moment_map import MomentMap
-from nnunet_osasis.parametric_map import KNOTS, ParametricMap
-from nnunet_osasis.readout import ColorMap
+from nnunet_osasis.maps.base import ColorMap, MeanMap, PixelMap
+from nnunet_osasis.maps.color import _TO_XYZ, _WHITE, GREY_SCALE
+from nnunet_osasis.maps.moments import MomentMap
+from nnunet_osasis.maps.parametric import KNOTS, ParametricMap
 
 
 def map_module(one: PixelMap) -> nn.Module:

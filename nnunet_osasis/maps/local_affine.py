@@ -11,13 +11,6 @@ import torch
 from torch.nn import functional as F
 
 
-def resize(images: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
-    """Antialiased bilinear resize of ``(B, C, H, W)`` to ``(B, C, *size)``; the identity at equal size."""
-    if tuple(images.shape[-2:]) == tuple(size):
-        return images
-    return F.interpolate(images, size=size, mode="bilinear", antialias=True, align_corners=False)
-
-
 def _box(x: torch.Tensor, radius: int, slices: int = 0) -> torch.Tensor:
     """Mean over ``(2 radius + 1)`` squares, and over ``2 slices + 1`` neighbours along the batch."""
     mean = F.avg_pool2d(x, 2 * radius + 1, stride=1, padding=radius, count_include_pad=False)

@@ -7,15 +7,15 @@ from typing import Any
 
 import torch
 
-from nnunet_osasis.border import field_of_view
-from nnunet_osasis.color_space import from_perceptual, perceptual
 from nnunet_osasis.errors import OsasisError
+from nnunet_osasis.maps.color import from_perceptual, perceptual
+from nnunet_osasis.maps.field_of_view import field_of_view
 
 MOST = 4_000_000
 """Pixels that are enough for a mean; of more, evenly spaced ones are taken."""
+
 ANCHOR = 0.25
 """Share of black pixels mixed into both sides by default: nearest to the truth in development, on either set."""
-
 
 Moments = tuple[tuple[float, ...], tuple[float, ...]]
 

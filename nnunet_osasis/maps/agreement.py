@@ -4,56 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
 
 import torch
 
-from nnunet_osasis.color_space import difference
 from nnunet_osasis.errors import OsasisError
-from nnunet_osasis.moment_map import MomentMap
-from nnunet_osasis.parametric_map import ParametricMap
-from nnunet_osasis.readout import ColorMap
-
-
-class PixelMap(Protocol):
-    """A map of channel values: no pixel moves, no neighbour matters."""
-
-    def __call__(self, images: torch.Tensor) -> torch.Tensor:
-        """``(B, C, H, W)`` in [-1, 1] to the same shape, not clipped."""
-        ...
-
-    def to_json(self) -> dict[str, Any]:
-        """JSON form; ``map_from_json`` reads it."""
-        ...
-
-
-@dataclass(frozen=True)
-class MeanMap:
-    """``x + confidence * mean_k(f_k(x) - x)``: the average change, held back as far as the estimates disagree."""
-
-    maps: tuple[PixelMap, ...]
-    confidence: float = 1.0
-
-    def __call__(self, images: torch.Tensor) -> torch.Tensor:
-        change = torch.stack([one(images).clamp(-1, 1) - images for one in self.maps]).mean(dim=0)
-        return images + self.confidence * change
-
-    def to_json(self) -> dict[str, Any]:
-        """JSON form; ``map_from_json`` reads it."""
-        return {"mean_of": [one.to_json() for one in self.maps], "confidence": self.confidence}
-
-
-def map_from_json(values: dict[str, Any]) -> PixelMap:
-    """Any of the maps from its JSON form. Raises ``KeyError``, ``TypeError`` or ``OsasisError`` for anything else."""
-    if "mean_of" in values:
-        confidence = float(values["confidence"])
-        if not 0 <= confidence <= 1 or not values["mean_of"]:
-            raise OsasisError("A mean of maps needs maps and a confidence in [0, 1]", found=confidence)
-        return MeanMap(tuple(map_from_json(one) for one in values["mean_of"]), confidence)
-    if "coefficients" in values:
-        return ParametricMap.from_json(values)
-    return MomentMap.from_json(values) if "source_mean" in values else ColorMap.from_json(values)
-
+from nnunet_osasis.maps.base import MeanMap, PixelMap
+from nnunet_osasis.maps.color import difference
 
 UNSEEN = 1e-3
 """A change below this is none (``difference`` never is exactly 0)."""

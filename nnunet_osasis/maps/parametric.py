@@ -21,10 +21,13 @@ import torch
 from nnunet_osasis.errors import OsasisError
 
 TERMS = ("quadratic", "tone", "radial", "field")
+
 KNOTS = 5
 """Hat functions per channel of the ``tone`` term, evenly spaced over [-1, 1]."""
+
 FEWEST = 0.05
 """Share of pixels that must not be clipped for the clipped ones to be left out."""
+
 CLIPPED = 0.99
 """Beyond this absolute value a channel counts as clipped: it says nothing about the map."""
 
