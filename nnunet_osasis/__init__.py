@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from nnunet_osasis.autoencoder import DiffusionAutoencoder
+    from nnunet_osasis.diffusion.autoencoder import DiffusionAutoencoder
+    from nnunet_osasis.diffusion.spn import StructurePreservingNetwork
     from nnunet_osasis.errors import OsasisError
-    from nnunet_osasis.spn import StructurePreservingNetwork
     from nnunet_osasis.stylizer import OSASISStylizer
     from nnunet_osasis.stylizer_config import StylizerConfig
 

@@ -11,17 +11,17 @@ from pathlib import Path
 
 import torch
 
-from nnunet_osasis.adagn import ConditionalUNet
-from nnunet_osasis.autoencoder import DiffusionAutoencoder
-from nnunet_osasis.diffusion import ddim_step, linear_alpha_bar, predict_x0
+from nnunet_osasis.diffusion.autoencoder import DiffusionAutoencoder
+from nnunet_osasis.diffusion.ddim import ddim_step, linear_alpha_bar, predict_x0
+from nnunet_osasis.diffusion.sampler import encode_images, spn_injection
+from nnunet_osasis.diffusion.spn import StructurePreservingNetwork
+from nnunet_osasis.diffusion.unet import ConditionalUNet
 from nnunet_osasis.errors import OsasisError
 from nnunet_osasis.recipes import AdaptConfig
 from nnunet_osasis.runtime import distributed as processes
 from nnunet_osasis.runtime.compute import autocast, fused, generator_for, lay_out
 from nnunet_osasis.runtime.records import atomic_write_json
-from nnunet_osasis.sampler import encode_images, spn_injection
 from nnunet_osasis.snapshots import Selection
-from nnunet_osasis.spn import StructurePreservingNetwork
 from nnunet_osasis.style.embedders import StyleEmbedder
 from nnunet_osasis.style.losses import Anchors, style_terms
 from nnunet_osasis.style.transports import spn_loss, transported

@@ -9,12 +9,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from nnunet_osasis.adagn import ConditionalUNet
 from nnunet_osasis.adapt import adapt
-from nnunet_osasis.autoencoder import DiffusionAutoencoder
 from nnunet_osasis.build_config import BuildConfig, build_card, check_possible
 from nnunet_osasis.calibrate import train_calibrator
 from nnunet_osasis.calibrator import Calibrator
+from nnunet_osasis.diffusion.autoencoder import DiffusionAutoencoder
+from nnunet_osasis.diffusion.spn import StructurePreservingNetwork
+from nnunet_osasis.diffusion.unet import ConditionalUNet
 from nnunet_osasis.distil import distil
 from nnunet_osasis.errors import OsasisError
 from nnunet_osasis.findings import EXAMPLES, measure, show_stylized
@@ -31,7 +32,6 @@ from nnunet_osasis.runtime import distributed as processes
 from nnunet_osasis.runtime.locks import output_lock
 from nnunet_osasis.runtime.storage import clear_leftovers
 from nnunet_osasis.sources import detail_of
-from nnunet_osasis.spn import StructurePreservingNetwork
 from nnunet_osasis.style.embedders import make_embedder
 from nnunet_osasis.style_pair import make_style_pair
 from nnunet_osasis.stylizer import OSASISStylizer

@@ -1,6 +1,6 @@
 """The calibrator: a small network that says, from one reference image, how its camera or scanner shows things.
 
-It is trained once per source set, on source images seen through random acquisitions (``nnunet_osasis.acquisition``),
+It is trained once per source set, on source images seen through random acquisitions (``nnunet_osasis.synthetic.acquisition``),
 and answers for any reference afterwards in milliseconds. What it has to tell apart is the scene from the acquisition:
 is the picture red because the tissue is, or because the lamp is? Moment matching (Reinhard) always blames the lamp.
 """
@@ -29,7 +29,7 @@ class CalibratorConfig:
     """How a calibrator is trained.
 
     Attributes:
-        family: of ``nnunet_osasis.acquisition``; ``auto`` chooses by the number of channels.
+        family: of ``nnunet_osasis.synthetic.acquisition``; ``auto`` chooses by the number of channels.
         iterations: optimiser steps; 0 leaves the calibrator out. ``batch_size`` references a step.
         strength: how far from the identity the acquisitions are drawn.
         crop: at most this share of a scene's sides is cut off at random, so that few scenes become many.

@@ -9,12 +9,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torchvision.transforms.functional import gaussian_blur
 
-from nnunet_osasis.inversion import BATCH, Inversion, invert
+from nnunet_osasis.diffusion.transfer import Inversion
 from nnunet_osasis.maps.field_of_view import field_of_view
 from nnunet_osasis.maps.local_affine import carry_change
 from nnunet_osasis.maps.resize import resize
 from nnunet_osasis.runtime.storage import sha256_of_array
-from nnunet_osasis.sampler import decode_images, spn_injection
 
 if TYPE_CHECKING:
     from nnunet_osasis.stylizer import OSASISStylizer
@@ -25,53 +24,6 @@ REMEMBERED = 2**26
 """Values of a result that is remembered, at most: 256 MiB."""
 SIGMA = 1 / 16
 """Of ``frequency``'s Gaussian, in sides of the networks' grid."""
-
-
-def decode_style(
-    stylizer: OSASISStylizer,
-    unit: torch.Tensor,
-    *,
-    backwards: bool = False,
-    joint: bool = False,
-    relative: bool = False,
-    inversion: Inversion | None = None,
-) -> torch.Tensor:
-    """Encode ``(B, C, S, S)`` with one decoder and its codes, decode with the other, in [-1, 1].
-
-    ``relative``: minus the first decoder's own round trip (no SPN, no other code): a difference in [-2, 2].
-    ``inversion``: of these images, if there is one. Raises ``OsasisError`` when it does not fit.
-    """
-    unit = unit.to(stylizer.device, torch.float32)
-    if inversion is None:
-        code, noise = invert(stylizer, unit, backwards=backwards, joint=joint)
-    else:
-        inversion.require_fit(stylizer, unit, backwards=backwards, joint=joint)
-        code, noise = inversion.code.to(unit), inversion.noise.to(unit)
-    parts = zip(unit.split(BATCH), code.split(BATCH), noise.split(BATCH), strict=True)
-    return torch.cat([_decoded(stylizer, *part, backwards, relative) for part in parts])
-
-
-def _decoded(
-    stylizer: OSASISStylizer,
-    unit: torch.Tensor,
-    code: torch.Tensor,
-    noise: torch.Tensor,
-    backwards: bool,
-    relative: bool,
-) -> torch.Tensor:
-    sampler = stylizer.config.sampler
-    first, second = stylizer.autoencoder.unet, stylizer.decoder
-    if backwards:
-        first, second = second, first
-    fine = None
-    if sampler.mix == "style" and not backwards:
-        reference = stylizer.reference_unit().to(stylizer.device)
-        fine = stylizer.autoencoder.semantic_encoder(reference).expand(len(unit), -1)
-    inject = None if backwards else spn_injection(stylizer.spn, unit, sampler)
-    picture = decode_images(second, noise, code, sampler, fine_code=fine, inject=inject).clamp(-1, 1)
-    if relative:
-        return picture - decode_images(first, noise, code, sampler).clamp(-1, 1)
-    return picture
 
 
 def at_network_size(stylizer: OSASISStylizer, images: torch.Tensor) -> torch.Tensor:

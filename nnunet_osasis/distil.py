@@ -10,9 +10,9 @@ import torch
 from tqdm import tqdm
 
 from nnunet_osasis.calibrate import random_crop, split_scenes
+from nnunet_osasis.diffusion.transfer import weights_digest
 from nnunet_osasis.errors import OsasisError
 from nnunet_osasis.images.slices import evenly_spaced
-from nnunet_osasis.inversion import weights_digest
 from nnunet_osasis.maps.field_of_view import field_of_view
 from nnunet_osasis.maps.local_affine import fit_local_affine
 from nnunet_osasis.maps.resize import resample, resize

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from nnunet_osasis.autoencoder import DiffusionAutoencoder
 from nnunet_osasis.calibrator import Calibrator, CalibratorConfig
+from nnunet_osasis.diffusion.autoencoder import DiffusionAutoencoder
 from nnunet_osasis.fitted_maps import StylePair
 from nnunet_osasis.images.grids import save_grid
 from nnunet_osasis.images.slices import evenly_spaced

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 
 import torch
-from torch.nn import functional as F
 
-from nnunet_osasis.autoencoder import DiffusionAutoencoder
-from nnunet_osasis.diffusion import add_noise, linear_alpha_bar
+from nnunet_osasis.diffusion.autoencoder import DiffusionAutoencoder
+from nnunet_osasis.diffusion.ddim import add_noise, linear_alpha_bar
+from nnunet_osasis.gate.structure import structure_agreement
 from nnunet_osasis.maps.color import difference
 from nnunet_osasis.maps.field_of_view import field_of_view
 from nnunet_osasis.runtime.compute import generator_for
@@ -37,31 +37,6 @@ class PairQuality:
     def to_json(self) -> dict[str, float]:
         """For the stylizer's index."""
         return {name: round(value, 4) for name, value in asdict(self).items()}
-
-
-def gradient_magnitude(images: torch.Tensor) -> torch.Tensor:
-    """Of the mean over channels, by central differences: ``(B, H - 2, W - 2)``."""
-    grey = images.mean(dim=1)
-    across = grey[:, 1:-1, 2:] - grey[:, 1:-1, :-2]
-    down = grey[:, 2:, 1:-1] - grey[:, :-2, 1:-1]
-    return (across.square() + down.square()).sqrt()
-
-
-def structure_agreement(a: torch.Tensor, b: torch.Tensor, view: torch.Tensor | None = None) -> torch.Tensor:
-    """Correlation of the gradient magnitudes of two batches ``(B, C, H, W)``: ``(B,)``; 0 where one is flat.
-
-    ``view`` ``(B or 1, 1, H, W)``: only pixels at least two away from its edge count; a frame that both share would
-    make any two scenes alike.
-    """
-    x, y = (gradient_magnitude(v).flatten(1) for v in (a, b))
-    if view is None:
-        keep = torch.ones_like(x)
-    else:
-        outside = F.max_pool2d(1 - view.to(a), 5, stride=1, padding=2)
-        keep = (1 - outside)[:, 0, 1:-1, 1:-1].flatten(1).expand_as(x)
-    count = keep.sum(dim=1, keepdim=True).clamp(min=1)
-    x, y = (keep * (v - (keep * v).sum(dim=1, keepdim=True) / count) for v in (x, y))
-    return (x * y).sum(dim=1) / (x.norm(dim=1) * y.norm(dim=1)).clamp(min=1e-8)
 
 
 @torch.no_grad()

@@ -10,8 +10,8 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from nnunet_osasis.autoencoder import DiffusionAutoencoder
-from nnunet_osasis.diffusion import add_noise, linear_alpha_bar
+from nnunet_osasis.diffusion.autoencoder import DiffusionAutoencoder
+from nnunet_osasis.diffusion.ddim import add_noise, linear_alpha_bar
 from nnunet_osasis.errors import OsasisError
 from nnunet_osasis.presets import HOW, Preset, PretrainConfig
 from nnunet_osasis.run_log import RunLog

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
+from nnunet_osasis.diffusion.sampler import SamplerConfig
 from nnunet_osasis.errors import OsasisError
 from nnunet_osasis.presets import RECOMPUTE
-from nnunet_osasis.sampler import SamplerConfig
 from nnunet_osasis.style.losses import LossWeights, get_losses
 from nnunet_osasis.style_pair import StylePairConfig
 

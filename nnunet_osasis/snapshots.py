@@ -13,14 +13,14 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from nnunet_osasis.adagn import ConditionalUNet
-from nnunet_osasis.autoencoder import DiffusionAutoencoder
+from nnunet_osasis.diffusion.autoencoder import DiffusionAutoencoder
+from nnunet_osasis.diffusion.sampler import SamplerConfig, decode_images, encode_images, spn_injection
+from nnunet_osasis.diffusion.spn import StructurePreservingNetwork
+from nnunet_osasis.diffusion.unet import ConditionalUNet
 from nnunet_osasis.errors import OsasisError
+from nnunet_osasis.gate.structure import structure_agreement
 from nnunet_osasis.maps.field_of_view import field_of_view
 from nnunet_osasis.maps.parametric import fit_images
-from nnunet_osasis.pair_quality import structure_agreement
-from nnunet_osasis.sampler import SamplerConfig, decode_images, encode_images, spn_injection
-from nnunet_osasis.spn import StructurePreservingNetwork
 from nnunet_osasis.training import EMA, Kept
 
 SCORED_IMAGES = 4

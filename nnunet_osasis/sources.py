@@ -10,7 +10,7 @@ import torch
 from tqdm import tqdm
 
 from nnunet_osasis.errors import OsasisError
-from nnunet_osasis.gate.choice import EvenlySpaced
+from nnunet_osasis.gate.calibration import EvenlySpaced
 from nnunet_osasis.images.image import check_array
 from nnunet_osasis.images.intensity import Bounds, IntensityRange, infer_range, to_unit
 from nnunet_osasis.images.io import list_images

@@ -6,7 +6,7 @@ import time
 
 import torch
 
-from nnunet_osasis.autoencoder import DiffusionAutoencoder
+from nnunet_osasis.diffusion.autoencoder import DiffusionAutoencoder
 from nnunet_osasis.presets import Preset
 from nnunet_osasis.pretrain import PretrainSteps
 from nnunet_osasis.runtime import distributed as processes

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from nnunet_osasis.gate.structure import structure_agreement
 from nnunet_osasis.maps.color import perceptual
 from nnunet_osasis.maps.field_of_view import field_of_view
-from nnunet_osasis.pair_quality import structure_agreement
 
 if TYPE_CHECKING:
     from nnunet_osasis.student import Student

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 import torch
 from torch.nn import functional as F
 
-from nnunet_osasis.autoencoder import DiffusionAutoencoder
 from nnunet_osasis.calibrator import Calibrator
-from nnunet_osasis.diffusion import add_noise, decode, linear_alpha_bar, time_grid
+from nnunet_osasis.diffusion.autoencoder import DiffusionAutoencoder
+from nnunet_osasis.diffusion.ddim import add_noise, decode, linear_alpha_bar, time_grid
 from nnunet_osasis.errors import OsasisError
 from nnunet_osasis.maps.field_of_view import field_of_view
 from nnunet_osasis.maps.moments import MomentMap

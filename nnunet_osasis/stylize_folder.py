@@ -11,11 +11,10 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from nnunet_osasis.brief_audit import Brief, brief_audit
 from nnunet_osasis.errors import OsasisError
 from nnunet_osasis.gate import Gated, Segmenter, StructureGate
-from nnunet_osasis.gate.audit import FOLDER, WORST, in_short, path_in, write_audit
-from nnunet_osasis.gate.choice import chosen_indices
+from nnunet_osasis.gate.audit import FOLDER, WORST, Brief, brief_audit, in_short, path_in, write_audit
+from nnunet_osasis.gate.calibration import chosen_indices
 from nnunet_osasis.gate.of_stylizer import stored_gate
 from nnunet_osasis.gate.pictures import PICTURE, as_picture, save_worst
 from nnunet_osasis.images.image import NATURAL_SUFFIXES, LoadedImage, image_stem, image_suffix

@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from nnunet_osasis.decoded_readouts import LastResult, at_network_size, decode_style
+from nnunet_osasis.decoded_readouts import LastResult, at_network_size
+from nnunet_osasis.diffusion.transfer import Inversion, decode_style, inversion_identity, invert, weights_digest
 from nnunet_osasis.errors import OsasisError
 from nnunet_osasis.images.intensity import to_unit
-from nnunet_osasis.inversion import Inversion, inversion_identity, invert, weights_digest
 from nnunet_osasis.maps.base import ColorMap, PixelMap
 from nnunet_osasis.maps.field_of_view import field_of_view
 from nnunet_osasis.maps.resize import resize

@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from nnunet_osasis.diffusion.sampler import SamplerConfig
 from nnunet_osasis.errors import OsasisError
 from nnunet_osasis.images.intensity import IntensityRange
 from nnunet_osasis.maps.base import PixelMap
 from nnunet_osasis.readout_names import DECODED
 from nnunet_osasis.runtime.records import read_json
-from nnunet_osasis.sampler import SamplerConfig
 from nnunet_osasis.stylizer_config import StylizerConfig
 
 if TYPE_CHECKING:

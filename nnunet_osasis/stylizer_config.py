@@ -9,11 +9,11 @@ from typing import Any
 
 import torch
 
+from nnunet_osasis.diffusion.sampler import SamplerConfig
 from nnunet_osasis.errors import OsasisError
 from nnunet_osasis.images.intensity import IntensityRange
 from nnunet_osasis.readout_names import READOUTS
 from nnunet_osasis.runtime.records import as_json
-from nnunet_osasis.sampler import SamplerConfig
 
 ADDED = {"order": 1, "precision": "fp32", "spn_steps": None}
 """Fields that the sampler's configuration did not always have, and what it did then."""

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from diffusers import ModelMixin
 
-from nnunet_osasis.autoencoder import DiffusionAutoencoder
 from nnunet_osasis.calibrator import Calibrator
+from nnunet_osasis.diffusion.autoencoder import DiffusionAutoencoder
+from nnunet_osasis.diffusion.spn import StructurePreservingNetwork
 from nnunet_osasis.errors import OsasisError
 from nnunet_osasis.gate.calibration import GateThresholds
 from nnunet_osasis.images.image import check_array, is_file
@@ -32,7 +33,6 @@ from nnunet_osasis.runtime.storage import (
     temporary_prefix,
     write_error,
 )
-from nnunet_osasis.spn import StructurePreservingNetwork
 from nnunet_osasis.student import Student
 from nnunet_osasis.stylizer_check import check_index, check_maps, read_config, read_network, require_finite_weights
 from nnunet_osasis.stylizer_config import identity_of

@@ -8,13 +8,13 @@ from typing import Any, Self
 import numpy as np
 import torch
 
-from nnunet_osasis.adagn import ConditionalUNet
-from nnunet_osasis.autoencoder import DiffusionAutoencoder
 from nnunet_osasis.calibrator import Calibrator
+from nnunet_osasis.diffusion.autoencoder import DiffusionAutoencoder
+from nnunet_osasis.diffusion.spn import StructurePreservingNetwork
+from nnunet_osasis.diffusion.unet import ConditionalUNet
 from nnunet_osasis.gate.calibration import GateThresholds
 from nnunet_osasis.maps.base import PixelMap
 from nnunet_osasis.maps.detail import DetailChange
-from nnunet_osasis.spn import StructurePreservingNetwork
 from nnunet_osasis.student import Student
 from nnunet_osasis.stylizer_config import StylizerConfig
 

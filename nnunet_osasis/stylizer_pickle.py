@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING
 import safetensors.torch
 import torch
 
-from nnunet_osasis.autoencoder import DiffusionAutoencoder
+from nnunet_osasis.diffusion.autoencoder import DiffusionAutoencoder
+from nnunet_osasis.diffusion.spn import StructurePreservingNetwork
 from nnunet_osasis.gate.calibration import GateThresholds
 from nnunet_osasis.maps.base import map_from_json
 from nnunet_osasis.maps.detail import DetailChange
 from nnunet_osasis.runtime.compute import resolve_device
 from nnunet_osasis.runtime.records import as_json
-from nnunet_osasis.spn import StructurePreservingNetwork
 from nnunet_osasis.student import Student
 
 if TYPE_CHECKING:

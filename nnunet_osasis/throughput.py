@@ -13,8 +13,8 @@ from diffusers.models.resnet import ResnetBlock2D
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from nnunet_osasis.autoencoder import EncoderBlock
-from nnunet_osasis.spn import PixelBlock
+from nnunet_osasis.diffusion.autoencoder import EncoderBlock
+from nnunet_osasis.diffusion.spn import PixelBlock
 
 B = TypeVar("B")
 

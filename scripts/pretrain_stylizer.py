@@ -136,7 +136,7 @@ def _build(args: argparse.Namespace, config: BuildConfig, group: Processes) -> N
     """Read the images and make the stylizer, with the other processes if there are any."""
     from nnunet_osasis.build import WORK, StylizerBuild
     from nnunet_osasis.build_config import lent_calibrator
-    from nnunet_osasis.gate.choice import EvenlySpaced
+    from nnunet_osasis.gate.calibration import EvenlySpaced
     from nnunet_osasis.images.intensity import IntensityRange
     from nnunet_osasis.one_pass import one_pass_facts
     from nnunet_osasis.presets import get_preset

@@ -10,10 +10,10 @@ from diffusers.models.resnet import ResnetBlock2D
 from specimens import randomise
 from torch.nn import functional as F
 
-from nnunet_osasis.adagn import AdaGNProjection
-from nnunet_osasis.autoencoder import DiffusionAutoencoder, EncoderBlock
+from nnunet_osasis.diffusion.autoencoder import DiffusionAutoencoder, EncoderBlock
+from nnunet_osasis.diffusion.spn import StructurePreservingNetwork
+from nnunet_osasis.diffusion.unet import AdaGNProjection
 from nnunet_osasis.presets import PRESETS
-from nnunet_osasis.spn import StructurePreservingNetwork
 
 
 def small(**changes: object) -> DiffusionAutoencoder:

@@ -12,7 +12,7 @@ from nnunet_osasis.controls import RANDOM, ColourJitter, FourierDomainAdaptation
 from nnunet_osasis.controls.fourier import AXES, middle
 from nnunet_osasis.controls.gin import GIN, GINParameters, draw_gin, gin
 from nnunet_osasis.errors import OsasisError
-from nnunet_osasis.phantoms import render_pair
+from nnunet_osasis.synthetic.phantoms import render_pair
 
 WIDE = (-1e6, 1e6)
 

@@ -20,7 +20,7 @@ from nnunet_osasis.controls import (
     Reinhard,
 )
 from nnunet_osasis.errors import OsasisError
-from nnunet_osasis.phantoms import render_pair
+from nnunet_osasis.synthetic.phantoms import render_pair
 from nnunet_osasis.transfer import StyleTransfer
 
 

@@ -8,7 +8,7 @@ import diffusers
 import pytest
 import torch
 
-from nnunet_osasis.diffusion import add_noise, ddim_step, decode, encode, linear_alpha_bar, predict_x0, time_grid
+from nnunet_osasis.diffusion.ddim import add_noise, ddim_step, decode, encode, linear_alpha_bar, predict_x0, time_grid
 from nnunet_osasis.errors import OsasisError
 
 ALPHA_BAR = linear_alpha_bar()

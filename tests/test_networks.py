@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from nnunet_osasis.errors import OsasisError
 from nnunet_osasis.networks import PraNet, StructureLoss, UNetPlusPlus
 from nnunet_osasis.networks.padding import crop_to, pad_to_multiple
-from nnunet_osasis.networks.reverse_attention import reverse_attention
+from nnunet_osasis.networks.pranet_blocks import reverse_attention
 
 NARROW = (8, 8, 8, 8, 8, 8)
 NETWORKS = {

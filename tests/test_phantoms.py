@@ -9,8 +9,8 @@ import pytest
 from scipy.ndimage import label
 
 from nnunet_osasis.errors import OsasisError
-from nnunet_osasis.phantom.camera import CAMERA_A, CAMERA_B
-from nnunet_osasis.phantoms import render_pair, render_scene, scene_seed
+from nnunet_osasis.synthetic.phantom.camera import CAMERA_A, CAMERA_B
+from nnunet_osasis.synthetic.phantoms import render_pair, render_scene, scene_seed
 
 SEEDS = range(12)
 PAIRS = [render_pair(seed, 48) for seed in SEEDS]

@@ -14,11 +14,11 @@ from nnunet_osasis import adapt as adaptation
 from nnunet_osasis import snapshots
 from nnunet_osasis.adapt import adapt
 from nnunet_osasis.adaptation import SELECTED
-from nnunet_osasis.autoencoder import DiffusionAutoencoder
+from nnunet_osasis.diffusion.autoencoder import DiffusionAutoencoder
+from nnunet_osasis.diffusion.spn import StructurePreservingNetwork
 from nnunet_osasis.errors import OsasisError
 from nnunet_osasis.recipes import AdaptConfig, get_recipe
 from nnunet_osasis.snapshots import Score, Selection, score_pictures
-from nnunet_osasis.spn import StructurePreservingNetwork
 from nnunet_osasis.style.embedders import make_embedder
 from nnunet_osasis.training import EMA
 

@@ -9,11 +9,11 @@ import pytest
 import torch
 from specimens import randomise, tiny_preset, unit_images
 
-from nnunet_osasis.autoencoder import DiffusionAutoencoder
+from nnunet_osasis.diffusion.autoencoder import DiffusionAutoencoder
+from nnunet_osasis.diffusion.spn import StructurePreservingNetwork
 from nnunet_osasis.errors import OsasisError
 from nnunet_osasis.pretrain import eps_loss, pretrain
 from nnunet_osasis.runtime.compute import fused
-from nnunet_osasis.spn import StructurePreservingNetwork
 from nnunet_osasis.style.embedders import SemanticEmbedder
 from nnunet_osasis.throughput import ahead, recomputed, recomputes
 from nnunet_osasis.training import EMA, Checkpoint

@@ -16,11 +16,11 @@ from nnunet_osasis.images.io import read_image
 from nnunet_osasis.images.slices import read_in_slices, slice_axis, slices_back, slices_first
 from nnunet_osasis.maps.field_of_view import field_of_view
 from nnunet_osasis.maps.local_affine import fit_local_affine
-from nnunet_osasis.phantom.anatomy import draw_anatomy
-from nnunet_osasis.phantom.scanner import SCANNER_A, acquire_pair
 from nnunet_osasis.readout_names import READOUTS
 from nnunet_osasis.sources import load_sources
 from nnunet_osasis.stylize_folder import stylize_folder
+from nnunet_osasis.synthetic.phantom.anatomy import draw_anatomy
+from nnunet_osasis.synthetic.phantom.scanner import SCANNER_A, acquire_pair
 
 # --- which axis ---------------------------------------------------------------------------------------------------
 
@@ -119,7 +119,7 @@ def test_slices_share_one_code(stylizer: OSASISStylizer, monkeypatch: pytest.Mon
         seen.append(code)
         return torch.zeros_like(unit)
 
-    monkeypatch.setattr("nnunet_osasis.inversion.encode_images", remember)
+    monkeypatch.setattr("nnunet_osasis.diffusion.sampler.encode_images", remember)
     images = unit_images(10)
     images[0] = -1  # air says nothing about the volume
     stylizer.decode_style(images, joint=True)

@@ -23,7 +23,6 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from nnunet_osasis.acquisition import family_for
 from nnunet_osasis.gate import GateThresholds, calibrate_gate, score_structure
 from nnunet_osasis.gate.calibration import without_mask
 from nnunet_osasis.gate.damage import KINDS
@@ -31,12 +30,13 @@ from nnunet_osasis.images.image import image_stem
 from nnunet_osasis.images.intensity import to_unit
 from nnunet_osasis.images.io import list_images, read_image
 from nnunet_osasis.maps.parametric import places
-from nnunet_osasis.phantom.anatomy import draw_anatomy
-from nnunet_osasis.phantom.scanner import SCANNER_A, SCANNER_B
-from nnunet_osasis.phantoms import render_pair
 from nnunet_osasis.runtime.compute import generator_for
 from nnunet_osasis.runtime.records import atomic_write_json
 from nnunet_osasis.stylizer import OSASISStylizer
+from nnunet_osasis.synthetic.acquisition import family_for
+from nnunet_osasis.synthetic.phantom.anatomy import draw_anatomy
+from nnunet_osasis.synthetic.phantom.scanner import SCANNER_A, SCANNER_B
+from nnunet_osasis.synthetic.phantoms import render_pair
 
 Case = tuple[str, np.ndarray, dict[str, np.ndarray], np.ndarray]
 """Name, source ``(C, H, W)`` in [-1, 1], undamaged versions by name, mask ``(H, W)``."""

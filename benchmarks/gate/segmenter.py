@@ -20,7 +20,6 @@ import torch
 from scipy import ndimage
 from tqdm import tqdm
 
-from nnunet_osasis.acquisition import family_for
 from nnunet_osasis.evaluation.experiment import Budget, NetworkSpec
 from nnunet_osasis.evaluation.light import TrainingSet, predict, train
 from nnunet_osasis.gate import StructureGate
@@ -31,6 +30,7 @@ from nnunet_osasis.maps.resize import resize
 from nnunet_osasis.runtime.compute import generator_for
 from nnunet_osasis.runtime.records import atomic_write_json
 from nnunet_osasis.stylizer import OSASISStylizer
+from nnunet_osasis.synthetic.acquisition import family_for
 
 SIDE = 160
 

@@ -12,7 +12,7 @@ from PIL import Image
 
 from nnunet_osasis.nnunet.raw_dataset import write_raw_dataset
 from nnunet_osasis.nnunet.small_configuration import small_configuration
-from nnunet_osasis.phantoms import render_pair, scene_seed
+from nnunet_osasis.synthetic.phantoms import render_pair, scene_seed
 
 DATASET, CONFIGURATION = "Dataset951_Speed", "2d_speed"
 

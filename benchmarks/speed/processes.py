@@ -17,7 +17,7 @@ from pathlib import Path
 import timing
 import torch
 
-from nnunet_osasis.autoencoder import DiffusionAutoencoder
+from nnunet_osasis.diffusion.autoencoder import DiffusionAutoencoder
 from nnunet_osasis.presets import get_preset
 from nnunet_osasis.pretrain import PretrainSteps
 from nnunet_osasis.runtime.distributed import current, joined

@@ -15,9 +15,9 @@ import torch
 from torch.nn import functional as F
 from torchvision.models import vgg16
 
-from nnunet_osasis.autoencoder import DiffusionAutoencoder
-from nnunet_osasis.diffusion import ddim_step, linear_alpha_bar, predict_x0
-from nnunet_osasis.spn import StructurePreservingNetwork
+from nnunet_osasis.diffusion.autoencoder import DiffusionAutoencoder
+from nnunet_osasis.diffusion.ddim import ddim_step, linear_alpha_bar, predict_x0
+from nnunet_osasis.diffusion.spn import StructurePreservingNetwork
 
 CELEBA64 = {
     "sample_size": 64,

@@ -22,7 +22,7 @@ from diffusers import DPMSolverMultistepInverseScheduler, DPMSolverMultistepSche
 from timing import measure, parser_of, ratios, write
 
 from nnunet_osasis import OSASISStylizer
-from nnunet_osasis.sampler import SamplerConfig, decode_images, encode_images, spn_injection
+from nnunet_osasis.diffusion.sampler import SamplerConfig, decode_images, encode_images, spn_injection
 from nnunet_osasis.sources import folder_arrays, load_sources
 
 Run = Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]]

@@ -21,11 +21,11 @@ from reference_adaptation import CELEBA64, SPN
 from timing import measure, parser_of, ratios, write
 
 from nnunet_osasis import OSASISStylizer
-from nnunet_osasis.autoencoder import DiffusionAutoencoder
-from nnunet_osasis.diffusion import linear_alpha_bar
+from nnunet_osasis.diffusion.autoencoder import DiffusionAutoencoder
+from nnunet_osasis.diffusion.ddim import linear_alpha_bar
+from nnunet_osasis.diffusion.spn import StructurePreservingNetwork
 from nnunet_osasis.recipes import SAMPLER
 from nnunet_osasis.sources import folder_arrays, load_sources
-from nnunet_osasis.spn import StructurePreservingNetwork
 
 
 @torch.no_grad()

@@ -20,13 +20,13 @@ from memory import adaptation_peak
 from reference_adaptation import CELEBA64, SPN, ReferenceStep, clip_tower
 
 from nnunet_osasis.adaptation import Adaptation
-from nnunet_osasis.autoencoder import DiffusionAutoencoder
+from nnunet_osasis.diffusion.autoencoder import DiffusionAutoencoder
+from nnunet_osasis.diffusion.spn import StructurePreservingNetwork
 from nnunet_osasis.presets import get_preset
 from nnunet_osasis.pretrain import PretrainSteps
 from nnunet_osasis.recipes import AdaptConfig
 from nnunet_osasis.runtime.compute import generator_for, lay_out
 from nnunet_osasis.runtime.records import override
-from nnunet_osasis.spn import StructurePreservingNetwork
 from nnunet_osasis.style.embedders import ClipEmbedder, SemanticEmbedder
 from nnunet_osasis.throughput import recomputed, recomputes
 

@@ -19,11 +19,11 @@ import torch
 from transfer import difference, oracle, styled
 from worlds import WORLDS, to_8_bit, unit
 
+from nnunet_osasis.gate.structure import structure_agreement
 from nnunet_osasis.images.io import read_image
 from nnunet_osasis.maps.detail import DetailChange, DetailStatistics
 from nnunet_osasis.maps.distance import ssim
 from nnunet_osasis.maps.field_of_view import field_of_view
-from nnunet_osasis.pair_quality import structure_agreement
 from nnunet_osasis.runtime.records import atomic_write_json
 
 

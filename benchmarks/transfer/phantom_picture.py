@@ -21,7 +21,7 @@ from nnunet_osasis.maps.color import difference
 from nnunet_osasis.maps.field_of_view import field_of_view
 from nnunet_osasis.maps.moments import MomentMap
 from nnunet_osasis.maps.resize import resize
-from nnunet_osasis.phantoms import render_pair, scene_seed
+from nnunet_osasis.synthetic.phantoms import render_pair, scene_seed
 
 
 def unit(image: np.ndarray) -> torch.Tensor:

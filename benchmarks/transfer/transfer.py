@@ -24,7 +24,6 @@ import torch
 from skimage.color import deltaE_ciede2000, rgb2lab
 from worlds import WORLDS, World, shrink, to_8_bit, unit
 
-from nnunet_osasis.autoencoder import DiffusionAutoencoder
 from nnunet_osasis.calibrate import train_calibrator
 from nnunet_osasis.calibrator import Calibrator, CalibratorConfig
 from nnunet_osasis.controls import (
@@ -36,13 +35,14 @@ from nnunet_osasis.controls import (
     PooledReinhard,
     Reinhard,
 )
+from nnunet_osasis.diffusion.autoencoder import DiffusionAutoencoder
 from nnunet_osasis.errors import OsasisError
 from nnunet_osasis.fitted_maps import StylePair, estimate_maps
+from nnunet_osasis.gate.structure import structure_agreement
 from nnunet_osasis.images.grids import save_grid
 from nnunet_osasis.maps.base import MeanMap, PixelMap
 from nnunet_osasis.maps.field_of_view import field_of_view
 from nnunet_osasis.maps.parametric import fit_images
-from nnunet_osasis.pair_quality import structure_agreement
 from nnunet_osasis.presets import get_preset
 from nnunet_osasis.pretrain import pretrain
 from nnunet_osasis.runtime.records import atomic_write_json, override

@@ -13,14 +13,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from nnunet_osasis.acquisition import CameraFamily, ScannerFamily
-from nnunet_osasis.evaluation.cameras import random_camera
 from nnunet_osasis.images.io import read_image
 from nnunet_osasis.maps.field_of_view import field_of_view
 from nnunet_osasis.maps.parametric import places
 from nnunet_osasis.maps.resize import resize
-from nnunet_osasis.phantom.anatomy import draw_anatomy
-from nnunet_osasis.phantom.scanner import SCANNER_A, Scanner
+from nnunet_osasis.synthetic.acquisition import CameraFamily, ScannerFamily
+from nnunet_osasis.synthetic.known_camera import random_camera
+from nnunet_osasis.synthetic.phantom.anatomy import draw_anatomy
+from nnunet_osasis.synthetic.phantom.scanner import SCANNER_A, Scanner
 
 SHIFT = (7.0, 16.0)
 """Mean difference (CIEDE2000) that a camera must make on the source to be taken: of a family's draws the first two."""

@@ -35,9 +35,9 @@ import torch
 
 import nnunet_osasis
 from nnunet_osasis import OSASISStylizer
-from nnunet_osasis.phantom.scanner import acquire_pair
 from nnunet_osasis.readout_names import READOUTS
 from nnunet_osasis.runtime.records import atomic_write_json, read_json
+from nnunet_osasis.synthetic.phantom.scanner import acquire_pair
 
 DATASET = "Dataset590_OsasisPhantomVolumes"
 SHAPE, SPACING = (20, 80, 80), (4.0, 1.0, 1.0)

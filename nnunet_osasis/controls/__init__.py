@@ -7,8 +7,7 @@ group sees what the stylizer sees, one reference image; the random ones see none
 from nnunet_osasis.controls.base import Control
 from nnunet_osasis.controls.fourier import FourierDomainAdaptation
 from nnunet_osasis.controls.gin import GIN
-from nnunet_osasis.controls.histogram import HistogramMatching
-from nnunet_osasis.controls.identity import Identity
+from nnunet_osasis.controls.histogram import HistogramMatching, Identity
 from nnunet_osasis.controls.jitter import ColourJitter, HistogramShift
 from nnunet_osasis.controls.random import RandomControl
 from nnunet_osasis.controls.reinhard import PooledReinhard, Reinhard

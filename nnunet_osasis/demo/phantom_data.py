@@ -11,8 +11,8 @@ import numpy as np
 from nnunet_osasis.demo.settings import SOURCE_DATASET, TRUTH_DATASET, DemoSettings
 from nnunet_osasis.demo.workspace import Workspace
 from nnunet_osasis.nnunet.raw_dataset import write_images, write_masks, write_png, write_raw_dataset
-from nnunet_osasis.phantom.camera import CAMERA_A, CAMERA_B
-from nnunet_osasis.phantoms import render_scene, scene_seed
+from nnunet_osasis.synthetic.phantom.camera import CAMERA_A, CAMERA_B
+from nnunet_osasis.synthetic.phantoms import render_scene, scene_seed
 
 Views = dict[str, np.ndarray]
 

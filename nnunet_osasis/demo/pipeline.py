@@ -74,7 +74,7 @@ def _data_key(settings: DemoSettings) -> dict[str, Any]:
         key["own"] = [fingerprint_pairs(folder) for folder in folders if folder is not None]
     else:
         # A changed renderer or camera must not pass for the pictures of the last run.
-        from nnunet_osasis.phantoms import render_pair
+        from nnunet_osasis.synthetic.phantoms import render_pair
 
         key["phantom"] = [sha256_of_array(part) for part in render_pair(settings.seed, 32)]
     return key

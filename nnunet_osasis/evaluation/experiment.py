@@ -8,11 +8,11 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from nnunet_osasis.errors import OsasisError
-from nnunet_osasis.evaluation.cameras import KnownCamera
 from nnunet_osasis.evaluation.domains import check_rule
 from nnunet_osasis.evaluation.method_list import MethodSpec
 from nnunet_osasis.metrics.definitions import METRICS
 from nnunet_osasis.runtime.storage import sha256_of_json
+from nnunet_osasis.synthetic.known_camera import KnownCamera
 
 NAME = r"[A-Za-z0-9]+([_-][A-Za-z0-9]+)*"
 """Names of networks, targets and methods: they become parts of file names, joined by ``@`` and double underscores."""

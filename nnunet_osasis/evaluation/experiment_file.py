@@ -11,10 +11,10 @@ from types import UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from nnunet_osasis.errors import OsasisError
-from nnunet_osasis.evaluation.cameras import camera_from_json
 from nnunet_osasis.evaluation.experiment import Budget, Experiment, ImageSet, NetworkSpec, StylizerSpec, Target
 from nnunet_osasis.evaluation.method_list import MethodSpec
 from nnunet_osasis.runtime.records import read_json
+from nnunet_osasis.synthetic.known_camera import camera_from_json
 
 LONGEST_NAME, LONGEST_PATTERN, MOST_REPEATS = 64, 200, 4
 

@@ -12,9 +12,9 @@ from nnunet_osasis.export.comparison import Comparison, compare
 from nnunet_osasis.export.model_folder import ModelFolder
 from nnunet_osasis.export.networks import build_network, input_shape, trainer_named
 from nnunet_osasis.export.plain import plain_plans, require_same_training, write_settings
-from nnunet_osasis.export.portable import FORMS
 from nnunet_osasis.export.preprocessing import PREPROCESSING, describe_preprocessing
 from nnunet_osasis.export.record import RECORD, write_record
+from nnunet_osasis.networks.portable import FORMS
 from nnunet_osasis.runtime.folders import new_folder
 from nnunet_osasis.runtime.records import atomic_write_json
 from nnunet_osasis.runtime.storage import sha256_of_file
@@ -32,7 +32,7 @@ def export_networks(
     nothing is left behind when one differs by more than the format's tolerance.
 
     Args:
-        form: a key of :data:`~nnunet_osasis.export.portable.FORMS`.
+        form: a key of :data:`~nnunet_osasis.networks.portable.FORMS`.
 
     Returns the folder and, by fold, what was compared. Raises ``OsasisError`` as ``export_plain`` does, and when a
     package is missing or the answers differ.

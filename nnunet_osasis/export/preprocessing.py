@@ -7,8 +7,8 @@ from typing import Any
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from nnunet_osasis.export.networks import input_shape
-from nnunet_osasis.export.portable import INPUT, OUTPUT
 from nnunet_osasis.export.record import NOTICE
+from nnunet_osasis.networks.portable import INPUT, OUTPUT
 
 PREPROCESSING = "preprocessing.json"
 

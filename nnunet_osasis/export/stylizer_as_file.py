@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from nnunet_osasis.errors import OsasisError
-from nnunet_osasis.export.portable import FORMS, onnx_bytes
+from nnunet_osasis.networks.portable import FORMS, onnx_bytes
 from nnunet_osasis.runtime.records import as_json
 from nnunet_osasis.runtime.storage import atomic_write_bytes
 

@@ -1,25 +1,32 @@
-"""The audit trail: one line of JSON for every image that was stylized, and what all lines say together."""
+"""The audit trail: one line of JSON for every image that was stylized, and what all lines say together.
+
+An audit of any length, read line by line: of every case only what its summary and the pictures need.
+"""
 
 from __future__ import annotations
 
 import os
+import sys
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from nnunet_osasis.errors import OsasisError
-from nnunet_osasis.gate.decision import Decision
+from nnunet_osasis.gate.gate import Decision
 from nnunet_osasis.runtime.provenance import versions
 from nnunet_osasis.runtime.records import append_jsonl, iter_jsonl
 
 FOLDER = "osasis_audit"
 """Subfolder of an output folder, so that its pictures are not taken for results."""
+
 FILE = "audit.jsonl"
+
 OUTCOMES = ("full", "weaker", "original")
+
 WORST = 8
 """Cases that summaries and pictures show."""
 
@@ -128,3 +135,28 @@ def in_short(row: Mapping[str, Any]) -> str:
 def path_in(folder: str | os.PathLike[str]) -> Path:
     """Where the audit of an output folder is."""
     return Path(folder) / FOLDER / FILE
+
+
+class Brief(NamedTuple):
+    """The last line of a case, in about 200 bytes; ``badness`` first, so that the worst sorts first."""
+
+    badness: tuple[int, int, float]
+    decision: str
+    failures: tuple[str, ...]
+
+    def row(self, case: str) -> dict[str, Any]:
+        """As much of an audit's row as says what was decided."""
+        return {"case": case, "decision": self.decision, "failures": self.failures}
+
+
+def brief_audit(paths: Iterable[Path]) -> dict[str, Brief]:
+    """What was decided last about each case of some audits. Lines that are no audit's say nothing about any case."""
+    found: dict[str, Brief] = {}
+    for path in paths:
+        for row in iter_jsonl(path):
+            scores, failures, decision = row.get("scores"), row.get("failures"), row.get("decision")
+            if decision not in OUTCOMES or not (isinstance(scores, dict) and isinstance(failures, dict)):
+                continue
+            names = tuple(sys.intern(name) for name in failures)
+            found[str(row.get("case"))] = Brief(badness(row), sys.intern(str(decision)), names)
+    return found

@@ -3,6 +3,8 @@
 What a change of style does to the scores is known from source images seen through random cameras or scanners: they
 change every colour and no structure. What damage does is known from damaging them on purpose. The thresholds let the
 former pass, and the latter says what that is worth.
+
+Which images a gate is calibrated on: a few, evenly spaced, their middle.
 """
 
 from __future__ import annotations
@@ -16,27 +18,28 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from nnunet_osasis.acquisition import family_for
 from nnunet_osasis.errors import OsasisError
-from nnunet_osasis.gate.choice import chosen_indices, middle
 from nnunet_osasis.gate.damage import KINDS
 from nnunet_osasis.gate.local import smooth
 from nnunet_osasis.gate.scores import CALIBRATED, StructureScores, score_structure
 from nnunet_osasis.maps.parametric import places
 from nnunet_osasis.readout_names import DECODED
 from nnunet_osasis.runtime.compute import generator_for
+from nnunet_osasis.synthetic.acquisition import family_for
 
 logger = logging.getLogger(__name__)
 
 VIEWS = 12
 """Random acquisitions of each."""
+
 FALSE_ALARMS = 0.01
 """Share of undamaged views that may fail."""
+
 SLACK = {"lesion_contrast": 0.0, "lesion_edges": 0.5}
 """Where thresholds of lesions lie between erased (0) and undamaged ones (1)."""
+
 POOR = 0.95
 """Share of erased lesions found below which a calibration is said to be poor."""
-
 
 Restyle = Callable[[np.ndarray], np.ndarray]
 """``(C, H, W)`` in [-1, 1] to the same, its structure kept as well as a read-out can."""
@@ -137,7 +140,7 @@ def calibrate_gate(
 
     Args:
         images: source images ``(C, H, W)`` in [-1, 1] at their own size; ``IMAGES`` evenly spaced ones are used.
-        family: of acquisitions (``nnunet_osasis.acquisition``).
+        family: of acquisitions (``nnunet_osasis.synthetic.acquisition``).
         restyle: the image stylized to itself, for read-outs that run the networks: what their round trip loses is no
             fault of an image. These views count as undamaged too.
 
@@ -221,3 +224,38 @@ def thresholds_for(good: Sequence[StructureScores]) -> dict[str, float]:
             break
         scores = tried
     return {name: max(-1.0, value) for name, value in scores.items()}
+
+
+IMAGES = 16
+"""Source images a calibration looks at."""
+
+SIDE = 512
+"""Of larger images the middle is taken."""
+
+
+def chosen_indices(count: int) -> list[int]:
+    """At most ``IMAGES`` evenly spaced ones of ``count``."""
+    return np.unique(np.linspace(0, count - 1, IMAGES).round().astype(int)).tolist()
+
+
+def middle(image: np.ndarray) -> np.ndarray:
+    """At most ``SIDE`` pixels of ``(C, H, W)`` to either direction, around its middle."""
+    starts = [max(0, (side - SIDE) // 2) for side in image.shape[1:]]
+    return image[:, starts[0] : starts[0] + SIDE, starts[1] : starts[1] + SIDE]
+
+
+class EvenlySpaced:
+    """Keeps at most ``2 IMAGES`` of a stream of arrays, evenly spaced, whatever its length."""
+
+    def __init__(self) -> None:
+        self.kept: list[np.ndarray] = []
+        self._stride, self._seen = 1, 0
+
+    def add(self, image: np.ndarray) -> None:
+        """The next ``(C, H, W)`` in [-1, 1]; of larger ones the middle is kept."""
+        if self._seen % self._stride == 0:
+            if len(self.kept) == 2 * IMAGES:
+                self.kept, self._stride = self.kept[::2], 2 * self._stride
+            if self._seen % self._stride == 0:
+                self.kept.append(np.array(middle(image), np.float32))
+        self._seen += 1

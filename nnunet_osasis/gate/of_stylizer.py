@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from nnunet_osasis.diffusion.sampler import decode_images, encode_images
 from nnunet_osasis.errors import OsasisError
 from nnunet_osasis.gate.calibration import GateThresholds, Restyle, calibrate_gate
-from nnunet_osasis.gate.decision import Segmenter, StructureGate
+from nnunet_osasis.gate.gate import Segmenter, StructureGate
 from nnunet_osasis.images.intensity import to_unit
 from nnunet_osasis.maps.local_affine import carry_change
 from nnunet_osasis.maps.resize import resize
 from nnunet_osasis.readout_names import DECODED
 from nnunet_osasis.runtime.locks import output_lock
 from nnunet_osasis.runtime.records import read_sealed_json, write_sealed_json
-from nnunet_osasis.sampler import decode_images, encode_images
 
 if TYPE_CHECKING:
     from nnunet_osasis.stylizer import OSASISStylizer

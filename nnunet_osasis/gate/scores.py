@@ -12,8 +12,8 @@ from skimage.metrics import normalized_mutual_information
 from nnunet_osasis.errors import OsasisError
 from nnunet_osasis.gate.lesions import lesion_scores
 from nnunet_osasis.gate.local import smooth, unexplained
+from nnunet_osasis.gate.structure import structure_agreement
 from nnunet_osasis.maps.field_of_view import field_of_view
-from nnunet_osasis.pair_quality import structure_agreement
 
 CALIBRATED = ("boundaries", "kept", "own", "mutual_information", "lesion_contrast", "lesion_edges")
 """Scores whose thresholds are measured on source images; the higher, the better."""

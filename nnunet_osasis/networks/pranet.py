@@ -10,9 +10,12 @@ from torch import nn
 
 from nnunet_osasis.errors import OsasisError
 from nnunet_osasis.networks.padding import check_input, crop_to, pad_to_multiple
-from nnunet_osasis.networks.partial_decoder import ParallelPartialDecoder, resize
-from nnunet_osasis.networks.receptive_field import ReceptiveFieldBlock
-from nnunet_osasis.networks.reverse_attention import ReverseAttentionBranch
+from nnunet_osasis.networks.pranet_blocks import (
+    ParallelPartialDecoder,
+    ReceptiveFieldBlock,
+    ReverseAttentionBranch,
+    resize,
+)
 
 _STRIDES = (8, 16, 32)
 _WIDTH = 32  # channels of the receptive field blocks

@@ -10,7 +10,7 @@ import numpy as np
 from nnunet_osasis.errors import OsasisError
 from nnunet_osasis.gate import StructureGate
 from nnunet_osasis.gate.audit import in_words, read_audit
-from nnunet_osasis.gate.choice import chosen_indices
+from nnunet_osasis.gate.calibration import chosen_indices
 from nnunet_osasis.images.slices import best_slice
 from nnunet_osasis.nnunet.cache import StylizedCache
 from nnunet_osasis.nnunet.case_making import aligned

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from nnunet_osasis.autoencoder import SemanticEncoder
+from nnunet_osasis.diffusion.autoencoder import SemanticEncoder
 from nnunet_osasis.errors import OsasisError
 
 logger = logging.getLogger(__name__)

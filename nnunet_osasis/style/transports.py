@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 import torch
 
-from nnunet_osasis.adagn import ConditionalUNet
-from nnunet_osasis.diffusion import add_noise, predict_x0
-from nnunet_osasis.spn import StructurePreservingNetwork
+from nnunet_osasis.diffusion.ddim import add_noise, predict_x0
+from nnunet_osasis.diffusion.spn import StructurePreservingNetwork
+from nnunet_osasis.diffusion.unet import ConditionalUNet
 from nnunet_osasis.style.losses import half_cycle
 
 

@@ -7,7 +7,7 @@ import pytest
 from scipy.ndimage import shift
 
 from nnunet_osasis.demo.fidelity import boundary_shifts, fidelity_row
-from nnunet_osasis.phantoms import render_pair
+from nnunet_osasis.synthetic.phantoms import render_pair
 
 ROWS, COLUMNS = np.mgrid[:64, :64]
 MASK = ((ROWS - 32) ** 2 + (COLUMNS - 30) ** 2 < 14**2).astype(np.uint8)

@@ -11,7 +11,7 @@ from nnunet_osasis.demo.settings import DemoSettings
 from nnunet_osasis.demo.workspace import Workspace
 from nnunet_osasis.errors import OsasisError
 from nnunet_osasis.nnunet.raw_dataset import read_images, read_masks, read_png
-from nnunet_osasis.phantoms import render_pair
+from nnunet_osasis.synthetic.phantoms import render_pair
 
 
 def _folder(root, count, scanner, *, size=40):

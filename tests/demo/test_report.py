@@ -15,7 +15,7 @@ from nnunet_osasis.demo.methods import methods
 from nnunet_osasis.demo.pictures import before_after, dice_chart, style_sheet
 from nnunet_osasis.demo.report import write_texts
 from nnunet_osasis.demo.verdict import verdict
-from nnunet_osasis.phantoms import render_pair
+from nnunet_osasis.synthetic.phantoms import render_pair
 
 FIGURES = {"none": 0.5, "histogram": 0.55, "reinhard": 0.6, "osasis": 0.7, "truth": 0.8}
 VOID = {"meta", "img"}

@@ -6,7 +6,7 @@ import numpy as np
 
 from nnunet_osasis.evaluation.domains import choose_reference
 from nnunet_osasis.maps.distance import ciede2000, distances, psnr, ssim
-from nnunet_osasis.phantoms import render_pair
+from nnunet_osasis.synthetic.phantoms import render_pair
 
 
 def pair() -> tuple[np.ndarray, np.ndarray]:

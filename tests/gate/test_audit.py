@@ -7,7 +7,7 @@ import pytest
 
 from nnunet_osasis.errors import OsasisError
 from nnunet_osasis.gate.audit import find_audit, path_in, read_audit, summarize, write_audit
-from nnunet_osasis.gate.decision import Decision
+from nnunet_osasis.gate.gate import Decision
 
 GOOD = Decision("full", 1.0, 1.0, {"kept": 0.9, "own": 0.95}, {})
 WEAK = Decision("weaker", 0.5, 1.0, {"kept": 0.8, "own": 0.9}, {"kept": 0.4})

@@ -8,9 +8,9 @@ from specimens import draw, second_camera
 
 from nnunet_osasis.errors import OsasisError
 from nnunet_osasis.gate import GateThresholds, StructureGate, calibrate_gate, score_structure
-from nnunet_osasis.gate.choice import IMAGES, EvenlySpaced, middle
+from nnunet_osasis.gate.calibration import IMAGES, EvenlySpaced, middle
 from nnunet_osasis.gate.damage import KINDS
-from nnunet_osasis.gate.decision import dice, lesions_kept
+from nnunet_osasis.gate.gate import dice, lesions_kept
 from nnunet_osasis.images.intensity import IntensityRange
 
 BYTES = IntensityRange("fixed", 0, 255)

@@ -9,6 +9,7 @@ from typing import Any
 
 from nnunet_osasis.calibrator import CalibratorConfig
 from nnunet_osasis.controls import PooledReinhard
+from nnunet_osasis.diffusion.sampler import SamplerConfig
 from nnunet_osasis.evaluation.experiment_file import experiment_from_json, load_experiment
 from nnunet_osasis.images.intensity import IntensityRange
 from nnunet_osasis.metrics.protocol import choose_protocol
@@ -17,7 +18,6 @@ from nnunet_osasis.prepare.labels import parse_classes
 from nnunet_osasis.prepare.splits import SplitRule
 from nnunet_osasis.presets import PretrainConfig
 from nnunet_osasis.runtime.records import read_json
-from nnunet_osasis.sampler import SamplerConfig
 from nnunet_osasis.stylizer_config import StylizerConfig
 
 from .harness import Bad, bad

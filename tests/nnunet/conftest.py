@@ -44,9 +44,9 @@ class Warmer:
 
 def tiny_stylizer(reference=None, channels=3):
     """A real stylizer, untrained, whose read-out is a fixed colour map."""
-    from nnunet_osasis.autoencoder import DiffusionAutoencoder
+    from nnunet_osasis.diffusion.autoencoder import DiffusionAutoencoder
+    from nnunet_osasis.diffusion.spn import StructurePreservingNetwork
     from nnunet_osasis.maps.base import ColorMap
-    from nnunet_osasis.spn import StructurePreservingNetwork
     from nnunet_osasis.stylizer import OSASISStylizer
     from nnunet_osasis.stylizer_config import StylizerConfig
 

@@ -10,8 +10,9 @@ import torch
 from specimens import unit_images
 
 from nnunet_osasis import OsasisError
-from nnunet_osasis.export import portable, stylizer_as_file
+from nnunet_osasis.export import stylizer_as_file
 from nnunet_osasis.export.stylizer_as_file import export_one_pass
+from nnunet_osasis.networks import portable
 from nnunet_osasis.scripts import export
 from nnunet_osasis.stylizer import OSASISStylizer
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 
-from nnunet_osasis.phantom.noise import NoiseField
-from nnunet_osasis.phantom.scene import Bowel, camera_rays, first_hits
+from nnunet_osasis.synthetic.phantom.noise import NoiseField
+from nnunet_osasis.synthetic.phantom.scene import Bowel, camera_rays, first_hits
 
 LAMPS = np.array([[-0.16, 0.02, 0.0], [0.16, 0.02, 0.0]])
+
 MUCOSA = np.array([0.58, 0.25, 0.165])
+
 STOOL = np.array([0.50, 0.31, 0.09])
+
 BLOOD = np.array([0.42, 0.62, 0.60])  # how much of each channel a vessel takes away
 
 

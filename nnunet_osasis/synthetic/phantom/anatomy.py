@@ -9,12 +9,19 @@ from scipy.ndimage import gaussian_filter
 
 # Signal of each tissue under four weightings (T1, T2, proton density, FLAIR alike), 0 to 1.
 AIR = (0.0, 0.0, 0.0, 0.0)
+
 FAT = (0.85, 0.60, 0.80, 0.70)
+
 MUSCLE = (0.40, 0.25, 0.60, 0.35)
+
 ORGAN = (0.60, 0.40, 0.70, 0.50)
+
 FLUID = (0.15, 0.95, 0.90, 0.10)
+
 VESSEL = (0.22, 0.50, 0.75, 0.30)
+
 LESION = (0.40, 0.70, 0.75, 0.75)
+
 WEIGHTINGS = 4
 
 

@@ -9,7 +9,7 @@ from diffusers.models.attention_processor import Attention
 from torch import nn
 from torch.nn import functional as F
 
-from nnunet_osasis.adagn import ConditionalUNet
+from nnunet_osasis.diffusion.unet import ConditionalUNet
 from nnunet_osasis.errors import OsasisError
 
 
@@ -96,7 +96,9 @@ class SemanticEncoder(nn.Module):
 
 
 LARGEST_SIDE = 2048
+
 MOST_LEVELS, MOST_LAYERS = 10, 8
+
 MIDDLE = 64
 """Side of the smallest feature map, at most: attention there takes memory with the fourth power of it."""
 

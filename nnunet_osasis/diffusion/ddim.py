@@ -15,6 +15,7 @@ import torch
 from nnunet_osasis.errors import OsasisError
 
 EpsModel = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+
 Inject = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 

@@ -17,6 +17,7 @@ from nnunet_osasis.errors import OsasisError
 from nnunet_osasis.runtime.storage import atomic_write_bytes
 
 INPUT, OUTPUT = "image", "logits"
+
 OPSET = 18  # what torch 2.8's exporter writes, and newer ones still do; runtimes of 2023 and later read it
 
 Run = Callable[[torch.Tensor], torch.Tensor]

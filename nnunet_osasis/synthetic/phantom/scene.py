@@ -7,8 +7,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 FIELD_OF_VIEW = 0.95  # tangent of half the angle of view: about 87 degrees from edge to edge
+
 MARCH_STEPS = 120
+
 TOUCH = 2e-3  # a ray this close to the surface has arrived
+
 FAR = 9.0
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from nnunet_osasis.errors import OsasisError
-from nnunet_osasis.phantom.anatomy import WEIGHTINGS, Anatomy, draw_anatomy
+from nnunet_osasis.synthetic.phantom.anatomy import WEIGHTINGS, Anatomy, draw_anatomy
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +45,7 @@ class Scanner:
 
 
 SCANNER_A = Scanner(gain=900.0, gamma=1.0, mix=0.0, bias=0.05, noise=0.015)
+
 SCANNER_B = Scanner(gain=2300.0, gamma=1.7, mix=0.2, bias=0.25, noise=0.02)
 
 

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from nnunet_osasis.diffusion.sampler import decode_images, encode_images, spn_injection
 from nnunet_osasis.errors import OsasisError
 from nnunet_osasis.maps.field_of_view import DARK
 from nnunet_osasis.runtime.storage import sha256_of_array, sha256_of_json
-from nnunet_osasis.sampler import encode_images
 
 if TYPE_CHECKING:
     from nnunet_osasis.stylizer import OSASISStylizer
@@ -92,3 +92,50 @@ def invert(
     unet = stylizer.decoder if backwards else stylizer.autoencoder.unet
     parts = zip(unit.split(BATCH), codes.split(BATCH), strict=True)
     return codes, torch.cat([encode_images(unet, part, code, stylizer.config.sampler) for part, code in parts])
+
+
+def decode_style(
+    stylizer: OSASISStylizer,
+    unit: torch.Tensor,
+    *,
+    backwards: bool = False,
+    joint: bool = False,
+    relative: bool = False,
+    inversion: Inversion | None = None,
+) -> torch.Tensor:
+    """Encode ``(B, C, S, S)`` with one decoder and its codes, decode with the other, in [-1, 1].
+
+    ``relative``: minus the first decoder's own round trip (no SPN, no other code): a difference in [-2, 2].
+    ``inversion``: of these images, if there is one. Raises ``OsasisError`` when it does not fit.
+    """
+    unit = unit.to(stylizer.device, torch.float32)
+    if inversion is None:
+        code, noise = invert(stylizer, unit, backwards=backwards, joint=joint)
+    else:
+        inversion.require_fit(stylizer, unit, backwards=backwards, joint=joint)
+        code, noise = inversion.code.to(unit), inversion.noise.to(unit)
+    parts = zip(unit.split(BATCH), code.split(BATCH), noise.split(BATCH), strict=True)
+    return torch.cat([_decoded(stylizer, *part, backwards, relative) for part in parts])
+
+
+def _decoded(
+    stylizer: OSASISStylizer,
+    unit: torch.Tensor,
+    code: torch.Tensor,
+    noise: torch.Tensor,
+    backwards: bool,
+    relative: bool,
+) -> torch.Tensor:
+    sampler = stylizer.config.sampler
+    first, second = stylizer.autoencoder.unet, stylizer.decoder
+    if backwards:
+        first, second = second, first
+    fine = None
+    if sampler.mix == "style" and not backwards:
+        reference = stylizer.reference_unit().to(stylizer.device)
+        fine = stylizer.autoencoder.semantic_encoder(reference).expand(len(unit), -1)
+    inject = None if backwards else spn_injection(stylizer.spn, unit, sampler)
+    picture = decode_images(second, noise, code, sampler, fine_code=fine, inject=inject).clamp(-1, 1)
+    if relative:
+        return picture - decode_images(first, noise, code, sampler).clamp(-1, 1)
+    return picture

@@ -17,17 +17,20 @@ import numpy as np
 from scipy.ndimage import label
 
 from nnunet_osasis.errors import OsasisError
-from nnunet_osasis.phantom.camera import CAMERA_A, CAMERA_B, Camera
-from nnunet_osasis.phantom.scene import draw_bowel
-from nnunet_osasis.phantom.shading import render_light
-
-__all__ = ["CAMERA_A", "CAMERA_B", "Camera", "Scene", "render_pair", "render_scene", "scene_seed"]
+from nnunet_osasis.synthetic.phantom.camera import CAMERA_A, CAMERA_B
+from nnunet_osasis.synthetic.phantom.scene import draw_bowel
+from nnunet_osasis.synthetic.phantom.shading import render_light
 
 DEFAULT_SIZE = 96
+
 SMALLEST = 32
+
 POLYP_AREA = (0.025, 0.25)  # fraction of the image; outside it a scene is drawn again
+
 SLIVER = 0.005  # a polyp of which less than this fraction is seen counts as hidden
+
 SCENES_PER_SPLIT = 10_000
+
 SPLITS = ("train", "test_a", "test_b", "reference")
 
 

@@ -7,13 +7,14 @@ from dataclasses import dataclass
 
 import torch
 
-from nnunet_osasis.adagn import ConditionalUNet
-from nnunet_osasis.diffusion import Inject, decode, encode, linear_alpha_bar, time_grid
+from nnunet_osasis.diffusion.ddim import Inject, decode, encode, linear_alpha_bar, time_grid
+from nnunet_osasis.diffusion.spn import StructurePreservingNetwork
+from nnunet_osasis.diffusion.unet import ConditionalUNet
 from nnunet_osasis.errors import OsasisError
 from nnunet_osasis.runtime.compute import autocast
-from nnunet_osasis.spn import StructurePreservingNetwork
 
 PRECISIONS = ("auto", "fp32", "bf16")
+
 MOST = 100.0
 """Of powers and weights: more is a mistake, and overflows."""
 
