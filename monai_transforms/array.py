@@ -11,10 +11,9 @@ from monai_transforms.gating import Gating
 from monai_transforms.loading import StylizerHandle
 from monai_transforms.style import RandStyle, StyleTransform
 from nnunet_osasis.errors import OsasisError
-from nnunet_osasis.native import stylize_arrays
-from nnunet_osasis.readout_names import READOUTS
-from nnunet_osasis.stylizer import OSASISStylizer
-from nnunet_osasis.stylizer_config import DIRECTIONS
+from nnunet_osasis.stylizer.config import DIRECTIONS
+from nnunet_osasis.stylizer.readouts import READOUTS
+from nnunet_osasis.stylizer.stylizer import OSASISStylizer, stylize_arrays
 
 
 class OSASISStylize(StyleTransform):

@@ -13,7 +13,7 @@ from monai.transforms.transform import MapTransform, Randomizable
 from monai_transforms.array import OSASISStylize, RandOSASISStylize
 from monai_transforms.style import RandStyle, RandStyleTransform, StyleTransform
 from nnunet_osasis.errors import OsasisError
-from nnunet_osasis.stylizer import OSASISStylizer
+from nnunet_osasis.stylizer.stylizer import OSASISStylizer
 from nnunet_osasis.transfer import StyleTransfer
 
 

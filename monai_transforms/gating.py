@@ -10,9 +10,9 @@ import numpy as np
 from nnunet_osasis.errors import OsasisError
 from nnunet_osasis.gate import StructureGate
 from nnunet_osasis.gate.audit import write_audit
-from nnunet_osasis.gate.of_stylizer import own_gate
 from nnunet_osasis.runtime.storage import sha256_of_array
-from nnunet_osasis.stylizer import OSASISStylizer
+from nnunet_osasis.stylizer.gating import own_gate
+from nnunet_osasis.stylizer.stylizer import OSASISStylizer
 
 Stylize = Callable[[Sequence[np.ndarray], Sequence[float]], list[np.ndarray]]
 

@@ -12,8 +12,8 @@ import torch
 
 from nnunet_osasis.errors import OsasisError
 from nnunet_osasis.runtime.compute import resolve_device
-from nnunet_osasis.stylizer import OSASISStylizer
-from nnunet_osasis.stylizer_folder import stylizer_digest
+from nnunet_osasis.stylizer.serialization import stylizer_digest
+from nnunet_osasis.stylizer.stylizer import OSASISStylizer
 
 _LOADED: dict[tuple[str, str, str], OSASISStylizer] = {}
 _LOADING = Lock()

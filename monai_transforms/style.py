@@ -18,8 +18,7 @@ from monai_transforms.layout import arrange, check_axes, check_axis, permutation
 from nnunet_osasis.controls import RandomControl
 from nnunet_osasis.errors import OsasisError
 from nnunet_osasis.images.image import to_dtype
-from nnunet_osasis.stylizer_config import check_strength, is_number
-from nnunet_osasis.transfer import StyleTransfer
+from nnunet_osasis.transfer import StyleTransfer, check_strength, is_number
 
 
 class StyleTransform(Transform):

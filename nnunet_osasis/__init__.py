@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from nnunet_osasis.diffusion.autoencoder import DiffusionAutoencoder
     from nnunet_osasis.diffusion.spn import StructurePreservingNetwork
     from nnunet_osasis.errors import OsasisError
-    from nnunet_osasis.stylizer import OSASISStylizer
-    from nnunet_osasis.stylizer_config import StylizerConfig
+    from nnunet_osasis.stylizer.config import StylizerConfig
+    from nnunet_osasis.stylizer.stylizer import OSASISStylizer
 
 _WHERE = {
     "DiffusionAutoencoder": "autoencoder",

@@ -12,7 +12,6 @@ import torch
 from nnunet_osasis.adapt import adapt
 from nnunet_osasis.build_config import BuildConfig, build_card, check_possible
 from nnunet_osasis.calibrate import train_calibrator
-from nnunet_osasis.calibrator import Calibrator
 from nnunet_osasis.diffusion.autoencoder import DiffusionAutoencoder
 from nnunet_osasis.diffusion.spn import StructurePreservingNetwork
 from nnunet_osasis.diffusion.unet import ConditionalUNet
@@ -20,7 +19,6 @@ from nnunet_osasis.distil import distil
 from nnunet_osasis.errors import OsasisError
 from nnunet_osasis.findings import EXAMPLES, measure, show_stylized
 from nnunet_osasis.fitted_maps import StylePair, decoder_maps, estimate_maps
-from nnunet_osasis.gate.of_stylizer import calibrate_for
 from nnunet_osasis.images.grids import save_grid
 from nnunet_osasis.images.intensity import IntensityRange, to_unit
 from nnunet_osasis.images.slices import evenly_spaced
@@ -34,9 +32,11 @@ from nnunet_osasis.runtime.storage import clear_leftovers
 from nnunet_osasis.sources import detail_of
 from nnunet_osasis.style.embedders import make_embedder
 from nnunet_osasis.style_pair import make_style_pair
-from nnunet_osasis.stylizer import OSASISStylizer
-from nnunet_osasis.stylizer_config import StylizerConfig
-from nnunet_osasis.stylizer_folder import is_stylizer_folder, read_index
+from nnunet_osasis.stylizer.calibrator import Calibrator
+from nnunet_osasis.stylizer.config import StylizerConfig
+from nnunet_osasis.stylizer.gating import calibrate_for
+from nnunet_osasis.stylizer.serialization import is_stylizer_folder, read_index
+from nnunet_osasis.stylizer.stylizer import OSASISStylizer
 
 WORK = "training"
 """Subfolder of the output for logs, grids and, until the end, checkpoints."""

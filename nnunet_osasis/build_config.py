@@ -12,17 +12,17 @@ import diffusers
 import numpy as np
 import torch
 
-from nnunet_osasis.calibrator import Calibrator, CalibratorConfig
 from nnunet_osasis.distil import DistilConfig
 from nnunet_osasis.errors import OsasisError
 from nnunet_osasis.presets import HOW, Preset
-from nnunet_osasis.readout_names import DECODED, STUDENT
 from nnunet_osasis.recipes import AdaptConfig
 from nnunet_osasis.runtime.records import as_json
 from nnunet_osasis.runtime.storage import sha256_of_array
+from nnunet_osasis.stylizer.calibrator import Calibrator, CalibratorConfig
+from nnunet_osasis.stylizer.readouts import DECODED, STUDENT
 
 if TYPE_CHECKING:
-    from nnunet_osasis.stylizer import OSASISStylizer
+    from nnunet_osasis.stylizer.stylizer import OSASISStylizer
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,6 @@ from pathlib import Path
 import torch
 from torch.nn import functional as F
 
-from nnunet_osasis.calibrator import Calibrator, CalibratorConfig
 from nnunet_osasis.errors import OsasisError
 from nnunet_osasis.maps.color import difference
 from nnunet_osasis.maps.field_of_view import field_of_view
@@ -16,6 +15,7 @@ from nnunet_osasis.maps.resize import resize
 from nnunet_osasis.runtime.records import as_json
 from nnunet_osasis.runtime.storage import sha256_of_array, sha256_of_json
 from nnunet_osasis.short_training import train_short
+from nnunet_osasis.stylizer.calibrator import Calibrator, CalibratorConfig
 from nnunet_osasis.synthetic.acquisition import AcquisitionFamily, family_for
 
 LARGEST = 64

@@ -16,15 +16,15 @@ from nnunet_osasis.images.slices import evenly_spaced
 from nnunet_osasis.maps.field_of_view import field_of_view
 from nnunet_osasis.maps.local_affine import fit_local_affine
 from nnunet_osasis.maps.resize import resample, resize
-from nnunet_osasis.readout_names import DECODED
 from nnunet_osasis.runtime.records import as_json
 from nnunet_osasis.runtime.storage import sha256_of_array, sha256_of_json
 from nnunet_osasis.short_training import train_short
-from nnunet_osasis.student import LARGEST, LocalAffineStudent, Student, apply_field
+from nnunet_osasis.stylizer.readouts import DECODED
+from nnunet_osasis.stylizer.student import LARGEST, LocalAffineStudent, Student, apply_field
 from nnunet_osasis.training import Checkpoint, Interruptible
 
 if TYPE_CHECKING:
-    from nnunet_osasis.stylizer import OSASISStylizer
+    from nnunet_osasis.stylizer.stylizer import OSASISStylizer
 
 STREAM = 9
 """Of the random numbers: other trainings have their own."""

@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from nnunet_osasis.calibrator import Calibrator, CalibratorConfig
 from nnunet_osasis.diffusion.autoencoder import DiffusionAutoencoder
 from nnunet_osasis.fitted_maps import StylePair
 from nnunet_osasis.images.grids import save_grid
 from nnunet_osasis.images.slices import evenly_spaced
 from nnunet_osasis.maps.agreement import Agreement
 from nnunet_osasis.pair_quality import pair_quality
+from nnunet_osasis.stylizer.calibrator import Calibrator, CalibratorConfig
 from nnunet_osasis.suitability import try_calibrator, warn_if_outlying
 
 if TYPE_CHECKING:
-    from nnunet_osasis.stylizer import OSASISStylizer
+    from nnunet_osasis.stylizer.stylizer import OSASISStylizer
 
 EXAMPLES = 5
 """Source images that pictures show."""

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from nnunet_osasis.calibrator import Calibrator
 from nnunet_osasis.images.slices import evenly_spaced
 from nnunet_osasis.maps.agreement import Agreement, combine
 from nnunet_osasis.maps.base import MeanMap, PixelMap
@@ -16,10 +15,11 @@ from nnunet_osasis.maps.field_of_view import field_of_view
 from nnunet_osasis.maps.moments import ANCHOR, MomentMap, Moments, moments
 from nnunet_osasis.maps.parametric import fit_images
 from nnunet_osasis.maps.resize import resize
+from nnunet_osasis.stylizer.calibrator import Calibrator
 from nnunet_osasis.synthetic.acquisition import family_for
 
 if TYPE_CHECKING:
-    from nnunet_osasis.stylizer import OSASISStylizer
+    from nnunet_osasis.stylizer.stylizer import OSASISStylizer
 
 FIT_IMAGES = 24
 """Source images that decoded pictures are compared on, and that estimates are compared over."""

@@ -12,7 +12,7 @@ from nnunet_osasis.maps.color import perceptual
 from nnunet_osasis.maps.field_of_view import field_of_view
 
 if TYPE_CHECKING:
-    from nnunet_osasis.student import Student
+    from nnunet_osasis.stylizer.student import Student
 
 
 def style_distance(images: torch.Tensor, truths: torch.Tensor, view: torch.Tensor) -> list[float]:

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 import torch
 from torch.nn import functional as F
 
-from nnunet_osasis.calibrator import Calibrator
 from nnunet_osasis.diffusion.autoencoder import DiffusionAutoencoder
 from nnunet_osasis.diffusion.ddim import add_noise, decode, linear_alpha_bar, time_grid
 from nnunet_osasis.errors import OsasisError
@@ -19,6 +18,7 @@ from nnunet_osasis.maps.field_of_view import field_of_view
 from nnunet_osasis.maps.moments import MomentMap
 from nnunet_osasis.maps.resize import resize
 from nnunet_osasis.runtime.compute import generator_for
+from nnunet_osasis.stylizer.calibrator import Calibrator
 
 PAIR_MAKERS = ("prealigned_sdedit", "calibrator", "sdedit", "nearest", "file")
 

@@ -9,7 +9,6 @@ from typing import Any
 import torch
 
 from nnunet_osasis.calibrate import simulate, split_scenes
-from nnunet_osasis.calibrator import Calibrator, CalibratorConfig
 from nnunet_osasis.maps.agreement import agreement
 from nnunet_osasis.maps.base import PixelMap
 from nnunet_osasis.maps.color import difference
@@ -18,6 +17,7 @@ from nnunet_osasis.maps.moments import MomentMap, moments
 from nnunet_osasis.maps.parametric import places
 from nnunet_osasis.maps.resize import resize
 from nnunet_osasis.runtime.compute import generator_for
+from nnunet_osasis.stylizer.calibrator import Calibrator, CalibratorConfig
 from nnunet_osasis.synthetic.acquisition import family_for
 
 logger = logging.getLogger(__name__)

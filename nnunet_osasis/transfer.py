@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from numbers import Real
 from typing import Protocol, runtime_checkable
 
 import numpy as np
+
+from nnunet_osasis.errors import OsasisError
 
 
 @runtime_checkable
@@ -32,3 +35,15 @@ class StyleTransfer(Protocol):
         out, float32, native units. Raises ``OsasisError`` for wrong rank or channels, NaN or infinity.
         """
         ...
+
+
+def is_number(value: object) -> bool:
+    """Whether a value counts as a number here: numpy's do, truth values do not."""
+    return isinstance(value, Real) and not isinstance(value, bool)
+
+
+def check_strength(strength: float) -> float:
+    """Raise ``OsasisError`` unless ``strength`` is a number in [0, 1]."""
+    if not is_number(strength) or not 0 <= strength <= 1:
+        raise OsasisError("strength must lie in [0, 1]", found=strength, remedy="0 keeps the image, 1 is full style.")
+    return float(strength)

@@ -53,7 +53,7 @@ def main(argv: list[str] | None = None) -> None:
     args = make_parser().parse_args(argv)
     from nnunet_osasis.demo.pipeline import run_demo
     from nnunet_osasis.demo.settings import DemoSettings, quick
-    from nnunet_osasis.stylizer_folder import read_index
+    from nnunet_osasis.stylizer.serialization import read_index
 
     if args.from_stylizer is not None:  # now, not when its turn comes
         read_index(args.from_stylizer)

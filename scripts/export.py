@@ -87,8 +87,8 @@ def main(argv: list[str] | None = None) -> None:
 def _export_stylizer(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
     if args.c or args.f or args.format not in (None, "onnx"):
         parser.error("--stylizer goes with --format onnx, and without -c and -f")
-    from nnunet_osasis.export.stylizer_as_file import export_one_pass
-    from nnunet_osasis.stylizer import OSASISStylizer
+    from nnunet_osasis.stylizer.onnx import export_one_pass
+    from nnunet_osasis.stylizer.stylizer import OSASISStylizer
 
     stylizer = OSASISStylizer.from_pretrained(args.stylizer)
     difference = export_one_pass(

@@ -52,9 +52,9 @@ def main(argv: list[str] | None = None) -> None:
 
         facts = summarize(read_audit(find_audit(args.audit)))
     elif args.stylizer:
-        from nnunet_osasis.one_pass import one_pass_facts
         from nnunet_osasis.runtime.records import as_json
-        from nnunet_osasis.stylizer import OSASISStylizer
+        from nnunet_osasis.stylizer.one_pass import one_pass_facts
+        from nnunet_osasis.stylizer.stylizer import OSASISStylizer
 
         stylizer = OSASISStylizer.from_pretrained(args.stylizer)
         facts = {

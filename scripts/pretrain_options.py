@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import argparse
 
-from nnunet_osasis.readout_names import DECODED, READOUTS
 from nnunet_osasis.runtime import command as cli
+from nnunet_osasis.stylizer.readouts import DECODED, READOUTS
 
 EXAMPLES = """examples:
   osasis-pretrain-stylizer --images site_a/images --style site_b/one.png --output stylizer

@@ -102,13 +102,13 @@ def main(argv: list[str] | None = None) -> None:
     from torch.nn import Identity
 
     from nnunet_osasis.build_config import BuildConfig, check_possible
-    from nnunet_osasis.calibrator import CalibratorConfig
     from nnunet_osasis.distil import DistilConfig
     from nnunet_osasis.presets import get_preset
     from nnunet_osasis.runtime import distributed as processes
     from nnunet_osasis.runtime.records import override
     from nnunet_osasis.style.embedders import load_clip
-    from nnunet_osasis.stylizer_config import StylizerConfig
+    from nnunet_osasis.stylizer.calibrator import CalibratorConfig
+    from nnunet_osasis.stylizer.config import StylizerConfig
 
     adaptation = _adaptation(args)  # unknown names are refused before any image is read
     calibration = override(CalibratorConfig(seed=args.seed), iterations=args.calibrator_iterations)
@@ -138,13 +138,13 @@ def _build(args: argparse.Namespace, config: BuildConfig, group: Processes) -> N
     from nnunet_osasis.build_config import lent_calibrator
     from nnunet_osasis.gate.calibration import EvenlySpaced
     from nnunet_osasis.images.intensity import IntensityRange
-    from nnunet_osasis.one_pass import one_pass_facts
     from nnunet_osasis.presets import get_preset
     from nnunet_osasis.runtime.locks import output_lock
     from nnunet_osasis.runtime.storage import clear_leftovers, ensure_writable
     from nnunet_osasis.sources import load_counterpart, load_reference, load_sources
-    from nnunet_osasis.stylizer import OSASISStylizer
-    from nnunet_osasis.stylizer_folder import is_stylizer_folder
+    from nnunet_osasis.stylizer.one_pass import one_pass_facts
+    from nnunet_osasis.stylizer.serialization import is_stylizer_folder
+    from nnunet_osasis.stylizer.stylizer import OSASISStylizer
 
     size = get_preset(args.preset).model["sample_size"]
     arrays, styles, schemes, window, output = _data(args)

@@ -90,7 +90,7 @@ def main(argv: list[str] | None = None) -> None:
     from nnunet_osasis.evaluation.runner import COMMAND, LOCK, Options, run_experiment
     from nnunet_osasis.runtime.folders import claim
     from nnunet_osasis.runtime.locks import output_lock
-    from nnunet_osasis.stylizer_folder import is_stylizer_folder
+    from nnunet_osasis.stylizer.serialization import is_stylizer_folder
 
     pretrained = Path(args.from_stylizer).resolve() if args.from_stylizer else None
     if pretrained is not None and not is_stylizer_folder(pretrained):

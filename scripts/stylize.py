@@ -7,10 +7,10 @@ import logging
 from dataclasses import replace
 from pathlib import Path
 
-from nnunet_osasis.readout_names import READOUTS
 from nnunet_osasis.runtime.command import add_device, positive_int, run_command, unit_interval, whole_number
 from nnunet_osasis.runtime.compute import own_device, resolve_device
 from nnunet_osasis.runtime.distributed import Shard, launched
+from nnunet_osasis.stylizer.readouts import READOUTS
 
 EXAMPLES = """examples:
   osasis-stylize -i site_a/images -o site_a_as_b --stylizer stylizer
@@ -82,8 +82,8 @@ def main(argv: list[str] | None = None) -> None:
     process = launched()
     share = Shard(args.part_id or 0, args.num_parts).split(process.rank, process.count)
     from nnunet_osasis.gate.audit import FOLDER, in_words
-    from nnunet_osasis.stylize_folder import decisions_in, on_record, stylize_folder
-    from nnunet_osasis.stylizer import OSASISStylizer
+    from nnunet_osasis.stylizer.archive.run import decisions_in, on_record, stylize_folder
+    from nnunet_osasis.stylizer.stylizer import OSASISStylizer
 
     device = resolve_device(own_device(args.device, process))
     stylizer = OSASISStylizer.from_pretrained(args.stylizer, device=device)

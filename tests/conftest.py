@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 from specimens import build_tiny, draw, second_camera
 
-from nnunet_osasis.stylizer import OSASISStylizer
+from nnunet_osasis.stylizer.stylizer import OSASISStylizer
 
 
 @pytest.fixture(scope="session")

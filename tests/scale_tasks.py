@@ -14,8 +14,8 @@ import numpy as np
 from PIL import Image
 
 from nnunet_osasis.runtime.distributed import Shard
-from nnunet_osasis.stylize_folder import stylize_folder
-from nnunet_osasis.stylizer import OSASISStylizer
+from nnunet_osasis.stylizer.archive.run import stylize_folder
+from nnunet_osasis.stylizer.stylizer import OSASISStylizer
 
 
 def stylize_part(

@@ -19,7 +19,7 @@ from nnunet_osasis import OsasisError, OSASISStylizer
 from nnunet_osasis import presets as preset_module
 from nnunet_osasis.runtime.locks import LOCK
 from nnunet_osasis.scripts import info, pretrain_stylizer, stylize
-from nnunet_osasis.stylize_record import MANIFEST
+from nnunet_osasis.stylizer.archive.record import MANIFEST
 
 SHORT = [
     "--iterations",
@@ -71,7 +71,7 @@ def test_pretrain_then_stylize_a_folder(image_folder: Path, tmp_path: Path) -> N
 
 
 def test_a_second_run_makes_only_what_is_missing(stylizer_folder: Path, image_folder: Path, tmp_path: Path) -> None:
-    from nnunet_osasis.stylize_folder import stylize_folder
+    from nnunet_osasis.stylizer.archive.run import stylize_folder
 
     stylizer = OSASISStylizer.from_pretrained(stylizer_folder)
     assert stylize_folder(stylizer, image_folder / "images", tmp_path) == 6

@@ -11,9 +11,8 @@ from specimens import SIZE, unit_images
 from torchvision.transforms.functional import gaussian_blur
 
 from nnunet_osasis import OSASISStylizer
-from nnunet_osasis.decoded_readouts import low_frequencies
 from nnunet_osasis.maps.resize import resize
-from nnunet_osasis.readout_names import DECODED, READOUTS
+from nnunet_osasis.stylizer.readouts import DECODED, READOUTS, low_frequencies
 
 DIRECTIONS = ("source_to_target", "target_to_source")
 SIZES = [(SIZE, SIZE), (50, 41)]

@@ -16,7 +16,7 @@ from nnunet_osasis import OsasisError
 from nnunet_osasis.maps.detail import SHARPEST, SOFTEST, DetailChange, DetailStatistics, sharpen
 from nnunet_osasis.maps.field_of_view import field_of_view
 from nnunet_osasis.scripts import stylize
-from nnunet_osasis.stylizer import OSASISStylizer
+from nnunet_osasis.stylizer.stylizer import OSASISStylizer
 
 SIDE = 96
 SHARPER = DetailChange(0.8, 0.0)

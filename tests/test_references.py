@@ -23,10 +23,10 @@ from nnunet_osasis.fitted_maps import StylePair, estimate_maps
 from nnunet_osasis.images.intensity import IntensityRange
 from nnunet_osasis.maps.base import ColorMap, MeanMap
 from nnunet_osasis.maps.moments import MomentMap
-from nnunet_osasis.readout_names import READOUTS
 from nnunet_osasis.runtime.records import write_sealed_json
 from nnunet_osasis.scripts import pretrain_stylizer
-from nnunet_osasis.stylizer_folder import FORMAT, save_stylizer
+from nnunet_osasis.stylizer.readouts import READOUTS
+from nnunet_osasis.stylizer.serialization import FORMAT, save_stylizer
 
 DIRECTIONS = ("source_to_target", "target_to_source")
 WEIGHTS = "calibrator/diffusion_pytorch_model.safetensors"

@@ -8,12 +8,12 @@ import pytest
 import torch
 from specimens import unit_images
 
-from nnunet_osasis import decoded_readouts
 from nnunet_osasis.diffusion.sampler import SamplerConfig, decode_images, encode_images, spn_injection
 from nnunet_osasis.errors import OsasisError
-from nnunet_osasis.readout_names import DECODED
-from nnunet_osasis.stylizer import OSASISStylizer
-from nnunet_osasis.stylizer_config import identity_of
+from nnunet_osasis.stylizer.config import identity_of
+from nnunet_osasis.stylizer.readouts import DECODED
+from nnunet_osasis.stylizer.stylizer import OSASISStylizer
+from nnunet_osasis.stylizer.stylizer import readouts as decoded_readouts
 
 
 @pytest.fixture

@@ -10,7 +10,6 @@ import torch
 from specimens import randomise, unit_images
 
 from nnunet_osasis import OsasisError, OSASISStylizer
-from nnunet_osasis.calibrator import Calibrator
 from nnunet_osasis.style.embedders import SemanticEmbedder, load_clip, make_embedder
 from nnunet_osasis.style.losses import (
     LOSSES,
@@ -23,6 +22,7 @@ from nnunet_osasis.style.losses import (
     style_terms,
 )
 from nnunet_osasis.style_pair import PAIR_MAKERS, StylePairConfig, make_style_pair
+from nnunet_osasis.stylizer.calibrator import Calibrator
 
 IMAGES = unit_images(4)
 

@@ -12,7 +12,7 @@ from specimens import build_tiny, draw, unit_images
 
 from nnunet_osasis import OsasisError, OSASISStylizer
 from nnunet_osasis.images.intensity import IntensityRange
-from nnunet_osasis.readout_names import DECODED, READOUTS, STUDENT
+from nnunet_osasis.stylizer.readouts import DECODED, READOUTS, STUDENT
 from nnunet_osasis.transfer import StyleTransfer
 
 DIRECTIONS = ("source_to_target", "target_to_source")

@@ -16,9 +16,9 @@ from nnunet_osasis.images.io import read_image
 from nnunet_osasis.images.slices import read_in_slices, slice_axis, slices_back, slices_first
 from nnunet_osasis.maps.field_of_view import field_of_view
 from nnunet_osasis.maps.local_affine import fit_local_affine
-from nnunet_osasis.readout_names import READOUTS
 from nnunet_osasis.sources import load_sources
-from nnunet_osasis.stylize_folder import stylize_folder
+from nnunet_osasis.stylizer.archive.run import stylize_folder
+from nnunet_osasis.stylizer.readouts import READOUTS
 from nnunet_osasis.synthetic.phantom.anatomy import draw_anatomy
 from nnunet_osasis.synthetic.phantom.scanner import SCANNER_A, acquire_pair
 

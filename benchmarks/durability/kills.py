@@ -32,7 +32,7 @@ from nnunet_osasis.runtime.records import atomic_write_json, read_json
 IMPORTED = (
     "monai.inferers",
     "nnunetv2.training.dataloading.nnunet_dataset",
-    "nnunet_osasis.stylizer",
+    "nnunet_osasis.stylizer.stylizer",
     "nnunet_osasis.build",
     "nnunet_osasis.nnunet.cache",
     "nnunet_osasis.evaluation.runner",

@@ -32,7 +32,7 @@ from nnunet_osasis.images.io import list_images, read_image
 from nnunet_osasis.maps.parametric import places
 from nnunet_osasis.runtime.compute import generator_for
 from nnunet_osasis.runtime.records import atomic_write_json
-from nnunet_osasis.stylizer import OSASISStylizer
+from nnunet_osasis.stylizer.stylizer import OSASISStylizer
 from nnunet_osasis.synthetic.acquisition import family_for
 from nnunet_osasis.synthetic.phantom.anatomy import draw_anatomy
 from nnunet_osasis.synthetic.phantom.scanner import SCANNER_A, SCANNER_B

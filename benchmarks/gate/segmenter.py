@@ -29,7 +29,7 @@ from nnunet_osasis.maps.parametric import places
 from nnunet_osasis.maps.resize import resize
 from nnunet_osasis.runtime.compute import generator_for
 from nnunet_osasis.runtime.records import atomic_write_json
-from nnunet_osasis.stylizer import OSASISStylizer
+from nnunet_osasis.stylizer.stylizer import OSASISStylizer
 from nnunet_osasis.synthetic.acquisition import family_for
 
 SIDE = 160

@@ -23,7 +23,7 @@ from timing import measure, parser_of, ratios, write
 from nnunet_osasis.nnunet.cache import StylizedCache
 from nnunet_osasis.nnunet.case_making import aligned
 from nnunet_osasis.nnunet.configuration import NnunetConfiguration
-from nnunet_osasis.stylizer import OSASISStylizer
+from nnunet_osasis.stylizer.stylizer import OSASISStylizer
 
 
 def main() -> None:

@@ -20,8 +20,8 @@ from timing import measure, parser_of, write
 
 from nnunet_osasis import OSASISStylizer
 from nnunet_osasis.gate import StructureGate
-from nnunet_osasis.gate.of_stylizer import own_gate
 from nnunet_osasis.images.io import list_images, read_image
+from nnunet_osasis.stylizer.gating import own_gate
 
 
 def tasks_for(

@@ -27,10 +27,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from nnunet_osasis.controls import FourierDomainAdaptation, HistogramMatching, PooledReinhard, Reinhard
 from nnunet_osasis.distil import DistilConfig
-from nnunet_osasis.one_pass import OnePass
-from nnunet_osasis.readout_names import STUDENT
-from nnunet_osasis.student import LARGEST, Student
-from nnunet_osasis.stylizer import OSASISStylizer
+from nnunet_osasis.stylizer.one_pass import OnePass
+from nnunet_osasis.stylizer.readouts import STUDENT
+from nnunet_osasis.stylizer.student import LARGEST, Student
+from nnunet_osasis.stylizer.stylizer import OSASISStylizer
 
 SIZES = (256, 1024)
 VIEWS = ("view", "expand", "permute", "transpose", "slice", "select", "split", "unsqueeze", "squeeze", "detach", "t.")
@@ -80,7 +80,7 @@ def runtime(module: OnePass, stylizer: OSASISStylizer, readout: str, threads: in
     """The exported file in ONNX Runtime."""
     import onnxruntime
 
-    from nnunet_osasis.export.stylizer_as_file import export_one_pass
+    from nnunet_osasis.stylizer.onnx import export_one_pass
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads

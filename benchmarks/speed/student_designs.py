@@ -33,9 +33,9 @@ from nnunet_osasis.maps.resize import resample, resize
 from nnunet_osasis.runtime.compute import generator_for
 from nnunet_osasis.runtime.storage import load_tensors, save_tensors
 from nnunet_osasis.short_training import one_cycle
-from nnunet_osasis.student import FieldNetwork, LocalAffineStudent, apply_field
 from nnunet_osasis.student_fidelity import compare
-from nnunet_osasis.stylizer import OSASISStylizer
+from nnunet_osasis.stylizer.student import FieldNetwork, LocalAffineStudent, apply_field
+from nnunet_osasis.stylizer.stylizer import OSASISStylizer
 
 SIZES = (256, 1024)
 

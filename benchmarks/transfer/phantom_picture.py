@@ -13,7 +13,6 @@ import numpy as np
 import torch
 
 from nnunet_osasis.calibrate import train_calibrator
-from nnunet_osasis.calibrator import CalibratorConfig
 from nnunet_osasis.images.grids import save_grid
 from nnunet_osasis.maps.agreement import combine
 from nnunet_osasis.maps.base import ColorMap, MeanMap
@@ -21,6 +20,7 @@ from nnunet_osasis.maps.color import difference
 from nnunet_osasis.maps.field_of_view import field_of_view
 from nnunet_osasis.maps.moments import MomentMap
 from nnunet_osasis.maps.resize import resize
+from nnunet_osasis.stylizer.calibrator import CalibratorConfig
 from nnunet_osasis.synthetic.phantoms import render_pair, scene_seed
 
 

@@ -25,7 +25,6 @@ from skimage.color import deltaE_ciede2000, rgb2lab
 from worlds import WORLDS, World, shrink, to_8_bit, unit
 
 from nnunet_osasis.calibrate import train_calibrator
-from nnunet_osasis.calibrator import Calibrator, CalibratorConfig
 from nnunet_osasis.controls import (
     GIN,
     ColourJitter,
@@ -47,7 +46,8 @@ from nnunet_osasis.presets import get_preset
 from nnunet_osasis.pretrain import pretrain
 from nnunet_osasis.runtime.records import atomic_write_json, override
 from nnunet_osasis.style_pair import StylePairConfig, make_style_pair
-from nnunet_osasis.stylizer import OSASISStylizer
+from nnunet_osasis.stylizer.calibrator import Calibrator, CalibratorConfig
+from nnunet_osasis.stylizer.stylizer import OSASISStylizer
 
 RANGE = (0.0, 255.0)
 SIDE = 64

@@ -35,8 +35,8 @@ import torch
 
 import nnunet_osasis
 from nnunet_osasis import OSASISStylizer
-from nnunet_osasis.readout_names import READOUTS
 from nnunet_osasis.runtime.records import atomic_write_json, read_json
+from nnunet_osasis.stylizer.readouts import READOUTS
 from nnunet_osasis.synthetic.phantom.scanner import acquire_pair
 
 DATASET = "Dataset590_OsasisPhantomVolumes"

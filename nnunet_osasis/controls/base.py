@@ -11,7 +11,7 @@ import numpy as np
 from nnunet_osasis.errors import OsasisError
 from nnunet_osasis.images.image import check_array
 from nnunet_osasis.images.intensity import LARGEST
-from nnunet_osasis.stylizer_config import check_strength, is_number
+from nnunet_osasis.transfer import check_strength, is_number
 
 EIGHT_BIT = (0.0, 255.0)
 ROUNDING = 1e-3  # of 8-bit values that went through float32 and a division by 255

@@ -8,7 +8,7 @@ from nnunet_osasis.controls.base import Control, check_range, native_range
 from nnunet_osasis.errors import OsasisError
 from nnunet_osasis.images.image import check_array
 from nnunet_osasis.runtime.storage import sha256_of_array, sha256_of_json
-from nnunet_osasis.stylizer_config import is_number
+from nnunet_osasis.transfer import is_number
 
 AXES = (-2, -1)
 

@@ -17,7 +17,7 @@ from nnunet_osasis.images.image import check_array
 from nnunet_osasis.images.intensity import LARGEST
 from nnunet_osasis.runtime.records import atomic_write_json, read_json
 from nnunet_osasis.runtime.storage import sha256_of_json
-from nnunet_osasis.stylizer_config import is_number
+from nnunet_osasis.transfer import is_number
 
 FLAT = 1e-6
 

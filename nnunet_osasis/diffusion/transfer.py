@@ -17,7 +17,7 @@ from nnunet_osasis.maps.field_of_view import DARK
 from nnunet_osasis.runtime.storage import sha256_of_array, sha256_of_json
 
 if TYPE_CHECKING:
-    from nnunet_osasis.stylizer import OSASISStylizer
+    from nnunet_osasis.stylizer.stylizer import OSASISStylizer
 
 BATCH = 8
 """Images the networks see at once."""

@@ -42,7 +42,7 @@ def make_transfer(
         return makers[method.kind]()
     if method.kind != "osasis" or stylizer is None:
         raise OsasisError("The method must have a transfer", found=method.name)
-    from nnunet_osasis.stylizer import OSASISStylizer
+    from nnunet_osasis.stylizer.stylizer import OSASISStylizer
 
     loaded = OSASISStylizer.from_pretrained(stylizer, device=device)
     readout = method.parameters.get("readout")
@@ -74,8 +74,8 @@ def style_all(
 
 def gate_of(transfer: StyleTransfer, images: list[np.ndarray]) -> StructureGate | None:
     """A stylizer's own gate; None for other transfers."""
-    from nnunet_osasis.gate.of_stylizer import structure_gate
-    from nnunet_osasis.stylizer import OSASISStylizer
+    from nnunet_osasis.stylizer.gating import structure_gate
+    from nnunet_osasis.stylizer.stylizer import OSASISStylizer
 
     return structure_gate(transfer, lambda: images) if isinstance(transfer, OSASISStylizer) else None
 

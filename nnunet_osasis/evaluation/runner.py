@@ -24,7 +24,7 @@ from nnunet_osasis.runtime.locks import output_lock
 from nnunet_osasis.runtime.records import append_jsonl, atomic_write_json
 from nnunet_osasis.runtime.storage import clear_leftovers
 from nnunet_osasis.runtime.workers import Task, run_tasks
-from nnunet_osasis.stylizer_folder import stylizer_digest
+from nnunet_osasis.stylizer.serialization import stylizer_digest
 
 COMMAND = "osasis-report"
 LOCK = ".lock"

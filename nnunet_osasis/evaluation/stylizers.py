@@ -20,7 +20,7 @@ from nnunet_osasis.evaluation.preparation import Prepared
 from nnunet_osasis.runtime.children import child_command
 from nnunet_osasis.runtime.records import finished, write_sealed_json
 from nnunet_osasis.runtime.storage import atomic_write, ensure_writable, sha256_of_json
-from nnunet_osasis.stylizer_folder import INDEX, is_stylizer_folder, read_index, stylizer_digest
+from nnunet_osasis.stylizer.serialization import INDEX, is_stylizer_folder, read_index, stylizer_digest
 
 
 def write_pictures(folder: Path, images: dict[str, np.ndarray]) -> None:
@@ -132,7 +132,7 @@ def configured(experiment: Experiment, stylizers: dict[tuple[str, str], Path], r
         for target in (t.name for t in experiment.targets):
             folder = stylizers[target, losses_of(method)]
             if readout := method.parameters.get("readout"):
-                from nnunet_osasis.stylizer import OSASISStylizer
+                from nnunet_osasis.stylizer.stylizer import OSASISStylizer
 
                 place = root / f"{method.name}@{target}"
                 folder = OSASISStylizer.from_pretrained(folder).configured(readout=readout).save_pretrained(place)

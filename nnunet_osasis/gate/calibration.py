@@ -23,8 +23,8 @@ from nnunet_osasis.gate.damage import KINDS
 from nnunet_osasis.gate.local import smooth
 from nnunet_osasis.gate.scores import CALIBRATED, StructureScores, score_structure
 from nnunet_osasis.maps.parametric import places
-from nnunet_osasis.readout_names import DECODED
 from nnunet_osasis.runtime.compute import generator_for
+from nnunet_osasis.stylizer.readouts import DECODED
 from nnunet_osasis.synthetic.acquisition import family_for
 
 logger = logging.getLogger(__name__)

@@ -11,7 +11,7 @@ from nnunet_osasis.errors import OsasisError
 from nnunet_osasis.images.image import check_array
 from nnunet_osasis.images.intensity import from_unit, to_unit
 from nnunet_osasis.runtime.storage import sha256_of_json, sha256_of_tensors
-from nnunet_osasis.stylizer import OSASISStylizer
+from nnunet_osasis.stylizer.stylizer import OSASISStylizer
 
 SLICES = 32
 """Images in one pass: what a volume's slices take in memory at once."""

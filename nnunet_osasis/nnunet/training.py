@@ -23,7 +23,7 @@ from nnunet_osasis.transfer import StyleTransfer
 
 if TYPE_CHECKING:
     from nnunet_osasis.nnunet.on_the_fly import BatchStyle
-    from nnunet_osasis.stylizer import OSASISStylizer
+    from nnunet_osasis.stylizer.stylizer import OSASISStylizer
 
 
 class StylizedTraining:
@@ -47,15 +47,15 @@ class StylizedTraining:
 
     def style_transfer(self, training_keys: list[str]) -> StyleTransfer:
         """The transfer to train with; here the OSASIS stylizer the plans name, or the dataset's own."""
-        from nnunet_osasis.stylizer import OSASISStylizer
+        from nnunet_osasis.stylizer.stylizer import OSASISStylizer
 
         folder = find_stylizer(self.setup, self.options)
         return aligned(OSASISStylizer.from_pretrained(folder, device=str(self.device)))
 
     def structure_gate(self, transfer: StyleTransfer) -> StructureGate | None:
         """What compares stylized cases with their originals; None for other transfers, and on request."""
-        from nnunet_osasis.gate.of_stylizer import stored_gate
-        from nnunet_osasis.stylizer import OSASISStylizer
+        from nnunet_osasis.stylizer.gating import stored_gate
+        from nnunet_osasis.stylizer.stylizer import OSASISStylizer
 
         setup, options = self.setup, self.options
         if not options.gate or not isinstance(transfer, OSASISStylizer):
@@ -151,7 +151,7 @@ class StylizedTraining:
 
         Raises ``OsasisError`` for a trainer whose transfer is none.
         """
-        from nnunet_osasis.stylizer import OSASISStylizer
+        from nnunet_osasis.stylizer.stylizer import OSASISStylizer
 
         if type(self).style_transfer is not StylizedTraining.style_transfer:
             raise OsasisError(
@@ -190,7 +190,7 @@ class ReferenceTraining(StylizedTraining):
         setup, options = self.setup, self.options
         if options.reference is not None:
             return read_like_dataset(options.reference, setup)
-        from nnunet_osasis.stylizer import OSASISStylizer
+        from nnunet_osasis.stylizer.stylizer import OSASISStylizer
 
         return OSASISStylizer.from_pretrained(find_stylizer(setup, options), device="cpu").reference
 

@@ -17,7 +17,7 @@ from nnunet_osasis.nnunet.manifest import CaseRecord, FileState
 from nnunet_osasis.prepare.target import UNFINISHED
 from nnunet_osasis.runtime.locks import output_lock
 from nnunet_osasis.scripts import prepare
-from nnunet_osasis.stylize_folder import stylize_folder
+from nnunet_osasis.stylizer.archive.run import stylize_folder
 
 OLD = time.time_ns() - 3600 * 10**9
 
@@ -55,7 +55,7 @@ def test_an_image_removed_meanwhile_is_named_and_what_was_made_is_kept(
 def test_an_image_that_changes_while_it_is_read_is_refused(
     stylizer: OSASISStylizer, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import nnunet_osasis.stylize_folder as module
+    import nnunet_osasis.stylizer.archive.run as module
 
     real = module.read_image
 

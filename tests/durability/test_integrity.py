@@ -16,9 +16,9 @@ from specimens import build_tiny
 from nnunet_osasis import OsasisError, OSASISStylizer
 from nnunet_osasis.evaluation import work
 from nnunet_osasis.runtime.records import SEAL, write_sealed_json
-from nnunet_osasis.stylize_folder import stylize_folder
-from nnunet_osasis.stylize_record import MANIFEST
-from nnunet_osasis.stylizer_folder import INDEX, UNSEALED, read_index, stylizer_digest
+from nnunet_osasis.stylizer.archive.record import MANIFEST
+from nnunet_osasis.stylizer.archive.run import stylize_folder
+from nnunet_osasis.stylizer.serialization import INDEX, UNSEALED, read_index, stylizer_digest
 from nnunet_osasis.training import EMA, Checkpoint
 
 from .damage import flip, some_bits

@@ -11,7 +11,7 @@ from nnunet_osasis import OsasisError
 from nnunet_osasis.evaluation import stylizers
 from nnunet_osasis.evaluation.experiment import StylizerSpec
 from nnunet_osasis.evaluation.preparation import Prepared, prepare
-from nnunet_osasis.stylizer_folder import INDEX
+from nnunet_osasis.stylizer.serialization import INDEX
 
 from .sites import experiment, write_data
 

@@ -12,8 +12,8 @@ from nnunet_osasis.gate import calibrate_gate, score_structure
 from nnunet_osasis.gate.audit import find_audit, path_in, read_audit
 from nnunet_osasis.gate.damage import KINDS, fill
 from nnunet_osasis.gate.scores import StructureScores
-from nnunet_osasis.stylize_folder import stylize_folder
-from nnunet_osasis.stylizer import OSASISStylizer
+from nnunet_osasis.stylizer.archive.run import stylize_folder
+from nnunet_osasis.stylizer.stylizer import OSASISStylizer
 
 
 def tumour_in_an_organ() -> tuple[np.ndarray, np.ndarray]:

@@ -10,8 +10,8 @@ from PIL import Image
 from nnunet_osasis.gate.audit import path_in, read_audit
 from nnunet_osasis.scripts import info
 from nnunet_osasis.scripts import stylize as command
-from nnunet_osasis.stylize_folder import stylize_folder
-from nnunet_osasis.stylizer import OSASISStylizer
+from nnunet_osasis.stylizer.archive.run import stylize_folder
+from nnunet_osasis.stylizer.stylizer import OSASISStylizer
 
 
 def pixels(path: Path) -> np.ndarray:

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from nnunet_osasis.calibrator import CalibratorConfig
 from nnunet_osasis.controls import PooledReinhard
 from nnunet_osasis.diffusion.sampler import SamplerConfig
 from nnunet_osasis.evaluation.experiment_file import experiment_from_json, load_experiment
@@ -18,7 +17,8 @@ from nnunet_osasis.prepare.labels import parse_classes
 from nnunet_osasis.prepare.splits import SplitRule
 from nnunet_osasis.presets import PretrainConfig
 from nnunet_osasis.runtime.records import read_json
-from nnunet_osasis.stylizer_config import StylizerConfig
+from nnunet_osasis.stylizer.calibrator import CalibratorConfig
+from nnunet_osasis.stylizer.config import StylizerConfig
 
 from .harness import Bad, bad
 

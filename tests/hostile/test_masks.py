@@ -18,7 +18,7 @@ from nnunet_osasis.metrics.folder import score_folder
 from nnunet_osasis.metrics.reading import read_probabilities
 from nnunet_osasis.prepare.labels import LabelRule
 from nnunet_osasis.prepare.reading import read_any
-from nnunet_osasis.stylize_folder import stylize_folder
+from nnunet_osasis.stylizer.archive.run import stylize_folder
 
 from .files import encoded, picture, tiff
 from .harness import Bad, bad

@@ -124,7 +124,7 @@ def test_importing_asks_nobody() -> None:
         "def refuse(*args, **options): raise SystemExit(f'a socket: {args}')\n"
         "socket.socket.connect = socket.getaddrinfo = refuse\n"
         "import nnunet_osasis, monai_transforms, nnunet_osasis.scripts.stylize, nnunet_osasis.scripts.report\n"
-        "import nnunet_osasis.trainers, nnunet_osasis.stylizer\n"
+        "import nnunet_osasis.trainers, nnunet_osasis.stylizer.stylizer\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-500:]

@@ -47,8 +47,8 @@ def tiny_stylizer(reference=None, channels=3):
     from nnunet_osasis.diffusion.autoencoder import DiffusionAutoencoder
     from nnunet_osasis.diffusion.spn import StructurePreservingNetwork
     from nnunet_osasis.maps.base import ColorMap
-    from nnunet_osasis.stylizer import OSASISStylizer
-    from nnunet_osasis.stylizer_config import StylizerConfig
+    from nnunet_osasis.stylizer.config import StylizerConfig
+    from nnunet_osasis.stylizer.stylizer import OSASISStylizer
 
     torch.manual_seed(0)
     autoencoder = DiffusionAutoencoder(

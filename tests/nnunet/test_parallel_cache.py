@@ -20,7 +20,7 @@ from nnunet_osasis.nnunet.case_making import aligned
 from nnunet_osasis.nnunet.case_pool import make_cases
 from nnunet_osasis.nnunet.configuration import NnunetConfiguration
 from nnunet_osasis.runtime.children import _children
-from nnunet_osasis.stylizer import OSASISStylizer
+from nnunet_osasis.stylizer.stylizer import OSASISStylizer
 
 from .conftest import RGB
 

@@ -13,7 +13,7 @@ from nnunet_osasis.images.intensity import IntensityRange
 from nnunet_osasis.nnunet.cache import StylizedCache
 from nnunet_osasis.nnunet.cases import open_cases
 from nnunet_osasis.nnunet.configuration import NnunetConfiguration
-from nnunet_osasis.stylizer import OSASISStylizer
+from nnunet_osasis.stylizer.stylizer import OSASISStylizer
 
 from .conftest import RGB, VOLUME
 

@@ -16,6 +16,6 @@ def processes() -> ForkServerContext:
         pytest.skip("needs fork and SIGKILL")
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(
-        ["nnunet_osasis.stylize_folder", "nnunet_osasis.stylizer_folder", "matplotlib.figure"]
+        ["nnunet_osasis.stylizer.archive.run", "nnunet_osasis.stylizer.serialization", "matplotlib.figure"]
     )
     return context

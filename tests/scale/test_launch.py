@@ -11,8 +11,8 @@ import pytest
 from scale_tasks import contents, write_images
 
 from nnunet_osasis.gate.audit import path_in
-from nnunet_osasis.stylize_folder import stylize_folder
-from nnunet_osasis.stylizer import OSASISStylizer
+from nnunet_osasis.stylizer.archive.run import stylize_folder
+from nnunet_osasis.stylizer.stylizer import OSASISStylizer
 
 LAUNCH = ("-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1")
 """Several processes on one machine; without a GPU they are on the CPU. (``--cpu`` starts one process only.)"""

@@ -16,8 +16,8 @@ from nnunet_osasis.runtime.distributed import Shard
 from nnunet_osasis.runtime.locks import LOCK
 from nnunet_osasis.runtime.records import atomic_write_json, read_sealed_json
 from nnunet_osasis.runtime.storage import FOREIGN_AGE
-from nnunet_osasis.stylize_parts import place_in
-from nnunet_osasis.stylize_record import MANIFEST, PARTS, lock_of, log_of, read_manifest
+from nnunet_osasis.stylizer.archive.record import MANIFEST, PARTS, lock_of, log_of, read_manifest
+from nnunet_osasis.stylizer.archive.shards import place_in
 
 SETTINGS = {"stylizer": "s"}
 

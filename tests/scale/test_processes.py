@@ -11,9 +11,9 @@ from scale_tasks import contents, run_parts, write_images
 
 from nnunet_osasis.gate.audit import path_in
 from nnunet_osasis.runtime.distributed import Shard
-from nnunet_osasis.stylize_folder import on_record, stylize_folder
-from nnunet_osasis.stylize_record import MANIFEST, PARTS
-from nnunet_osasis.stylizer import OSASISStylizer
+from nnunet_osasis.stylizer.archive.record import MANIFEST, PARTS
+from nnunet_osasis.stylizer.archive.run import on_record, stylize_folder
+from nnunet_osasis.stylizer.stylizer import OSASISStylizer
 
 IMAGES = 12
 

@@ -13,9 +13,17 @@ from scale_tasks import write_images
 
 from nnunet_osasis.runtime.distributed import Shard
 from nnunet_osasis.runtime.records import append_sealed_line, iter_jsonl, sealed, write_sealed_json
-from nnunet_osasis.stylize_folder import stylize_folder
-from nnunet_osasis.stylize_record import MANIFEST, Log, digest_of_entry, known_digests, log_of, merge, names_on_record
-from nnunet_osasis.stylizer import OSASISStylizer
+from nnunet_osasis.stylizer.archive.record import (
+    MANIFEST,
+    Log,
+    digest_of_entry,
+    known_digests,
+    log_of,
+    merge,
+    names_on_record,
+)
+from nnunet_osasis.stylizer.archive.run import stylize_folder
+from nnunet_osasis.stylizer.stylizer import OSASISStylizer
 
 SETTINGS = {"stylizer": "s", "strength": None}
 

@@ -13,7 +13,7 @@ from nnunet_osasis.gate.audit import path_in
 from nnunet_osasis.runtime.compute import own_device
 from nnunet_osasis.runtime.distributed import Launched, Shard, launched
 from nnunet_osasis.scripts import stylize as command
-from nnunet_osasis.stylize_record import MANIFEST
+from nnunet_osasis.stylizer.archive.record import MANIFEST
 
 STATE = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
 

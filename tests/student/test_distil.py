@@ -13,9 +13,9 @@ from nnunet_osasis.distil import DistilConfig, teacher_pairs, train_student
 from nnunet_osasis.maps.local_affine import fit_local_affine
 from nnunet_osasis.maps.resize import line_weights, resample
 from nnunet_osasis.runtime.records import read_jsonl
-from nnunet_osasis.student import FieldNetwork, Student, apply_field
 from nnunet_osasis.student_fidelity import compare, fidelity, style_distance
-from nnunet_osasis.stylizer import OSASISStylizer
+from nnunet_osasis.stylizer.student import FieldNetwork, Student, apply_field
+from nnunet_osasis.stylizer.stylizer import OSASISStylizer
 
 WORKS = {"teacher": "local_affine"}
 

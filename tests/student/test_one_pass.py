@@ -13,10 +13,10 @@ from nnunet_osasis.maps.field_of_view import field_of_view, view_along_lines
 from nnunet_osasis.maps.modules import map_module
 from nnunet_osasis.maps.moments import MomentMap
 from nnunet_osasis.maps.parametric import TERMS, ParametricMap, feature_count
-from nnunet_osasis.one_pass import OnePass
-from nnunet_osasis.readout_names import STUDENT
-from nnunet_osasis.stylizer import OSASISStylizer
-from nnunet_osasis.stylizer_config import DIRECTIONS
+from nnunet_osasis.stylizer.config import DIRECTIONS
+from nnunet_osasis.stylizer.one_pass import OnePass
+from nnunet_osasis.stylizer.readouts import STUDENT
+from nnunet_osasis.stylizer.stylizer import OSASISStylizer
 
 ONE_PASS = ("decoder", "decoder_bent", "moments", "pair", "calibrator", "combined", STUDENT)
 

@@ -1,17 +1,26 @@
-"""The layout of a stylizer folder, known here and nowhere else: JSON configurations, safetensors, checksums, a card."""
+"""The layout of a stylizer folder, known here and nowhere else: JSON configurations, safetensors, checksums, a card.
+
+A stylizer as a pair of byte strings: what is pickled into workers and hashed by caches.
+
+Pickling the modules themselves works, but gives other bytes each time; equal stylizers must give equal bytes,
+because MONAI names cache entries by the hash of a transform's pickle.
+
+The README.md of a stylizer folder.
+"""
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import safetensors.torch
 import torch
 from diffusers import ModelMixin
 
-from nnunet_osasis.calibrator import Calibrator
 from nnunet_osasis.diffusion.autoencoder import DiffusionAutoencoder
 from nnunet_osasis.diffusion.spn import StructurePreservingNetwork
 from nnunet_osasis.errors import OsasisError
@@ -19,7 +28,7 @@ from nnunet_osasis.gate.calibration import GateThresholds
 from nnunet_osasis.images.image import check_array, is_file
 from nnunet_osasis.maps.base import map_from_json
 from nnunet_osasis.maps.detail import DetailChange
-from nnunet_osasis.model_card import model_card
+from nnunet_osasis.runtime.compute import resolve_device
 from nnunet_osasis.runtime.records import as_json, atomic_write_json, read_json, read_sealed_json, write_sealed_json
 from nnunet_osasis.runtime.storage import (
     clear_leftovers,
@@ -33,21 +42,28 @@ from nnunet_osasis.runtime.storage import (
     temporary_prefix,
     write_error,
 )
-from nnunet_osasis.student import Student
-from nnunet_osasis.stylizer_check import check_index, check_maps, read_config, read_network, require_finite_weights
-from nnunet_osasis.stylizer_config import identity_of
+from nnunet_osasis.stylizer.calibrator import Calibrator
+from nnunet_osasis.stylizer.checks import check_index, check_maps, read_config, read_network, require_finite_weights
+from nnunet_osasis.stylizer.config import identity_of
+from nnunet_osasis.stylizer.readouts import DECODED
+from nnunet_osasis.stylizer.student import Student
 
 if TYPE_CHECKING:
-    from nnunet_osasis.stylizer import OSASISStylizer
+    from nnunet_osasis.stylizer.stylizer import OSASISStylizer
 
 FORMAT = 2
+
 READABLE = (1, 2)
 """Format 1 had colour maps of the decoder and the pair alone, and no calibrator."""
+
 INDEX = "stylizer.json"
+
 UNSEALED = ("format", "config", "maps", "card", "findings", "detail", "sha256")
 """What the index of earlier versions may hold, which had no checksum of its own."""
+
 _OPTIONAL = ("calibrator", "student")
 """Networks a stylizer may lack: folders, and attributes of ``OSASISStylizer``."""
+
 _FILES: tuple[str, ...] = (
     "autoencoder/config.json",
     "autoencoder/diffusion_pytorch_model.safetensors",
@@ -210,7 +226,7 @@ def _has(index: dict[str, Any], network: str) -> bool:
 
 def load_stylizer(folder: Path, device: str = "cpu") -> OSASISStylizer:
     """Read a stylizer folder; see ``OSASISStylizer.from_pretrained``."""
-    from nnunet_osasis.stylizer import OSASISStylizer
+    from nnunet_osasis.stylizer.stylizer import OSASISStylizer
 
     index = _read_index(folder)
     try:
@@ -244,3 +260,97 @@ def load_stylizer(folder: Path, device: str = "cpu") -> OSASISStylizer:
         findings=index.get("findings"), calibrator=calibrator, detail=detail, gate=gate, student=student,
     )  # fmt: skip
     return stylizer.to(device)
+
+
+def pack(stylizer: OSASISStylizer) -> tuple[str, bytes]:
+    """``(JSON, safetensors)`` of configuration, maps, card and device, and of weights and reference.
+
+    All that determines pixels; the calibrator, which only makes the maps of other references, stays behind.
+    """
+    text = json.dumps(
+        {
+            "autoencoder": _plain(stylizer.autoencoder.config),
+            "spn": _plain(stylizer.spn.config),
+            "config": as_json(stylizer.config),
+            "maps": {name: color_map.to_json() for name, color_map in stylizer.maps.items()},
+            "detail": stylizer.detail.to_json(),
+            "card": stylizer.card,
+            "findings": stylizer.findings,
+            "gate": None if stylizer.gate is None else stylizer.gate.to_json(),
+            "device": str(stylizer.device),
+            "student": None if stylizer.student is None else _plain(stylizer.student.config),
+        },
+        sort_keys=True,
+    )
+    parts = {"autoencoder": stylizer.autoencoder, "decoder": stylizer.decoder, "spn": stylizer.spn}
+    if stylizer.student is not None:
+        parts["student"] = stylizer.student
+    tensors = {f"{part}.{k}": v.cpu().contiguous() for part, m in parts.items() for k, v in m.state_dict().items()}
+    tensors["reference"] = torch.from_numpy(stylizer.reference).contiguous()
+    return text, safetensors.torch.save(tensors)
+
+
+def unpack(text: str, data: bytes) -> OSASISStylizer:
+    """Back from :func:`pack`, on the same device. Raises ``OsasisError`` when this machine has none of its kind."""
+    from nnunet_osasis.stylizer.checks import read_config
+    from nnunet_osasis.stylizer.stylizer import OSASISStylizer
+
+    values, tensors = json.loads(text), safetensors.torch.load(data)
+
+    def weights(part: str) -> dict[str, torch.Tensor]:
+        return {k.removeprefix(f"{part}."): v for k, v in tensors.items() if k.startswith(f"{part}.")}
+
+    autoencoder = DiffusionAutoencoder.from_config(values["autoencoder"])
+    spn = StructurePreservingNetwork.from_config(values["spn"])
+    decoder = autoencoder.make_unet()
+    student = Student.from_config(values["student"]) if values["student"] else None
+    for part, module in (("autoencoder", autoencoder), ("decoder", decoder), ("spn", spn), ("student", student)):
+        if module is None:
+            continue
+        module.load_state_dict(weights(part))
+    maps = {name: map_from_json(value) for name, value in values["maps"].items()}
+    stylizer = OSASISStylizer(
+        autoencoder, decoder, spn,
+        reference=tensors["reference"].numpy(), maps=maps, config=read_config(values["config"]), card=values["card"],
+        detail=DetailChange(**values["detail"]), findings=values["findings"],
+        gate=GateThresholds(**values["gate"]) if values["gate"] else None, student=student,
+    )  # fmt: skip
+    return stylizer.to(resolve_device(values["device"]))
+
+
+def _plain(config: dict) -> dict:
+    """A diffusers configuration without its own bookkeeping (versions, paths)."""
+    return {key: value for key, value in dict(config).items() if not key.startswith("_")}
+
+
+def model_card(stylizer: OSASISStylizer) -> str:
+    """Markdown with the front matter that model hubs read."""
+    lines = [
+        "---",
+        "library_name: nnunet-osasis",
+        "tags: [medical-imaging, style-transfer, domain-shift]",
+        "---",
+        "# OSASIS stylizer",
+        "",
+        "Restyles source-domain images to look like one reference image. For research; not a medical device.",
+        "It holds a model of its training images and the reference itself: share it only as their terms allow.",
+        "",
+        f"- channels {stylizer.in_channels}, networks work at {stylizer.size} px, read-out `{stylizer.config.readout}`",
+        f"- intensities: {stylizer.config.intensity}",
+    ]
+    if stylizer.student is not None:
+        found = stylizer.findings.get("student", {})
+        lines.append(
+            f"- one-pass student of `{stylizer.student.config.teacher}`, "
+            f"{sum(p.numel() for p in stylizer.student.parameters())} weights; on source images it was not trained on, "
+            f"beside its teacher: {found.get('source_to_target', 'not measured')}"
+        )
+    elif stylizer.config.readout not in DECODED:
+        lines.append(f"- one pass: `{stylizer.config.readout}` is a map and needs no student; ONNX with osasis-export")
+    if stylizer.gate is not None:
+        lines.append(
+            f"- structure gate: least scores {stylizer.gate.scores}, measured on {stylizer.gate.views} views of source "
+            f"images; {100 * stylizer.gate.false_alarms:.1f} % of them fail; damage found: {stylizer.gate.detection}"
+        )
+    lines += [f"- {key.replace('_', ' ')}: {value}" for key, value in sorted(stylizer.card.items())]
+    return "\n".join(lines) + "\n"

@@ -20,7 +20,9 @@ from nnunet_osasis.maps.field_of_view import field_of_view
 from nnunet_osasis.maps.parametric import ParametricMap, feature_count
 
 LEVELS = (0.01, 0.05, 0.15, 0.3, 0.5, 0.7, 0.85, 0.95, 0.99)
+
 PARTS = 6  # of the pixels, ordered by brightness
+
 FEWEST = 32  # pixels in view, below which the whole picture counts
 
 

@@ -18,25 +18,36 @@ from nnunet_osasis.diffusion.sampler import SamplerConfig
 from nnunet_osasis.errors import OsasisError
 from nnunet_osasis.images.intensity import IntensityRange
 from nnunet_osasis.maps.base import PixelMap
-from nnunet_osasis.readout_names import DECODED
 from nnunet_osasis.runtime.records import read_json
-from nnunet_osasis.stylizer_config import StylizerConfig
+from nnunet_osasis.stylizer.config import StylizerConfig
+from nnunet_osasis.stylizer.readouts import DECODED
 
 if TYPE_CHECKING:
-    from nnunet_osasis.student import Student
+    from nnunet_osasis.stylizer.student import Student
 
 OBJECTS = ("config", "maps", "card", "sha256")
+
 OPTIONAL = ("findings", "detail")
+
 INTENSITY = {"kind", "low", "high"}
+
 CHOICES = {"time": ("real", "index", "none"), "teacher": DECODED}
+
 MOST_MAPS = 64
+
 DEEPEST = 32
+
 LARGEST_FILE = 2**16
+
 LARGEST = 8192
 """Numbers in a network's configuration; the largest preset has a width of 512."""
+
 CHANNELS = 64
+
 LONGEST = 64
+
 PARTS = ("config.json", "diffusion_pytorch_model.safetensors")
+
 OWN_KEYS = {"_class_name", "_diffusers_version", "_name_or_path"}
 """What diffusers adds to a configuration; other keys of its would make it load more than weights."""
 

@@ -15,13 +15,16 @@ from nnunet_osasis.runtime.records import as_json
 from nnunet_osasis.runtime.storage import atomic_write_bytes
 
 if TYPE_CHECKING:
-    from nnunet_osasis.one_pass import OnePass
-    from nnunet_osasis.stylizer import OSASISStylizer
+    from nnunet_osasis.stylizer.one_pass import OnePass
+    from nnunet_osasis.stylizer.stylizer import OSASISStylizer
 
 INPUTS, OUTPUT = ["image", "strength"], "restyled"
+
 SUFFIX = ".onnx"
+
 LEAST = 4
 """Pixels a side must have."""
+
 TRIED = ((1, 64, 64), (3, 57, 131), (2, 250, 96), (1, 33, 12))
 """Batch, height and width the file is compared with PyTorch on before it is kept: odd, wide, high, small."""
 

@@ -10,9 +10,10 @@ from pathlib import Path
 from nnunet_osasis.errors import OsasisError
 from nnunet_osasis.runtime.distributed import Shard
 from nnunet_osasis.runtime.locks import held_by, output_lock
-from nnunet_osasis.stylize_record import PARTS, Log, drop_damaged_manifest, lock_of, logs_in, merge, work_of
+from nnunet_osasis.stylizer.archive.record import PARTS, Log, drop_damaged_manifest, lock_of, logs_in, merge, work_of
 
 COMMAND = "osasis-stylize"
+
 PATIENCE = 20.0
 """Seconds that parts wait for each other's start and end before they say so."""
 

@@ -7,7 +7,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
 T = TypeVar("T")
+
 Read = TypeVar("Read")
+
 Made = TypeVar("Made")
 
 

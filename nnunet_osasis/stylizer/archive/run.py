@@ -1,10 +1,15 @@
-"""Stylize a folder of images: resumable, in parts, each result whole or absent, a manifest of what came from what."""
+"""Stylize a folder of images: resumable, in parts, each result whole or absent, a manifest of what came from what.
+
+One image of a folder: its digest, its mask, and what the stylizer and the gate make of it.
+"""
 
 from __future__ import annotations
 
+import shutil
 from collections import Counter
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,21 +17,17 @@ import numpy as np
 from tqdm import tqdm
 
 from nnunet_osasis.errors import OsasisError
-from nnunet_osasis.gate import Gated, Segmenter, StructureGate
+from nnunet_osasis.gate import Decision, Gated, Segmenter, StructureGate
 from nnunet_osasis.gate.audit import FOLDER, WORST, Brief, brief_audit, in_short, path_in, write_audit
 from nnunet_osasis.gate.calibration import chosen_indices
-from nnunet_osasis.gate.of_stylizer import stored_gate
 from nnunet_osasis.gate.pictures import PICTURE, as_picture, save_worst
 from nnunet_osasis.images.image import NATURAL_SUFFIXES, LoadedImage, image_stem, image_suffix
-from nnunet_osasis.images.io import list_images, read_image, write_like
-from nnunet_osasis.images.slices import best_slice, read_in_slices, slice_axis, slices_first
-from nnunet_osasis.overlap import in_overlap
+from nnunet_osasis.images.io import files_of, list_images, read_image, write_like
+from nnunet_osasis.images.slices import best_slice, read_in_slices, slice_axis, slices_back, slices_first
 from nnunet_osasis.runtime.distributed import Shard
-from nnunet_osasis.runtime.storage import clear_leftovers, sha256_of_file, sha256_of_json
-from nnunet_osasis.stylize_image import copy_mask, digest_of, masks_of, stylized
-from nnunet_osasis.stylize_parts import place_in
-from nnunet_osasis.stylize_record import (
-    MANIFEST,
+from nnunet_osasis.runtime.storage import atomic_write, clear_leftovers, sha256_of_file, sha256_of_json
+from nnunet_osasis.stylizer.archive.prefetch import in_overlap
+from nnunet_osasis.stylizer.archive.record import (
     Log,
     audit_of,
     audits_in,
@@ -34,9 +35,9 @@ from nnunet_osasis.stylize_record import (
     known_digests,
     names_on_record,
 )
-from nnunet_osasis.stylizer import OSASISStylizer
-
-__all__ = ["MANIFEST", "decisions_in", "on_record", "output_name", "stylize_folder"]
+from nnunet_osasis.stylizer.archive.shards import place_in
+from nnunet_osasis.stylizer.gating import stored_gate
+from nnunet_osasis.stylizer.stylizer import OSASISStylizer
 
 
 def output_name(path: Path) -> str:
@@ -229,3 +230,87 @@ def _show_worst(
         cases.append((in_short(brief.row(case)), before, at_full, at_last))
     if cases:
         save_worst(output / FOLDER / PICTURE, cases, stylizer.config.intensity)
+
+
+SOFT = 20
+"""Values that a mask of labels reaching 255 may have; more are shades."""
+
+
+def stylized(
+    stylizer: OSASISStylizer,
+    loaded: LoadedImage,
+    gate: StructureGate | None,
+    strength: float | None,
+    direction: str,
+    mask: Path | None,
+) -> Gated:
+    """Volumes are cut along their axis of coarsest spacing. The result has the axes of ``loaded.array``."""
+    try:
+        axis = slice_axis(loaded.spacing, loaded.array.shape[1:])
+        sliced = slices_first(loaded.array, axis)
+        wanted = stylizer.config.strength if strength is None else strength
+
+        def stylize(amount: float) -> np.ndarray:
+            return stylizer.stylize_array(sliced, strength=amount, direction=direction)
+
+        if gate is None:
+            result = Gated(stylize(wanted), Decision("full", wanted, wanted, {}, {}))
+        else:
+            labels = None if mask is None else _labels(slices_first(read_image(mask).array, axis))
+            result = gate(sliced, stylize, wanted, labels)
+        if result.decision.strength == 0:  # as stored: not even rounded to float32
+            return replace(result, image=loaded.array)
+        return replace(result, image=slices_back(result.image, axis))
+    except OsasisError as error:
+        raise OsasisError(
+            f"{loaded.path} cannot be stylized: {error.rule}", found=error.found, remedy=error.remedy
+        ) from error
+
+
+def _labels(mask: np.ndarray) -> np.ndarray:
+    """Labels of a mask ``(C, ...)``; a picture of grey levels (a soft rim, a JPEG) is cut at half its white."""
+    labels = mask.max(axis=0)
+    grey = labels.dtype == np.uint8 and labels.max() == 255 and len(np.unique(labels)) > SOFT
+    return (labels > 127).astype(np.uint8) if grey else labels
+
+
+def digest_of(path: Path) -> str:
+    """Of all files the image is stored in (a header and its data)."""
+    try:
+        each = [sha256_of_file(part) for part in files_of(path)]
+        return each[0] if len(each) == 1 else sha256_of_json(each)
+    except OSError as error:
+        raise OsasisError(
+            "The images must stay while they are stylized",
+            found=f"{error.strerror} at {path}",
+            remedy="Put it back, or run the same command again without it; finished results are kept.",
+        ) from error
+
+
+def copy_mask(path: Path, pairs: dict[Path, Path], output: Path) -> None:
+    """Copy the mask of ``path``, if it has one, unless a whole copy is there."""
+    if path not in pairs:
+        return
+    mask, copy = pairs[path], output / "masks" / pairs[path].name
+    if copy.is_file() and sha256_of_file(copy) == digest_of(mask):
+        return
+    _check_mask(read_image(path).array.shape, mask)
+    atomic_write(copy, partial(shutil.copyfile, mask))
+
+
+def masks_of(files: list[Path], masks: Path) -> dict[Path, Path]:
+    by_stem = {image_stem(path): path for path in list_images(masks)}
+    missing = [path.name for path in files if image_stem(path) not in by_stem]
+    if missing:
+        raise OsasisError(
+            "Every image needs a mask of its name", found=f"none for {missing[0]} ({len(missing)} in all)"
+        )
+    return {path: by_stem[image_stem(path)] for path in files}
+
+
+def _check_mask(shape: tuple[int, ...], mask: Path) -> None:
+    found = read_image(mask).array.shape
+    if found[1:] != shape[1:]:
+        raise OsasisError(
+            "A mask must have its image's size", found=f"{found[1:]} for {shape[1:]} in {mask}", remedy="Resample it."
+        )

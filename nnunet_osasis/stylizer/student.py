@@ -18,8 +18,10 @@ from nnunet_osasis.maps.resize import resample
 
 LARGEST = 128
 """Side a student looks at most: the time of a pass is for the image's own pixels."""
+
 NEIGHBOURS = 2
 """Slices to either side that a volume's field is averaged over, as the teacher fits its maps."""
+
 PART = 8
 """Images whose fields are laid out at full size at once."""
 

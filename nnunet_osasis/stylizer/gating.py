@@ -17,12 +17,12 @@ from nnunet_osasis.gate.gate import Segmenter, StructureGate
 from nnunet_osasis.images.intensity import to_unit
 from nnunet_osasis.maps.local_affine import carry_change
 from nnunet_osasis.maps.resize import resize
-from nnunet_osasis.readout_names import DECODED
 from nnunet_osasis.runtime.locks import output_lock
 from nnunet_osasis.runtime.records import read_sealed_json, write_sealed_json
+from nnunet_osasis.stylizer.readouts import DECODED
 
 if TYPE_CHECKING:
-    from nnunet_osasis.stylizer import OSASISStylizer
+    from nnunet_osasis.stylizer.stylizer import OSASISStylizer
 
 logger = logging.getLogger(__name__)
 

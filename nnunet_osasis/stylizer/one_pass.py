@@ -11,12 +11,12 @@ from torch import nn
 from nnunet_osasis.errors import OsasisError
 from nnunet_osasis.maps.field_of_view import view_along_lines
 from nnunet_osasis.maps.modules import map_module
-from nnunet_osasis.readout_names import DECODED, STUDENT
-from nnunet_osasis.student import Student
-from nnunet_osasis.stylizer_config import DIRECTIONS
+from nnunet_osasis.stylizer.config import DIRECTIONS
+from nnunet_osasis.stylizer.readouts import DECODED, STUDENT
+from nnunet_osasis.stylizer.student import Student
 
 if TYPE_CHECKING:
-    from nnunet_osasis.stylizer import OSASISStylizer
+    from nnunet_osasis.stylizer.stylizer import OSASISStylizer
 
 
 class OnePass(nn.Module):

@@ -34,10 +34,13 @@ from nnunet_osasis.runtime.storage import FOREIGN_AGE, sha256_of_json, write_err
 logger = logging.getLogger(__name__)
 
 MANIFEST = "osasis_manifest.json"
+
 PARTS = ".osasis_parts"
 """Subfolder of an output folder: logs, audits and locks of parts at work, or killed. Gone when all is merged."""
+
 _UNSEALED = ("settings", "images")
 """What manifests of earlier versions hold, which had no checksum."""
+
 _AUDIT = "-audit.jsonl"
 
 

@@ -1,4 +1,7 @@
-"""The read-outs that run the networks on every image: how their picture's change gets onto the image's own grid."""
+"""The names of the read-outs, apart from the code: the commands' help lists them and must not wait for torch.
+
+The read-outs that run the networks on every image: how their picture's change gets onto the image's own grid.
+"""
 
 from __future__ import annotations
 
@@ -16,12 +19,32 @@ from nnunet_osasis.maps.resize import resize
 from nnunet_osasis.runtime.storage import sha256_of_array
 
 if TYPE_CHECKING:
-    from nnunet_osasis.stylizer import OSASISStylizer
+    from nnunet_osasis.stylizer.stylizer import OSASISStylizer
+
+READOUTS = (
+    "raw", "local_affine", "difference", "frequency",
+    "decoder", "decoder_bent", "moments", "pair", "calibrator", "combined", "student",
+)  # fmt: skip
+"""``raw``: the decoder's picture, its change carried to other sizes. ``local_affine``: the same, always through
+the guided filter. ``difference``: what ``D_B``'s picture has beyond ``D_A``'s own round trip, added to the image, so
+that the error both share cancels. ``frequency``: the low frequencies alone of the decoder's change. ``decoder``:
+one affine map pooled over decoded source images; ``decoder_bent``: with bends, and a vignette or shading. ``moments``:
+pooled moment matching to the reference. ``pair``: an affine map fitted to the style pair. ``calibrator``: what the
+calibrator reads from the reference. ``combined``: the mean of moments and calibrator, which err independently; the
+pair's map alone where the pair was given (``--pair file``). ``student``: a small network that imitates one of the
+read-outs that run the networks, in one pass (``osasis-pretrain-stylizer --distil``)."""
+
+STUDENT = "student"
+
+DECODED = ("raw", "local_affine", "difference", "frequency")
+"""Those that run the diffusion networks on every image; the others are one colour map, but for the student."""
 
 NEIGHBOURS = 2
 """Slices to either side that a local map of a volume is fitted over."""
+
 REMEMBERED = 2**26
 """Values of a result that is remembered, at most: 256 MiB."""
+
 SIGMA = 1 / 16
 """Of ``frequency``'s Gaussian, in sides of the networks' grid."""
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from numbers import Real
 from typing import Any
 
 import torch
@@ -12,11 +11,13 @@ import torch
 from nnunet_osasis.diffusion.sampler import SamplerConfig
 from nnunet_osasis.errors import OsasisError
 from nnunet_osasis.images.intensity import IntensityRange
-from nnunet_osasis.readout_names import READOUTS
 from nnunet_osasis.runtime.records import as_json
+from nnunet_osasis.stylizer.readouts import READOUTS
+from nnunet_osasis.transfer import check_strength
 
 ADDED = {"order": 1, "precision": "fp32", "spn_steps": None}
 """Fields that the sampler's configuration did not always have, and what it did then."""
+
 DIRECTIONS = ("source_to_target", "target_to_source")
 
 
@@ -49,18 +50,6 @@ class StylizerConfig:
                 remedy="Give a SamplerConfig and an IntensityRange.",
             )
         check_strength(self.strength)
-
-
-def is_number(value: object) -> bool:
-    """Whether a value counts as a number here: numpy's do, truth values do not."""
-    return isinstance(value, Real) and not isinstance(value, bool)
-
-
-def check_strength(strength: float) -> float:
-    """Raise ``OsasisError`` unless ``strength`` is a number in [0, 1]."""
-    if not is_number(strength) or not 0 <= strength <= 1:
-        raise OsasisError("strength must lie in [0, 1]", found=strength, remedy="0 keeps the image, 1 is full style.")
-    return float(strength)
 
 
 def check_call(images: torch.Tensor, channels: int, strength: float | Sequence[float], direction: str) -> torch.Tensor:
