@@ -14,16 +14,15 @@ from nnunet_osasis.runtime import command as cli
 from nnunet_osasis.scripts.pretrain_options import distilled, make_parser
 
 if TYPE_CHECKING:
-    from nnunet_osasis.build_config import BuildConfig
-    from nnunet_osasis.presets import Preset
-    from nnunet_osasis.recipes import AdaptConfig
     from nnunet_osasis.runtime.distributed import Processes
+    from nnunet_osasis.training.build import BuildConfig
+    from nnunet_osasis.training.presets import AdaptConfig, Preset
 
 
 def _data(args: argparse.Namespace) -> tuple:
     """``(arrays, reference arrays, normalization schemes, window, output)`` of folder or nnU-Net mode."""
     from nnunet_osasis.images.slices import read_in_slices
-    from nnunet_osasis.sources import folder_arrays
+    from nnunet_osasis.training.sources import folder_arrays
 
     if args.d is None:
         if args.images is None or args.output is None:
@@ -47,11 +46,11 @@ def _data(args: argparse.Namespace) -> tuple:
 
 def _preset(args: argparse.Namespace, output: Path, device: str, images: int, channels: int) -> Preset:
     """The preset with the command's changes; ``--minutes`` becomes a number of steps, remembered for ``--resume``."""
-    from nnunet_osasis.build import WORK
-    from nnunet_osasis.presets import get_preset
     from nnunet_osasis.runtime import distributed as processes
     from nnunet_osasis.runtime.records import atomic_write_json, override
-    from nnunet_osasis.speed import steps_for
+    from nnunet_osasis.training.build import WORK
+    from nnunet_osasis.training.presets import get_preset
+    from nnunet_osasis.training.pretrain import steps_for
 
     preset = get_preset(args.preset)
     iterations, remembered = args.iterations, output / WORK / "minutes.json"
@@ -81,8 +80,8 @@ def _remembered(path: Path) -> int | None:
 
 
 def _adaptation(args: argparse.Namespace) -> AdaptConfig:
-    from nnunet_osasis.recipes import get_recipe
     from nnunet_osasis.runtime.records import override
+    from nnunet_osasis.training.presets import get_recipe
 
     config = get_recipe(args.recipe)
     pair = override(config.pair, maker=args.pair)
@@ -101,14 +100,14 @@ def main(argv: list[str] | None = None) -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     from torch.nn import Identity
 
-    from nnunet_osasis.build_config import BuildConfig, check_possible
-    from nnunet_osasis.distil import DistilConfig
-    from nnunet_osasis.presets import get_preset
     from nnunet_osasis.runtime import distributed as processes
     from nnunet_osasis.runtime.records import override
-    from nnunet_osasis.style.embedders import load_clip
     from nnunet_osasis.stylizer.calibrator import CalibratorConfig
     from nnunet_osasis.stylizer.config import StylizerConfig
+    from nnunet_osasis.training.adaptation.embedders import load_clip
+    from nnunet_osasis.training.build import BuildConfig, check_possible
+    from nnunet_osasis.training.distil import DistilConfig
+    from nnunet_osasis.training.presets import get_preset
 
     adaptation = _adaptation(args)  # unknown names are refused before any image is read
     calibration = override(CalibratorConfig(seed=args.seed), iterations=args.calibrator_iterations)
@@ -134,17 +133,16 @@ def main(argv: list[str] | None = None) -> None:
 
 def _build(args: argparse.Namespace, config: BuildConfig, group: Processes) -> None:
     """Read the images and make the stylizer, with the other processes if there are any."""
-    from nnunet_osasis.build import WORK, StylizerBuild
-    from nnunet_osasis.build_config import lent_calibrator
     from nnunet_osasis.gate.calibration import EvenlySpaced
     from nnunet_osasis.images.intensity import IntensityRange
-    from nnunet_osasis.presets import get_preset
     from nnunet_osasis.runtime.locks import output_lock
     from nnunet_osasis.runtime.storage import clear_leftovers, ensure_writable
-    from nnunet_osasis.sources import load_counterpart, load_reference, load_sources
     from nnunet_osasis.stylizer.one_pass import one_pass_facts
     from nnunet_osasis.stylizer.serialization import is_stylizer_folder
     from nnunet_osasis.stylizer.stylizer import OSASISStylizer
+    from nnunet_osasis.training.build import WORK, StylizerBuild, lent_calibrator
+    from nnunet_osasis.training.presets import get_preset
+    from nnunet_osasis.training.sources import load_counterpart, load_reference, load_sources
 
     size = get_preset(args.preset).model["sample_size"]
     arrays, styles, schemes, window, output = _data(args)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from specimens import tiny_preset
 
-from nnunet_osasis import presets
 from nnunet_osasis.scripts import pretrain_stylizer
+from nnunet_osasis.training.checkpoint import presets
 
 if __name__ == "__main__":
     torch.set_num_threads(1)

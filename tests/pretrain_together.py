@@ -15,15 +15,15 @@ import torch
 from specimens import tiny_adaptation, tiny_preset, unit_images
 
 from nnunet_osasis import OsasisError
-from nnunet_osasis import pretrain as pretraining
-from nnunet_osasis.adapt import adapt
 from nnunet_osasis.diffusion.autoencoder import DiffusionAutoencoder
 from nnunet_osasis.diffusion.sampler import SamplerConfig
 from nnunet_osasis.diffusion.spn import StructurePreservingNetwork
 from nnunet_osasis.runtime import command as cli
 from nnunet_osasis.runtime.distributed import current, joined
 from nnunet_osasis.runtime.storage import save_tensors
-from nnunet_osasis.style.embedders import make_embedder
+from nnunet_osasis.training.adaptation.adapt import adapt
+from nnunet_osasis.training.adaptation.embedders import make_embedder
+from nnunet_osasis.training.checkpoint import pretrain as pretraining
 
 FAILS_AT = 12
 

@@ -10,15 +10,13 @@ from typing import TypeVar
 import numpy as np
 import torch
 
-from nnunet_osasis.build import StylizerBuild
-from nnunet_osasis.build_config import BuildConfig
-from nnunet_osasis.distil import DistilConfig
 from nnunet_osasis.images.intensity import IntensityRange
-from nnunet_osasis.presets import PRESETS, Preset
-from nnunet_osasis.recipes import AdaptConfig
 from nnunet_osasis.runtime.records import override
 from nnunet_osasis.stylizer.calibrator import CalibratorConfig
 from nnunet_osasis.stylizer.stylizer import OSASISStylizer
+from nnunet_osasis.training.build import BuildConfig, StylizerBuild
+from nnunet_osasis.training.distil import DistilConfig
+from nnunet_osasis.training.presets import PRESETS, AdaptConfig, Preset
 
 M = TypeVar("M", bound=torch.nn.Module)
 SIZE = 32

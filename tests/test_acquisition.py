@@ -10,7 +10,6 @@ import torch
 from specimens import tiny_calibration, unit_images
 
 from nnunet_osasis import OsasisError
-from nnunet_osasis.calibrate import train_calibrator
 from nnunet_osasis.maps.detail import sharpen
 from nnunet_osasis.maps.parametric import TERMS, ParametricMap, places
 from nnunet_osasis.synthetic.acquisition import (
@@ -23,6 +22,7 @@ from nnunet_osasis.synthetic.acquisition import (
     tone_curve,
     uniform,
 )
+from nnunet_osasis.training.calibrate import train_calibrator
 
 CHANNELS = {"camera": (3,), "scanner": (1, 2)}
 EVERY = [(name, channels) for name in FAMILIES for channels in CHANNELS.get(name, (3,))]

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from nnunet_osasis.diffusion.autoencoder import DiffusionAutoencoder, EncoderBlock
 from nnunet_osasis.diffusion.spn import StructurePreservingNetwork
 from nnunet_osasis.diffusion.unet import AdaGNProjection
-from nnunet_osasis.presets import PRESETS
+from nnunet_osasis.training.presets import PRESETS
 
 
 def small(**changes: object) -> DiffusionAutoencoder:

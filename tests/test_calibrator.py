@@ -14,17 +14,25 @@ import pytest
 import torch
 from specimens import randomise, tiny_calibration, unit_images
 
-from nnunet_osasis import OsasisError, OSASISStylizer, calibrate
-from nnunet_osasis.calibrate import random_crop, simulate, split_scenes, train_calibrator
+from nnunet_osasis import OsasisError, OSASISStylizer
 from nnunet_osasis.gate.structure import structure_agreement
 from nnunet_osasis.maps.color import difference
 from nnunet_osasis.maps.field_of_view import field_of_view
 from nnunet_osasis.maps.parametric import TERMS, feature_count
-from nnunet_osasis.pair_quality import PairQuality, pair_quality
-from nnunet_osasis.short_training import one_cycle
 from nnunet_osasis.stylizer.calibrator import Calibrator, CalibratorConfig, describe
-from nnunet_osasis.suitability import Simulation, try_calibrator, warn_if_outlying
 from nnunet_osasis.synthetic.acquisition import FAMILIES, Parameters, register, uniform
+from nnunet_osasis.training.calibrate import (
+    Simulation,
+    random_crop,
+    simulate,
+    split_scenes,
+    train_calibrator,
+    try_calibrator,
+    warn_if_outlying,
+)
+from nnunet_osasis.training.checkpoint import calibrate
+from nnunet_osasis.training.loop import one_cycle
+from nnunet_osasis.training.style_pair import PairQuality, pair_quality
 
 SOURCES = unit_images(16)
 

@@ -16,10 +16,10 @@ from PIL import Image
 from specimens import draw, tiny_preset
 
 from nnunet_osasis import OsasisError, OSASISStylizer
-from nnunet_osasis import presets as preset_module
 from nnunet_osasis.runtime.locks import LOCK
 from nnunet_osasis.scripts import info, pretrain_stylizer, stylize
 from nnunet_osasis.stylizer.archive.record import MANIFEST
+from nnunet_osasis.training.checkpoint import presets as preset_module
 
 SHORT = [
     "--iterations",

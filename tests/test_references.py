@@ -16,10 +16,6 @@ from PIL import Image
 from specimens import draw, second_camera, tiny_adaptation, tiny_calibration, tiny_preset, unit_images
 
 from nnunet_osasis import OsasisError, OSASISStylizer
-from nnunet_osasis import presets as preset_module
-from nnunet_osasis.build import StylizerBuild
-from nnunet_osasis.build_config import BuildConfig
-from nnunet_osasis.fitted_maps import StylePair, estimate_maps
 from nnunet_osasis.images.intensity import IntensityRange
 from nnunet_osasis.maps.base import ColorMap, MeanMap
 from nnunet_osasis.maps.moments import MomentMap
@@ -27,6 +23,10 @@ from nnunet_osasis.runtime.records import write_sealed_json
 from nnunet_osasis.scripts import pretrain_stylizer
 from nnunet_osasis.stylizer.readouts import READOUTS
 from nnunet_osasis.stylizer.serialization import FORMAT, save_stylizer
+from nnunet_osasis.training.build import BuildConfig, StylizerBuild
+from nnunet_osasis.training.checkpoint import presets as preset_module
+from nnunet_osasis.training.read_out import estimate_maps
+from nnunet_osasis.training.style_pair import StylePair
 
 DIRECTIONS = ("source_to_target", "target_to_source")
 WEIGHTS = "calibrator/diffusion_pytorch_model.safetensors"

@@ -10,17 +10,17 @@ import pytest
 import torch
 from specimens import SIZE, tiny_adaptation, tiny_preset, unit_images
 
-from nnunet_osasis import adapt as adaptation
-from nnunet_osasis import snapshots
-from nnunet_osasis.adapt import adapt
-from nnunet_osasis.adaptation import SELECTED
 from nnunet_osasis.diffusion.autoencoder import DiffusionAutoencoder
 from nnunet_osasis.diffusion.spn import StructurePreservingNetwork
 from nnunet_osasis.errors import OsasisError
-from nnunet_osasis.recipes import AdaptConfig, get_recipe
-from nnunet_osasis.snapshots import Score, Selection, score_pictures
-from nnunet_osasis.style.embedders import make_embedder
-from nnunet_osasis.training import EMA
+from nnunet_osasis.training.adaptation.adapt import adapt
+from nnunet_osasis.training.adaptation.embedders import make_embedder
+from nnunet_osasis.training.adaptation.selection import Score, Selection, score_pictures
+from nnunet_osasis.training.adaptation.steps import SELECTED
+from nnunet_osasis.training.checkpoint import EMA
+from nnunet_osasis.training.checkpoint.adaptation import adapt as adaptation
+from nnunet_osasis.training.checkpoint.adaptation import selection as snapshots
+from nnunet_osasis.training.presets import AdaptConfig, get_recipe
 
 STYLE_A = unit_images(1, first=20) * 0.6
 STYLE_B = STYLE_A * 0.7 + 0.2
@@ -149,7 +149,7 @@ def test_scoring_leaves_the_training_as_it_was() -> None:
 
 
 def test_scores_are_logged_and_the_chosen_iteration_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level("INFO", logger="nnunet_osasis.adapt"):
+    with caplog.at_level("INFO", logger="nnunet_osasis.training.adaptation.adapt"):
         run(tmp_path, iterations=5)
     log = rows(tmp_path)
     scored = [row for row in log if "score" in row]

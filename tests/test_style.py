@@ -10,8 +10,9 @@ import torch
 from specimens import randomise, unit_images
 
 from nnunet_osasis import OsasisError, OSASISStylizer
-from nnunet_osasis.style.embedders import SemanticEmbedder, load_clip, make_embedder
-from nnunet_osasis.style.losses import (
+from nnunet_osasis.stylizer.calibrator import Calibrator
+from nnunet_osasis.training.adaptation.embedders import SemanticEmbedder, load_clip, make_embedder
+from nnunet_osasis.training.adaptation.losses import (
     LOSSES,
     Anchors,
     LossWeights,
@@ -21,8 +22,7 @@ from nnunet_osasis.style.losses import (
     perceptual_loss,
     style_terms,
 )
-from nnunet_osasis.style_pair import PAIR_MAKERS, StylePairConfig, make_style_pair
-from nnunet_osasis.stylizer.calibrator import Calibrator
+from nnunet_osasis.training.style_pair import PAIR_MAKERS, StylePairConfig, make_style_pair
 
 IMAGES = unit_images(4)
 

@@ -12,11 +12,11 @@ from specimens import randomise, tiny_preset, unit_images
 from nnunet_osasis.diffusion.autoencoder import DiffusionAutoencoder
 from nnunet_osasis.diffusion.spn import StructurePreservingNetwork
 from nnunet_osasis.errors import OsasisError
-from nnunet_osasis.pretrain import eps_loss, pretrain
 from nnunet_osasis.runtime.compute import fused
-from nnunet_osasis.style.embedders import SemanticEmbedder
-from nnunet_osasis.throughput import ahead, recomputed, recomputes
-from nnunet_osasis.training import EMA, Checkpoint
+from nnunet_osasis.training.adaptation.embedders import SemanticEmbedder
+from nnunet_osasis.training.checkpoint import EMA, Checkpoint
+from nnunet_osasis.training.loop import ahead, recomputed, recomputes
+from nnunet_osasis.training.pretrain import eps_loss, pretrain
 
 
 def network(**changes: object) -> DiffusionAutoencoder:
@@ -75,7 +75,7 @@ def test_a_compiled_network_learns_the_same(tmp_path: Path) -> None:
 
 
 def test_dropout_repeats_after_an_interruption(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from nnunet_osasis import pretrain as module
+    from nnunet_osasis.training.checkpoint import pretrain as module
 
     preset = tiny_preset(iterations=4)
     preset.model["dropout"] = 0.3

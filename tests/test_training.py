@@ -9,10 +9,11 @@ import pytest
 import torch
 from specimens import build_tiny, tiny_preset, unit_images
 
-from nnunet_osasis import pretrain as pretraining
 from nnunet_osasis.errors import OsasisError
-from nnunet_osasis.pretrain import draw_batch, pretrain
-from nnunet_osasis.training import EMA, Interruptible, cosine
+from nnunet_osasis.training.checkpoint import EMA
+from nnunet_osasis.training.checkpoint import pretrain as pretraining
+from nnunet_osasis.training.loop import Interruptible, cosine
+from nnunet_osasis.training.pretrain import draw_batch, pretrain
 
 
 def weights(model: torch.nn.Module) -> list[torch.Tensor]:
@@ -60,7 +61,7 @@ def test_resumed_pretraining_equals_an_uninterrupted_one(
 def test_a_build_cut_during_adaptation_resumes_to_the_same_stylizer(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stylizer_folder: Path
 ) -> None:
-    from nnunet_osasis.adaptation import Adaptation as _Adaptation
+    from nnunet_osasis.training.adaptation.steps import Adaptation as _Adaptation
 
     real = _Adaptation.iterate
 

@@ -16,11 +16,11 @@ from nnunet_osasis.images.io import read_image
 from nnunet_osasis.images.slices import read_in_slices, slice_axis, slices_back, slices_first
 from nnunet_osasis.maps.field_of_view import field_of_view
 from nnunet_osasis.maps.local_affine import fit_local_affine
-from nnunet_osasis.sources import load_sources
 from nnunet_osasis.stylizer.archive.run import stylize_folder
 from nnunet_osasis.stylizer.readouts import READOUTS
 from nnunet_osasis.synthetic.phantom.anatomy import draw_anatomy
 from nnunet_osasis.synthetic.phantom.scanner import SCANNER_A, acquire_pair
+from nnunet_osasis.training.sources import load_sources
 
 # --- which axis ---------------------------------------------------------------------------------------------------
 
@@ -84,7 +84,7 @@ def test_files_are_read_and_stylized_along_their_coarsest_axis(
 
 def test_training_slices_come_from_the_coarsest_axis(tmp_path: Path) -> None:
     write_volume(tmp_path / "v.nii.gz", np.random.default_rng(0).normal(100, 20, (12, 16, 20)).astype("f4"), (1, 4, 1))
-    from nnunet_osasis.sources import folder_arrays
+    from nnunet_osasis.training.sources import folder_arrays
 
     sources, _ = load_sources(folder_arrays(tmp_path), 32)
     assert len(sources) == 16

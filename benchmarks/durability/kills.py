@@ -33,7 +33,7 @@ IMPORTED = (
     "monai.inferers",
     "nnunetv2.training.dataloading.nnunet_dataset",
     "nnunet_osasis.stylizer.stylizer",
-    "nnunet_osasis.build",
+    "nnunet_osasis.training.build",
     "nnunet_osasis.nnunet.cache",
     "nnunet_osasis.evaluation.runner",
     "nnunet_osasis.metrics.results",

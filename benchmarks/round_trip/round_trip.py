@@ -20,7 +20,7 @@ from nnunet_osasis import OSASISStylizer
 from nnunet_osasis.diffusion.sampler import SamplerConfig, decode_images, encode_images
 from nnunet_osasis.runtime.records import atomic_write_json
 from nnunet_osasis.runtime.storage import sha256_of_array
-from nnunet_osasis.sources import folder_arrays, load_sources
+from nnunet_osasis.training.sources import folder_arrays, load_sources
 
 
 @torch.inference_mode()

@@ -21,14 +21,13 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from nnunet_osasis import adaptation
 from nnunet_osasis.diffusion.autoencoder import DiffusionAutoencoder
 from nnunet_osasis.diffusion.spn import StructurePreservingNetwork
-from nnunet_osasis.presets import get_preset
-from nnunet_osasis.recipes import AdaptConfig
 from nnunet_osasis.runtime.compute import generator_for
-from nnunet_osasis.style.embedders import SemanticEmbedder
-from nnunet_osasis.throughput import recomputed
+from nnunet_osasis.training.adaptation.embedders import SemanticEmbedder
+from nnunet_osasis.training.checkpoint.adaptation import steps as adaptation
+from nnunet_osasis.training.loop import recomputed
+from nnunet_osasis.training.presets import AdaptConfig, get_preset
 
 
 class LiveBytes(TorchDispatchMode):

@@ -18,10 +18,10 @@ import timing
 import torch
 
 from nnunet_osasis.diffusion.autoencoder import DiffusionAutoencoder
-from nnunet_osasis.presets import get_preset
-from nnunet_osasis.pretrain import PretrainSteps
 from nnunet_osasis.runtime.distributed import current, joined
 from nnunet_osasis.runtime.records import atomic_write_json, override, read_json
+from nnunet_osasis.training.presets import get_preset
+from nnunet_osasis.training.pretrain import PretrainSteps
 
 
 def work(output: Path, threads: int, batch: int, steps: int) -> None:

@@ -23,7 +23,7 @@ from timing import measure, parser_of, ratios, write
 
 from nnunet_osasis import OSASISStylizer
 from nnunet_osasis.diffusion.sampler import SamplerConfig, decode_images, encode_images, spn_injection
-from nnunet_osasis.sources import folder_arrays, load_sources
+from nnunet_osasis.training.sources import folder_arrays, load_sources
 
 Run = Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
 

@@ -23,8 +23,6 @@ from torch import nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from nnunet_osasis.calibrate import random_crop
-from nnunet_osasis.distil import DistilConfig, imitation_loss
 from nnunet_osasis.images.intensity import to_unit
 from nnunet_osasis.images.io import list_images, read_image
 from nnunet_osasis.maps.field_of_view import field_of_view
@@ -32,10 +30,11 @@ from nnunet_osasis.maps.local_affine import carry_change
 from nnunet_osasis.maps.resize import resample, resize
 from nnunet_osasis.runtime.compute import generator_for
 from nnunet_osasis.runtime.storage import load_tensors, save_tensors
-from nnunet_osasis.short_training import one_cycle
-from nnunet_osasis.student_fidelity import compare
 from nnunet_osasis.stylizer.student import FieldNetwork, LocalAffineStudent, apply_field
 from nnunet_osasis.stylizer.stylizer import OSASISStylizer
+from nnunet_osasis.training.calibrate import random_crop
+from nnunet_osasis.training.distil import DistilConfig, compare, imitation_loss
+from nnunet_osasis.training.loop import one_cycle
 
 SIZES = (256, 1024)
 

@@ -19,16 +19,15 @@ import torch
 from memory import adaptation_peak
 from reference_adaptation import CELEBA64, SPN, ReferenceStep, clip_tower
 
-from nnunet_osasis.adaptation import Adaptation
 from nnunet_osasis.diffusion.autoencoder import DiffusionAutoencoder
 from nnunet_osasis.diffusion.spn import StructurePreservingNetwork
-from nnunet_osasis.presets import get_preset
-from nnunet_osasis.pretrain import PretrainSteps
-from nnunet_osasis.recipes import AdaptConfig
 from nnunet_osasis.runtime.compute import generator_for, lay_out
 from nnunet_osasis.runtime.records import override
-from nnunet_osasis.style.embedders import ClipEmbedder, SemanticEmbedder
-from nnunet_osasis.throughput import recomputed, recomputes
+from nnunet_osasis.training.adaptation.embedders import ClipEmbedder, SemanticEmbedder
+from nnunet_osasis.training.adaptation.steps import Adaptation
+from nnunet_osasis.training.loop import recomputed, recomputes
+from nnunet_osasis.training.presets import AdaptConfig, get_preset
+from nnunet_osasis.training.pretrain import PretrainSteps
 
 MEASURED = {"tiny": (16, 3, 5), "small": (4, 3, 2), "base": (1, 1, 2)}
 """Preset: images of a pretraining step, content images of an adaptation step, rounds."""

@@ -12,7 +12,6 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from nnunet_osasis.calibrate import train_calibrator
 from nnunet_osasis.images.grids import save_grid
 from nnunet_osasis.maps.agreement import combine
 from nnunet_osasis.maps.base import ColorMap, MeanMap
@@ -22,6 +21,7 @@ from nnunet_osasis.maps.moments import MomentMap
 from nnunet_osasis.maps.resize import resize
 from nnunet_osasis.stylizer.calibrator import CalibratorConfig
 from nnunet_osasis.synthetic.phantoms import render_pair, scene_seed
+from nnunet_osasis.training.calibrate import train_calibrator
 
 
 def unit(image: np.ndarray) -> torch.Tensor:

@@ -24,7 +24,6 @@ import torch
 from skimage.color import deltaE_ciede2000, rgb2lab
 from worlds import WORLDS, World, shrink, to_8_bit, unit
 
-from nnunet_osasis.calibrate import train_calibrator
 from nnunet_osasis.controls import (
     GIN,
     ColourJitter,
@@ -36,18 +35,19 @@ from nnunet_osasis.controls import (
 )
 from nnunet_osasis.diffusion.autoencoder import DiffusionAutoencoder
 from nnunet_osasis.errors import OsasisError
-from nnunet_osasis.fitted_maps import StylePair, estimate_maps
 from nnunet_osasis.gate.structure import structure_agreement
 from nnunet_osasis.images.grids import save_grid
 from nnunet_osasis.maps.base import MeanMap, PixelMap
 from nnunet_osasis.maps.field_of_view import field_of_view
 from nnunet_osasis.maps.parametric import fit_images
-from nnunet_osasis.presets import get_preset
-from nnunet_osasis.pretrain import pretrain
 from nnunet_osasis.runtime.records import atomic_write_json, override
-from nnunet_osasis.style_pair import StylePairConfig, make_style_pair
 from nnunet_osasis.stylizer.calibrator import Calibrator, CalibratorConfig
 from nnunet_osasis.stylizer.stylizer import OSASISStylizer
+from nnunet_osasis.training.calibrate import train_calibrator
+from nnunet_osasis.training.presets import get_preset
+from nnunet_osasis.training.pretrain import pretrain
+from nnunet_osasis.training.read_out import estimate_maps
+from nnunet_osasis.training.style_pair import StylePair, StylePairConfig, make_style_pair
 
 RANGE = (0.0, 255.0)
 SIDE = 64

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from nnunet_osasis.build import WORK
 from nnunet_osasis.errors import OsasisError
 from nnunet_osasis.evaluation.experiment import Experiment, StylizerSpec
 from nnunet_osasis.evaluation.method_list import MethodSpec
@@ -21,6 +20,7 @@ from nnunet_osasis.runtime.children import child_command
 from nnunet_osasis.runtime.records import finished, write_sealed_json
 from nnunet_osasis.runtime.storage import atomic_write, ensure_writable, sha256_of_json
 from nnunet_osasis.stylizer.serialization import INDEX, is_stylizer_folder, read_index, stylizer_digest
+from nnunet_osasis.training.build import WORK
 
 
 def write_pictures(folder: Path, images: dict[str, np.ndarray]) -> None:
@@ -120,7 +120,7 @@ def make_stylizers(
 
 def losses_of(method: MethodSpec) -> str:
     """The loss preset of an OSASIS method; without one, the default recipe's."""
-    from nnunet_osasis.recipes import AdaptConfig
+    from nnunet_osasis.training.presets import AdaptConfig
 
     return str(method.parameters.get("losses", AdaptConfig().losses))
 

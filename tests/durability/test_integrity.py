@@ -19,7 +19,7 @@ from nnunet_osasis.runtime.records import SEAL, write_sealed_json
 from nnunet_osasis.stylizer.archive.record import MANIFEST
 from nnunet_osasis.stylizer.archive.run import stylize_folder
 from nnunet_osasis.stylizer.serialization import INDEX, UNSEALED, read_index, stylizer_digest
-from nnunet_osasis.training import EMA, Checkpoint
+from nnunet_osasis.training.checkpoint import EMA, Checkpoint
 
 from .damage import flip, some_bits
 

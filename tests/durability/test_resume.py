@@ -15,10 +15,10 @@ import pytest
 from specimens import build_tiny
 
 from nnunet_osasis import OsasisError
-from nnunet_osasis import build as build_module
 from nnunet_osasis.evaluation.work import is_whole_checkpoint
-from nnunet_osasis.run_log import RunLog
 from nnunet_osasis.runtime.children import child_command
+from nnunet_osasis.training.checkpoint import build as build_module
+from nnunet_osasis.training.loop import RunLog
 
 SLEEPING = """
 import os, sys, time

@@ -16,8 +16,8 @@ from nnunet_osasis import OsasisError
 from nnunet_osasis.evaluation import report as report_module
 from nnunet_osasis.evaluation import runner, stylizers
 from nnunet_osasis.evaluation.runner import Options
-from nnunet_osasis.presets import PRESETS
 from nnunet_osasis.scripts import pretrain_stylizer, report
+from nnunet_osasis.training.presets import PRESETS
 
 from .sites import values, write_data, write_site
 

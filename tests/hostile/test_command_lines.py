@@ -12,8 +12,8 @@ import pytest
 from PIL import Image
 from specimens import tiny_preset
 
-from nnunet_osasis.presets import PRESETS
 from nnunet_osasis.scripts import demo, evaluate, info, prepare, pretrain_stylizer, report, stylize
+from nnunet_osasis.training.presets import PRESETS
 
 from .harness import command
 

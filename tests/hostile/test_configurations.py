@@ -15,10 +15,10 @@ from nnunet_osasis.metrics.protocol import choose_protocol
 from nnunet_osasis.nnunet.options import OsasisOptions
 from nnunet_osasis.prepare.labels import parse_classes
 from nnunet_osasis.prepare.splits import SplitRule
-from nnunet_osasis.presets import PretrainConfig
 from nnunet_osasis.runtime.records import read_json
 from nnunet_osasis.stylizer.calibrator import CalibratorConfig
 from nnunet_osasis.stylizer.config import StylizerConfig
+from nnunet_osasis.training.presets import PretrainConfig
 
 from .harness import Bad, bad
 

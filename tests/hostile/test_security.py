@@ -27,7 +27,7 @@ from nnunet_osasis.images.io import read_image
 from nnunet_osasis.networks.imagenet import find_imagenet_weights, load_imagenet_weights
 from nnunet_osasis.networks.pranet import PraNet
 from nnunet_osasis.scripts import info, stylize
-from nnunet_osasis.style.embedders import load_clip
+from nnunet_osasis.training.adaptation.embedders import load_clip
 
 from .files import meta, nifti, nrrd, png_chunks, png_header
 

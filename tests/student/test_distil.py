@@ -8,14 +8,14 @@ import pytest
 import torch
 from specimens import tiny_distillation, unit_images
 
-from nnunet_osasis import OsasisError, distil
-from nnunet_osasis.distil import DistilConfig, teacher_pairs, train_student
+from nnunet_osasis import OsasisError
 from nnunet_osasis.maps.local_affine import fit_local_affine
 from nnunet_osasis.maps.resize import line_weights, resample
 from nnunet_osasis.runtime.records import read_jsonl
-from nnunet_osasis.student_fidelity import compare, fidelity, style_distance
 from nnunet_osasis.stylizer.student import FieldNetwork, Student, apply_field
 from nnunet_osasis.stylizer.stylizer import OSASISStylizer
+from nnunet_osasis.training.checkpoint import distil
+from nnunet_osasis.training.distil import DistilConfig, compare, fidelity, style_distance, teacher_pairs, train_student
 
 WORKS = {"teacher": "local_affine"}
 
@@ -135,7 +135,7 @@ def test_fidelity_is_measured_on_images_that_were_held_out(
         return measure(student, sources, truths)
 
     monkeypatch.setattr(distil, "train_student", remember)
-    monkeypatch.setattr("nnunet_osasis.student_fidelity.fidelity", judge)
+    monkeypatch.setattr("nnunet_osasis.training.distil.fidelity", judge)
     sources = unit_images(16)
     distil.distil(stylizer, sources, tiny_distillation(), work=tmp_path)
     assert torch.equal(torch.cat(trained + measured), sources)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from nnunet_osasis import OsasisError
-from nnunet_osasis.distil import DistilConfig
 from nnunet_osasis.runtime.records import override
 from nnunet_osasis.scripts import pretrain_stylizer
 from nnunet_osasis.scripts.pretrain_options import distilled
+from nnunet_osasis.training.distil import DistilConfig
 
 NOWHERE = ["--images", "nowhere", "--style", "none.png", "--output", "out"]
 

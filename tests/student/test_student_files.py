@@ -12,9 +12,6 @@ import torch
 from specimens import unit_images
 
 from nnunet_osasis import OsasisError
-from nnunet_osasis.build_config import BuildConfig, check_possible, one_pass_card
-from nnunet_osasis.distil import DistilConfig
-from nnunet_osasis.presets import get_preset
 from nnunet_osasis.runtime.records import read_sealed_json, write_sealed_json
 from nnunet_osasis.runtime.storage import sha256_of_file
 from nnunet_osasis.stylizer.gating import own_gate
@@ -22,6 +19,9 @@ from nnunet_osasis.stylizer.one_pass import one_pass_facts
 from nnunet_osasis.stylizer.readouts import STUDENT
 from nnunet_osasis.stylizer.student import Student
 from nnunet_osasis.stylizer.stylizer import OSASISStylizer
+from nnunet_osasis.training.build import BuildConfig, check_possible, one_pass_card
+from nnunet_osasis.training.distil import DistilConfig
+from nnunet_osasis.training.presets import get_preset
 
 WEIGHTS = "student/diffusion_pytorch_model.safetensors"
 

@@ -21,10 +21,11 @@ from nnunet_osasis.errors import OsasisError
 from nnunet_osasis.gate.structure import structure_agreement
 from nnunet_osasis.maps.field_of_view import field_of_view
 from nnunet_osasis.maps.parametric import fit_images
-from nnunet_osasis.training import EMA, Kept
+from nnunet_osasis.training.checkpoint import EMA, Kept
 
 SCORED_IMAGES = 4
 """Source images that are decoded for a score."""
+
 LEAST_CHANGE = 2 / 255
 """A style change below one grey level of 8 bits is measured against one grey level: it may be nothing at all."""
 

@@ -6,10 +6,7 @@ what an uninterrupted one would have drawn and no generator state has to be stor
 
 from __future__ import annotations
 
-import math
-import signal
-import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
@@ -19,31 +16,6 @@ import torch
 from nnunet_osasis.errors import OsasisError
 from nnunet_osasis.runtime.distributed import ALONE, Processes
 from nnunet_osasis.runtime.storage import atomic_write, sha256_of_tensors
-
-
-def cosine(iteration: int, iterations: int) -> float:
-    """Learning-rate factor falling from 1 to 0 over the run."""
-    return 0.5 * (1 + math.cos(math.pi * iteration / iterations))
-
-
-class Interruptible:
-    """Turns Ctrl-C into a question asked between iterations, so that what is saved is never half a step."""
-
-    def __enter__(self) -> Callable[[], bool]:
-        self.asked = False
-        self.previous = None
-        if threading.current_thread() is threading.main_thread():
-            self.previous = signal.signal(signal.SIGINT, self._ask)
-        return lambda: self.asked
-
-    def _ask(self, *_: object) -> None:
-        if self.asked:  # the second Ctrl-C does not wait
-            raise KeyboardInterrupt
-        self.asked = True
-
-    def __exit__(self, *_: object) -> None:
-        if self.previous is not None:
-            signal.signal(signal.SIGINT, self.previous)
 
 
 class EMA:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -12,55 +12,23 @@ from nnunet_osasis.images.slices import evenly_spaced
 from nnunet_osasis.maps.agreement import Agreement, combine
 from nnunet_osasis.maps.base import MeanMap, PixelMap
 from nnunet_osasis.maps.field_of_view import field_of_view
-from nnunet_osasis.maps.moments import ANCHOR, MomentMap, Moments, moments
+from nnunet_osasis.maps.moments import MomentMap, Moments, moments
 from nnunet_osasis.maps.parametric import fit_images
 from nnunet_osasis.maps.resize import resize
 from nnunet_osasis.stylizer.calibrator import Calibrator
 from nnunet_osasis.synthetic.acquisition import family_for
+from nnunet_osasis.training.style_pair import StylePair
 
 if TYPE_CHECKING:
     from nnunet_osasis.stylizer.stylizer import OSASISStylizer
 
 FIT_IMAGES = 24
 """Source images that decoded pictures are compared on, and that estimates are compared over."""
+
 INVERSE = "_inverse"
+
 RIDGE = 1e-2
 """Of the pair's map: one reference shows little variation in some directions of colour."""
-
-
-@dataclass(frozen=True)
-class StylePair:
-    """One reference ``y`` ``(1, C, S, S)`` and its versions ``y_A`` ``(K, C, S, S)`` in the source's style.
-
-    ``aligned``: ``y_A`` shows the scene of ``y``, pixel by pixel (not so for real source images). ``given``: ``y_A`` is
-    no estimate but a picture of that scene by the source's camera.
-    """
-
-    reference: torch.Tensor
-    counterparts: torch.Tensor
-    aligned: bool = True
-    given: bool = False
-
-    def images(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """``y_A`` (mean of the samples), ``y`` and the field of view, on the CPU.
-
-        The samples are averaged first: a map regressed on single, noisy samples has its contrast attenuated (errors in
-        the regressor).
-        """
-        y = self.reference.cpu()
-        return self.counterparts.cpu().mean(dim=0, keepdim=True), y, field_of_view(y)
-
-    def maps(self) -> tuple[PixelMap, PixelMap]:
-        """The affine maps ``y_A`` to ``y`` and back (moment matching where the scenes differ).
-
-        Raises ``OsasisError`` when almost nothing is in view.
-        """
-        if not self.aligned:
-            moved = MomentMap.between(self.counterparts.cpu(), self.reference.cpu())
-            return moved, moved.inverse()
-        before, after, view = self.images()
-        forth, back = (fit_images(*two, view, ridge=RIDGE, anchor=ANCHOR) for two in ((before, after), (after, before)))
-        return forth, back
 
 
 def decoder_maps(stylizer: OSASISStylizer, sources: torch.Tensor, family: str = "auto") -> dict[str, PixelMap]:

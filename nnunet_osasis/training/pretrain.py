@@ -1,8 +1,12 @@
-"""Stage 1: train the source domain's diffusion autoencoder ``D_A`` on unlabelled source images."""
+"""Stage 1: train the source domain's diffusion autoencoder ``D_A`` on unlabelled source images.
+
+How many training steps fit a time budget on this machine.
+"""
 
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -13,14 +17,13 @@ from tqdm import tqdm
 from nnunet_osasis.diffusion.autoencoder import DiffusionAutoencoder
 from nnunet_osasis.diffusion.ddim import add_noise, linear_alpha_bar
 from nnunet_osasis.errors import OsasisError
-from nnunet_osasis.presets import HOW, Preset, PretrainConfig
-from nnunet_osasis.run_log import RunLog
 from nnunet_osasis.runtime import distributed as processes
 from nnunet_osasis.runtime.compute import autocast, fused, generator_for, lay_out
 from nnunet_osasis.runtime.records import as_json
 from nnunet_osasis.runtime.storage import sha256_of_array, sha256_of_json
-from nnunet_osasis.throughput import ahead, recomputed, recomputes
-from nnunet_osasis.training import EMA, Checkpoint, Interruptible, cosine
+from nnunet_osasis.training.checkpoint import EMA, Checkpoint
+from nnunet_osasis.training.loop import Interruptible, RunLog, ahead, cosine, recomputed, recomputes
+from nnunet_osasis.training.presets import HOW, Preset, PretrainConfig
 
 Batch = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 
@@ -196,3 +199,23 @@ def _check(loss: float, norm: float, iteration: int) -> None:
 def _averaged(model: DiffusionAutoencoder, average: EMA) -> DiffusionAutoencoder:
     model.load_state_dict(average.weights)
     return model.eval().requires_grad_(False)
+
+
+def steps_for(preset: Preset, minutes: float, *, channels: int, device: str, warm_up: int = 3, timed: int = 5) -> int:
+    """Measure a few pretraining steps on random images and return how many fit ``minutes`` (at least 1).
+
+    The answer depends on the machine, so a run that must repeat bit for bit names its iterations instead. Several
+    processes call this together, and all get the main one's answer.
+    """
+    size = preset.model["sample_size"]
+    model = DiffusionAutoencoder(in_channels=channels, **preset.model)
+    lay_out(model, device)
+    steps = PretrainSteps(model, torch.rand(4, channels, size, size) * 2 - 1, preset, device)
+    began = time.perf_counter()
+    with recomputed([model], on=recomputes(preset.pretrain.recompute, size)):
+        for step in range(warm_up + timed):
+            if step == warm_up:
+                began = time.perf_counter()
+            steps.step(steps.draw(step), step).tolist()
+    found = max(1, int(minutes * 60 / ((time.perf_counter() - began) / timed)))
+    return processes.current().from_main(lambda: found)

@@ -9,22 +9,17 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from nnunet_osasis.adaptation import SELECTED
-from nnunet_osasis.adaptation import Adaptation as _Adaptation
 from nnunet_osasis.diffusion.autoencoder import DiffusionAutoencoder
 from nnunet_osasis.diffusion.spn import StructurePreservingNetwork
 from nnunet_osasis.diffusion.unet import ConditionalUNet
-from nnunet_osasis.presets import HOW
-from nnunet_osasis.recipes import RECIPES, AdaptConfig, get_recipe
-from nnunet_osasis.run_log import RunLog
 from nnunet_osasis.runtime.compute import generator_for
 from nnunet_osasis.runtime.records import as_json
 from nnunet_osasis.runtime.storage import sha256_of_array, sha256_of_json
-from nnunet_osasis.style.embedders import StyleEmbedder
-from nnunet_osasis.throughput import recomputed, recomputes
-from nnunet_osasis.training import Checkpoint, Interruptible, cosine
-
-__all__ = ["RECIPES", "SELECTED", "AdaptConfig", "adapt", "get_recipe"]
+from nnunet_osasis.training.adaptation.embedders import StyleEmbedder
+from nnunet_osasis.training.adaptation.steps import Adaptation as _Adaptation
+from nnunet_osasis.training.checkpoint import Checkpoint
+from nnunet_osasis.training.loop import Interruptible, RunLog, cosine, recomputed, recomputes
+from nnunet_osasis.training.presets import HOW, AdaptConfig
 
 logger = logging.getLogger(__name__)
 

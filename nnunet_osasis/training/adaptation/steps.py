@@ -17,18 +17,18 @@ from nnunet_osasis.diffusion.sampler import encode_images, spn_injection
 from nnunet_osasis.diffusion.spn import StructurePreservingNetwork
 from nnunet_osasis.diffusion.unet import ConditionalUNet
 from nnunet_osasis.errors import OsasisError
-from nnunet_osasis.recipes import AdaptConfig
 from nnunet_osasis.runtime import distributed as processes
 from nnunet_osasis.runtime.compute import autocast, fused, generator_for, lay_out
 from nnunet_osasis.runtime.records import atomic_write_json
-from nnunet_osasis.snapshots import Selection
-from nnunet_osasis.style.embedders import StyleEmbedder
-from nnunet_osasis.style.losses import Anchors, style_terms
-from nnunet_osasis.style.transports import spn_loss, transported
-from nnunet_osasis.training import EMA, Kept
+from nnunet_osasis.training.adaptation.embedders import StyleEmbedder
+from nnunet_osasis.training.adaptation.losses import Anchors, spn_loss, style_terms, transported
+from nnunet_osasis.training.adaptation.selection import Selection
+from nnunet_osasis.training.checkpoint import EMA, Kept
+from nnunet_osasis.training.presets import AdaptConfig
 
 SELECTED = "adapt_selected.json"
 """In the work folder: the iteration whose weights were kept, and its score."""
+
 CONTENT_TERMS = ("cross_domain", "in_domain", "adversarial", "statistics", "spn")
 """Terms that are means over the content images; what is left belongs to the style branch."""
 

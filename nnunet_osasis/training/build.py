@@ -1,42 +1,53 @@
-"""From source images and one reference to a stylizer folder: pretrain, pair, adapt, read out, save."""
+"""From source images and one reference to a stylizer folder: pretrain, pair, adapt, read out, save.
+
+The settings of one stylizer, whether they can be met, and what its card says of them.
+
+What is measured and shown while a stylizer is made.
+"""
 
 from __future__ import annotations
 
+import logging
+import platform
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
+import diffusers
 import numpy as np
 import torch
 
-from nnunet_osasis.adapt import adapt
-from nnunet_osasis.build_config import BuildConfig, build_card, check_possible
-from nnunet_osasis.calibrate import train_calibrator
 from nnunet_osasis.diffusion.autoencoder import DiffusionAutoencoder
 from nnunet_osasis.diffusion.spn import StructurePreservingNetwork
 from nnunet_osasis.diffusion.unet import ConditionalUNet
-from nnunet_osasis.distil import distil
 from nnunet_osasis.errors import OsasisError
-from nnunet_osasis.findings import EXAMPLES, measure, show_stylized
-from nnunet_osasis.fitted_maps import StylePair, decoder_maps, estimate_maps
 from nnunet_osasis.images.grids import save_grid
 from nnunet_osasis.images.intensity import IntensityRange, to_unit
 from nnunet_osasis.images.slices import evenly_spaced
+from nnunet_osasis.maps.agreement import Agreement
 from nnunet_osasis.maps.detail import DetailChange, DetailStatistics
 from nnunet_osasis.maps.field_of_view import field_of_view
 from nnunet_osasis.maps.resize import resize
-from nnunet_osasis.pretrain import pretrain
 from nnunet_osasis.runtime import distributed as processes
 from nnunet_osasis.runtime.locks import output_lock
-from nnunet_osasis.runtime.storage import clear_leftovers
-from nnunet_osasis.sources import detail_of
-from nnunet_osasis.style.embedders import make_embedder
-from nnunet_osasis.style_pair import make_style_pair
-from nnunet_osasis.stylizer.calibrator import Calibrator
+from nnunet_osasis.runtime.records import as_json
+from nnunet_osasis.runtime.storage import clear_leftovers, sha256_of_array
+from nnunet_osasis.stylizer.calibrator import Calibrator, CalibratorConfig
 from nnunet_osasis.stylizer.config import StylizerConfig
 from nnunet_osasis.stylizer.gating import calibrate_for
+from nnunet_osasis.stylizer.readouts import DECODED, STUDENT
 from nnunet_osasis.stylizer.serialization import is_stylizer_folder, read_index
 from nnunet_osasis.stylizer.stylizer import OSASISStylizer
+from nnunet_osasis.training.adaptation.adapt import adapt
+from nnunet_osasis.training.adaptation.embedders import make_embedder
+from nnunet_osasis.training.calibrate import train_calibrator, try_calibrator, warn_if_outlying
+from nnunet_osasis.training.distil import DistilConfig, distil
+from nnunet_osasis.training.presets import HOW, AdaptConfig, Preset
+from nnunet_osasis.training.pretrain import pretrain
+from nnunet_osasis.training.read_out import decoder_maps, estimate_maps
+from nnunet_osasis.training.sources import detail_of
+from nnunet_osasis.training.style_pair import StylePair, make_style_pair, pair_quality
 
 WORK = "training"
 """Subfolder of the output for logs, grids and, until the end, checkpoints."""
@@ -242,3 +253,137 @@ class StylizerBuild:
         save_grid(
             self.work / f"grid_pretrain_{iteration:07d}.png", columns, title=f"pretraining, iteration {iteration}"
         )
+
+
+@dataclass(frozen=True)
+class BuildConfig:
+    """All settings of one build; equal settings, images and seed give equal bytes on a CPU."""
+
+    preset_name: str
+    preset: Preset
+    adapt: AdaptConfig = field(default_factory=AdaptConfig)
+    calibrator: CalibratorConfig = field(default_factory=CalibratorConfig)
+    readout: str = "combined"
+    hold_back: bool = False
+    detail: bool = False
+    clip: str | None = None
+    distil: DistilConfig = field(default_factory=DistilConfig)
+    device: str = "cpu"
+
+
+def check_possible(config: BuildConfig, *, references: int) -> None:
+    """Raise ``OsasisError`` for settings that would fail after hours: before anything is trained."""
+    wants = "calibrator" in (config.adapt.pair.maker, config.readout)
+    if wants and config.calibrator.iterations == 0:
+        raise OsasisError(
+            "The pair maker and the read-out calibrator need a calibrator",
+            found="--calibrator-iterations 0",
+            remedy="Leave it above 0, or choose another --pair or --readout.",
+        )
+    if config.readout == STUDENT and config.distil.teacher(config.readout) is None:
+        raise OsasisError(
+            "The read-out student needs a read-out to be distilled",
+            found="none",
+            remedy="Add --distil local_affine, and leave out --no-distil.",
+        )
+    if config.adapt.pair.maker == "file" and references > 1:
+        raise OsasisError("--pair file takes one reference", found=f"{references} with --style")
+
+
+def build_card(
+    config: BuildConfig, sources: torch.Tensor, references: Sequence[np.ndarray], *, lent: Sequence[str]
+) -> dict:
+    """What a stylizer's card records: data hashes, settings and versions; no times, no paths.
+
+    ``lent`` names the parts (``pretraining``, ``calibrator``) that were taken from another stylizer.
+    """
+    from nnunet_osasis import __version__
+
+    card = {
+        "version": __version__,
+        "torch": torch.__version__,
+        "diffusers": diffusers.__version__,
+        "python": platform.python_version(),
+        "preset": config.preset_name,
+        "pretraining": {key: value for key, value in as_json(config.preset.pretrain).items() if key not in HOW},
+        "adaptation": {key: value for key, value in as_json(config.adapt).items() if key not in HOW},
+        "calibrator": as_json(config.calibrator),
+        "student": one_pass_card(config),
+        **{name: getattr(config, name) for name in ("hold_back", "detail", "readout")},
+        "style_embedder": config.clip or "semantic encoder",
+        "source_images": len(sources),
+        "sources_sha256": sha256_of_array(sources.numpy()),
+        "reference_sha256": sha256_of_array(references[0]),
+    }
+    if len(references) > 1:
+        card["more_references_sha256"] = [sha256_of_array(one) for one in references[1:]]
+    return card | {part: "taken from another stylizer" for part in lent}
+
+
+def one_pass_card(config: BuildConfig) -> dict | str:
+    """What the card says about one pass: how the student is trained, or that none is needed or wanted."""
+    if config.distil.teacher(config.readout) is not None:
+        return as_json(config.distil)
+    if config.readout in DECODED:
+        return "none: distilling was left out"
+    return f"none needed: {config.readout} is a map, one pass by itself, exactly"
+
+
+def lent_calibrator(given: OSASISStylizer | None, sources: torch.Tensor) -> Calibrator | None:
+    """Another stylizer's calibrator, if it was trained on these very images: it knows their scenes alone."""
+    if given is None or given.calibrator is None:
+        return None
+    if given.card.get("sources_sha256") == sha256_of_array(sources.numpy()):
+        return given.calibrator
+    logging.getLogger(__name__).info("--from-stylizer was made on other images: the calibrator is trained anew.")
+    return None
+
+
+EXAMPLES = 5
+"""Source images that pictures show."""
+
+
+def measure(
+    model: DiffusionAutoencoder,
+    pairs: Sequence[StylePair],
+    agreed: Agreement,
+    calibrator: Calibrator | None,
+    sources: torch.Tensor,
+    config: CalibratorConfig,
+) -> dict[str, Any]:
+    """Quality of the pairs, agreement of the estimates, and the calibrator's worth on simulated references.
+
+    Says so when the estimates disagree more than those of simulated references do. Nothing here needs a truth.
+    """
+    device = model.device
+    qualities = [
+        pair_quality(model, pair.reference.to(device), pair.counterparts.to(device), sources).to_json()
+        for pair in pairs
+        if pair.aligned
+    ]
+    simulated = None
+    if calibrator is not None:
+        simulation = try_calibrator(calibrator, sources, config)
+        simulated = simulation.to_json()
+        warn_if_outlying(agreed.disagreement, simulation, "The reference" if len(pairs) == 1 else "A reference")
+    return {
+        "references": len(pairs),
+        "agreement": agreed.to_json(),
+        "pair_quality": qualities,
+        "simulated_references": simulated,
+    }
+
+
+def show_stylized(
+    path: Path, stylizer: OSASISStylizer, sources: torch.Tensor, reference: torch.Tensor, style_a: torch.Tensor
+) -> None:
+    """A grid of source images, their stylized versions and the pair ``(y, y_A)``."""
+    examples = evenly_spaced(sources, EXAMPLES)
+    columns: Sequence = [
+        ("source", examples),
+        (f"stylized ({stylizer.config.readout})", stylizer.stylize(examples)),
+        ("decoder's picture", stylizer.decode_style(examples)),
+        ("reference", reference),
+        ("reference as source", style_a),
+    ]
+    save_grid(path, columns, title="stylizer")
