@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nnunet_osasis.errors import OsasisError
-from nnunet_osasis.prepare.layouts import LAYOUTS, Layout
+from nnunet_osasis.nnunet.prepare.layouts import LAYOUTS, Layout
 from nnunet_osasis.runtime.command import positive_int, run_command
 
 if TYPE_CHECKING:
-    from nnunet_osasis.prepare.pairs import Case
+    from nnunet_osasis.nnunet.prepare.pairs import Case
 
 FOLDERS = "folders"
 
@@ -77,10 +77,10 @@ def main(argv: list[str] | None = None) -> None:
     args = parser.parse_args(argv)
     if args.labels and not (args.foreground is None and args.threshold is None):
         parser.error("--foreground and --threshold are for binary masks; leave them out beside --labels")
-    from nnunet_osasis.prepare.convert import Request, write_dataset
-    from nnunet_osasis.prepare.labels import LabelRule, parse_classes
-    from nnunet_osasis.prepare.splits import SplitRule, divide
-    from nnunet_osasis.prepare.target import Target
+    from nnunet_osasis.nnunet.prepare.convert import Request, write_dataset
+    from nnunet_osasis.nnunet.prepare.labels import LabelRule, parse_classes
+    from nnunet_osasis.nnunet.prepare.splits import SplitRule, divide
+    from nnunet_osasis.nnunet.prepare.target import Target
 
     target = Target.of(args.d, args.name, args.o)
     target.require_free(overwrite=args.overwrite)
@@ -117,7 +117,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def _find(args: argparse.Namespace, layout: Layout | None) -> list[Case]:
-    from nnunet_osasis.prepare.pairs import find_folder_cases, find_layout_cases
+    from nnunet_osasis.nnunet.prepare.pairs import find_folder_cases, find_layout_cases
 
     if layout is None:
         if args.images is None or args.masks is None or args.i is not None:

@@ -7,7 +7,7 @@ from nnunetv2.training.nnUNetTrainer.variants.training_length.nnUNetTrainer_Xepo
     nnUNetTrainer_20epochs,
 )
 
-from nnunet_osasis.nnunet.randomized_training import GINTraining
+from nnunet_osasis.nnunet.trainer import GINTraining
 
 
 class nnUNetTrainerGIN(GINTraining, nnUNetTrainer):

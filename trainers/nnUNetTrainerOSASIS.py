@@ -2,7 +2,7 @@
 
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
-from nnunet_osasis.nnunet.training import StylizedTraining
+from nnunet_osasis.nnunet.trainer import StylizedTraining
 
 
 class nnUNetTrainerOSASIS(StylizedTraining, nnUNetTrainer):

@@ -13,9 +13,8 @@ from nnunetv2.training.nnUNetTrainer.variants.training_length.nnUNetTrainer_Xepo
 )
 
 from nnunet_osasis.errors import OsasisError
-from nnunet_osasis.nnunet.network_training import NetworkTraining
 from nnunet_osasis.nnunet.options import OsasisOptions
-from nnunet_osasis.nnunet.training import StylizedTraining
+from nnunet_osasis.nnunet.trainer import NetworkTraining, StylizedTraining
 
 
 class nnUNetTrainerPraNet(NetworkTraining, nnUNetTrainer):

@@ -7,7 +7,7 @@ from nnunetv2.training.nnUNetTrainer.variants.training_length.nnUNetTrainer_Xepo
     nnUNetTrainer_20epochs,
 )
 
-from nnunet_osasis.nnunet.training import ReferenceTraining
+from nnunet_osasis.nnunet.trainer import ReferenceTraining
 from nnunet_osasis.transfer import StyleTransfer
 
 

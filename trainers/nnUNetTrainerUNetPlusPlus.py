@@ -7,8 +7,7 @@ from nnunetv2.training.nnUNetTrainer.variants.training_length.nnUNetTrainer_Xepo
     nnUNetTrainer_100epochs,
 )
 
-from nnunet_osasis.nnunet.network_training import NetworkTraining
-from nnunet_osasis.nnunet.training import StylizedTraining
+from nnunet_osasis.nnunet.trainer import NetworkTraining, StylizedTraining
 
 
 class nnUNetTrainerUNetPlusPlus(NetworkTraining, nnUNetTrainer):

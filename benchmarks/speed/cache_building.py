@@ -21,7 +21,7 @@ from nnunet_home import CONFIGURATION, DATASET, from_folders, make_home, phantom
 from timing import measure, parser_of, ratios, write
 
 from nnunet_osasis.nnunet.cache import StylizedCache
-from nnunet_osasis.nnunet.case_making import aligned
+from nnunet_osasis.nnunet.case_maker import aligned
 from nnunet_osasis.nnunet.configuration import NnunetConfiguration
 from nnunet_osasis.stylizer.stylizer import OSASISStylizer
 

@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from nnunet_osasis.nnunet.raw_dataset import write_raw_dataset
-from nnunet_osasis.nnunet.small_configuration import small_configuration
+from nnunet_osasis.nnunet.raw_dataset import small_configuration, write_raw_dataset
 from nnunet_osasis.synthetic.phantoms import render_pair, scene_seed
 
 DATASET, CONFIGURATION = "Dataset951_Speed", "2d_speed"

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from nnunet_osasis.demo.settings import CONFIGURATION, DemoSettings
-from nnunet_osasis.nnunet.small_configuration import small_configuration
+from nnunet_osasis.nnunet.raw_dataset import small_configuration
 from nnunet_osasis.runtime.records import atomic_write_json, read_json
 
 

@@ -20,8 +20,7 @@ from nnunet_osasis.evaluation.cells import Cell, all_cells
 from nnunet_osasis.evaluation.experiment import Budget, Experiment
 from nnunet_osasis.evaluation.preparation import Prepared
 from nnunet_osasis.evaluation.work import is_whole_checkpoint
-from nnunet_osasis.nnunet.raw_dataset import write_images, write_png, write_raw_dataset
-from nnunet_osasis.nnunet.small_configuration import small_configuration
+from nnunet_osasis.nnunet.raw_dataset import small_configuration, write_images, write_png, write_raw_dataset
 from nnunet_osasis.runtime.children import child_command
 from nnunet_osasis.runtime.records import atomic_write_json, finished, read_json, write_sealed_json
 from nnunet_osasis.runtime.storage import sha256_of_json

@@ -1,4 +1,7 @@
-"""Stylized copies of a fold's training cases, made once, before training starts."""
+"""Stylized copies of a fold's training cases, made once, before training starts.
+
+The picture of the worst cases of a cache, beside its audit trail.
+"""
 
 from __future__ import annotations
 
@@ -7,26 +10,28 @@ import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
 from nnunet_osasis.errors import OsasisError
 from nnunet_osasis.gate import StructureGate
-from nnunet_osasis.gate.audit import FILE, audited_results, write_audit
-from nnunet_osasis.gate.pictures import PICTURE
-from nnunet_osasis.nnunet.audit_picture import save_worst_cases
-from nnunet_osasis.nnunet.case_making import Made, StylizedCaseMaker, cannot_write
+from nnunet_osasis.gate.audit import FILE, WORST, audited_results, badness, in_short, read_audit, write_audit
+from nnunet_osasis.gate.pictures import PICTURE, as_picture, save_worst
+from nnunet_osasis.images.intensity import IntensityRange
+from nnunet_osasis.nnunet.case_maker import CaseRecord, Made, StylizedCaseMaker, append_event, cannot_write
 from nnunet_osasis.nnunet.case_pool import make_cases, usual_processes
 from nnunet_osasis.nnunet.cases import open_cases
 from nnunet_osasis.nnunet.configuration import NnunetConfiguration
-from nnunet_osasis.nnunet.manifest import CaseRecord, append_event
 from nnunet_osasis.runtime.locks import output_lock
 from nnunet_osasis.runtime.records import write_sealed_json
 from nnunet_osasis.runtime.storage import clear_leftovers, sha256_of_json
 from nnunet_osasis.transfer import StyleTransfer
 
 logger = logging.getLogger(__name__)
+
 FORMAT = 1
+
 _ROOM_TO_SPARE = 1.5  # stylized images compress a little worse than their sources
 
 
@@ -200,3 +205,21 @@ class StylizedCache:
     @property
     def _log(self) -> Path:
         return self.records / "log.jsonl"
+
+
+def save_worst_cases(path: Path, audit: Path, cases: Any, transfer: StyleTransfer, intensity: IntensityRange) -> None:
+    """Show the worst cases of an audit, restyled again: what was refused is stored nowhere else.
+
+    Args:
+        cases: as :func:`nnunet_osasis.nnunet.cases.open_cases` gives them; cases that are gone are left out.
+    """
+    rows = [row for row in read_audit(audit) if row["case"] in cases.keys]
+    shown = []
+    for row in sorted(rows, key=badness)[:WORST]:
+        source = cases.unnormalized(row["case"])
+        full = transfer.stylize_array(source, strength=row["wanted_strength"])
+        used = full if row["decision"] == "full" else transfer.stylize_array(source, strength=row["strength"])
+        before, at_full, at_last = as_picture(source, full, used)
+        shown.append((in_short(row), before, at_full, at_last))
+    if shown:
+        save_worst(path, shown, intensity)

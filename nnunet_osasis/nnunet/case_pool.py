@@ -194,7 +194,7 @@ def _context() -> Any:
     if sys.platform == "win32":
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["torch", "nnunet_osasis.nnunet.case_making"])
+    context.set_forkserver_preload(["torch", "nnunet_osasis.nnunet.case_maker"])
     return context
 
 

@@ -1,30 +1,29 @@
-"""The cases of an nnU-Net dataset as a stylizer sees them: native units, nnU-Net's own order of axes."""
+"""The cases of an nnU-Net dataset as a stylizer sees them: native units, nnU-Net's own order of axes.
+
+Cases read from ``nnUNet_raw``: the way that is exact for every normalization and every resampling.
+
+Cases recovered from preprocessed files, where nnU-Net's normalization can be undone exactly.
+
+Only needed where ``nnUNet_raw`` is not at hand, for example on a compute node that was sent the preprocessed data.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from batchgenerators.utilities.file_and_folder_operations import load_json
+from nnunetv2.preprocessing.cropping.cropping import crop_to_nonzero
+from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class
 from nnunetv2.utilities.crossval_split import generate_crossval_split
+from nnunetv2.utilities.utils import get_filenames_of_train_images_and_targets
 
 from nnunet_osasis.errors import OsasisError
 from nnunet_osasis.nnunet.configuration import NnunetConfiguration, preprocessed_folder
-from nnunet_osasis.nnunet.lookup import default_stylizer_folder
-from nnunet_osasis.nnunet.preprocessed_cases import PreprocessedCases
-from nnunet_osasis.nnunet.raw_cases import RawCases, read_unnormalized
-
-__all__ = [
-    "ChannelHint",
-    "default_stylizer_folder",
-    "intensity_hints",
-    "open_cases",
-    "read_reference",
-    "training_keys",
-    "unnormalized_cases",
-]
+from nnunet_osasis.nnunet.restyle import Restyle, restyling_preprocessor
 
 PLANS = "nnUNetPlans"
 
@@ -159,3 +158,169 @@ def training_keys(dataset: int | str, fold: int | str) -> list[str]:
         return sorted(map(str, splits[fold]["train"]))
     chosen = np.random.RandomState(seed=12345 + fold).choice(len(keys), int(len(keys) * 0.8), replace=False)
     return sorted(keys[i] for i in chosen)
+
+
+class RawCases:
+    """Training cases of a dataset, from their image files."""
+
+    route = "raw"
+
+    def __init__(self, setup: NnunetConfiguration) -> None:
+        if setup.raw_folder is None:
+            raise OsasisError("The dataset must be in nnUNet_raw", found=f"no folder for {setup.dataset}")
+        self._setup = setup
+        # nnU-Net expands paths inside the dictionary it is given.
+        self._files = get_filenames_of_train_images_and_targets(str(setup.raw_folder), deepcopy(setup.dataset_json))
+
+    @property
+    def keys(self) -> list[str]:
+        """All training cases, sorted."""
+        return sorted(self._files)
+
+    def source_files(self, key: str) -> list[Path]:
+        """The files the stylized case depends on: the images, and the labels where they shape the mask."""
+        images = [Path(path) for path in self._case(key)["images"]]
+        label = Path(self._case(key)["label"])
+        return [*images, label] if any(self._setup.manager.use_mask_for_norm) and label.is_file() else images
+
+    def label_files(self, key: str) -> list[Path]:
+        """The file that says where the case's lesions are, if there is one."""
+        label = Path(self._case(key)["label"])
+        return [label] if label.is_file() else []
+
+    def unnormalized(self, key: str) -> np.ndarray:
+        """The case as nnU-Net is about to normalize it: ``(C, Z, Y, X)`` float32, native units, transposed, cropped."""
+        return read_unnormalized(self._setup, self._case(key)["images"])
+
+    def native(self, key: str) -> tuple[np.ndarray, np.ndarray]:
+        """What nnU-Net normalizes: the image as in :meth:`unnormalized`, and ``(1, Z, Y, X)`` labels, -1 outside."""
+        case, forward = self._case(key), [axis + 1 for axis in self._setup.plans.transpose_forward]
+        reader = self._setup.plans.image_reader_writer_class()
+        data = np.asarray(reader.read_images(case["images"])[0], dtype=np.float32).transpose(0, *forward)
+        seg = reader.read_seg(case["label"])[0].transpose(0, *forward) if Path(case["label"]).is_file() else None
+        data, seg, _ = crop_to_nonzero(data, seg)
+        return np.ascontiguousarray(data), seg
+
+    def preprocessed(self, key: str, restyle: Restyle | None = None) -> np.ndarray:
+        """The case as nnU-Net would have preprocessed it, had ``restyle``'s output been the raw image."""
+        case = self._case(key)
+        label = case["label"] if Path(case["label"]).is_file() else None
+        data, _, _ = restyling_preprocessor(self._setup.manager, restyle).run_case(
+            case["images"], label, self._setup.plans, self._setup.manager, self._setup.dataset_json
+        )
+        return np.asarray(data, dtype=np.float32)
+
+    def require_same_as_preprocessed(self, key: str) -> None:
+        """Raise ``OsasisError`` unless the raw images and the plans still give the preprocessed file of ``key``."""
+        folder = str(self._setup.preprocessed_folder / self._setup.manager.data_identifier)
+        stored = np.asarray(infer_dataset_class(folder)(folder, [key]).load_case(key)[0][:])
+        fresh = self.preprocessed(key)
+        if stored.shape == fresh.shape and np.allclose(stored, fresh, rtol=1e-3, atol=1e-3):
+            return
+        difference = (
+            f"largest difference {np.abs(stored - fresh).max():.3g}"
+            if stored.shape == fresh.shape
+            else f"shape {fresh.shape} instead of {stored.shape}"
+        )
+        raise OsasisError(
+            "Preprocessed data must come from the images in nnUNet_raw and from these plans",
+            found=f"another result for case {key} ({difference})",
+            remedy=f"Run: nnUNetv2_preprocess -d {int(self._setup.dataset[7:10])} -plans_name "
+            f"{self._setup.plans.plans_name} -c {self._setup.name}",
+        )
+
+    def _case(self, key: str) -> dict:
+        if key not in self._files:
+            raise OsasisError(
+                "Every training case must have its images in nnUNet_raw",
+                found=f"none for {key} in {self._setup.raw_folder}",
+                remedy="Put the images back, or take the case out of splits_final.json.",
+            )
+        return self._files[key]
+
+
+def read_unnormalized(setup: NnunetConfiguration, images: list[str]) -> np.ndarray:
+    """Read, transpose and crop one image (one file per channel) as nnU-Net does: ``(C, Z, Y, X)`` float32."""
+    data, _ = setup.plans.image_reader_writer_class().read_images(images)
+    data = np.asarray(data, dtype=np.float32).transpose(0, *(axis + 1 for axis in setup.plans.transpose_forward))
+    data, _, _ = crop_to_nonzero(data)
+    return np.ascontiguousarray(data)
+
+
+INVERTIBLE = ("CTNormalization", "NoNormalization", "RGBTo01Normalization")
+
+
+class PreprocessedCases:
+    """Training cases of a dataset, from its preprocessed folder.
+
+    Raises ``OsasisError`` when a channel's normalization kept no record of what it subtracted and divided by
+    (z-score, rescaling to [0, 1]). CT intensities come back clipped to the plans' percentiles 0.5 and 99.5: what
+    lies beyond was lost in preprocessing.
+    """
+
+    route = "preprocessed"
+
+    def __init__(self, setup: NnunetConfiguration) -> None:
+        lost = sorted({scheme for scheme in setup.manager.normalization_schemes if scheme not in INVERTIBLE})
+        if lost:
+            raise _needs_raw(setup, f"{', '.join(lost)} keeps no record of the original intensities")
+        self._setup = setup
+        folder = setup.preprocessed_folder / setup.manager.data_identifier
+        if not folder.is_dir():
+            raise _needs_raw(setup, f"there is no preprocessed folder {folder} either")
+        self._cases = infer_dataset_class(str(folder))(str(folder))
+
+    @property
+    def keys(self) -> list[str]:
+        """All training cases, sorted."""
+        return sorted(self._cases.identifiers)
+
+    def source_files(self, key: str) -> list[Path]:
+        """The file the stylized case depends on."""
+        ending = next(e for e in (".b2nd", ".npz") if (Path(self._cases.source_folder) / f"{key}{e}").is_file())
+        return [Path(self._cases.source_folder) / f"{key}{ending}"]
+
+    def label_files(self, key: str) -> list[Path]:
+        """The file that says where the case's lesions are, if it is not the image's own (.npz holds both)."""
+        found = Path(self._cases.source_folder) / f"{key}_seg.b2nd"
+        return [found] if found.is_file() else []
+
+    def unnormalized(self, key: str) -> np.ndarray:
+        """The case in native units: ``(C, Z, Y, X)`` float32, transposed, cropped."""
+        return self.native(key)[0]
+
+    def preprocessed(self, key: str, restyle: Restyle | None = None) -> np.ndarray:
+        """The case, stylized and normalized again: ``(C, Z, Y, X)`` float32."""
+        data, seg = self.native(key)
+        properties = self._setup.plans.foreground_intensity_properties_per_channel
+        preprocessor = restyling_preprocessor(self._setup.manager, restyle)
+        return np.asarray(preprocessor._normalize(data, seg, self._setup.manager, properties), dtype=np.float32)
+
+    def require_same_as_preprocessed(self, key: str) -> None:
+        """Nothing to compare: the preprocessed file is the source here."""
+
+    def native(self, key: str) -> tuple[np.ndarray, np.ndarray]:
+        """Image in native units and segmentation, ``(C, Z, Y, X)`` and ``(1, Z, Y, X)``."""
+        stored, seg, _, properties = self._cases.load_case(key)
+        data = np.array(stored[:], dtype=np.float32)
+        if tuple(properties["shape_after_cropping_and_before_resampling"]) != data.shape[1:]:
+            raise _needs_raw(self._setup, f"case {key} was resampled, so its own pixels are not there any more")
+        intensities = self._setup.plans.foreground_intensity_properties_per_channel
+        for channel, scheme in enumerate(self._setup.manager.normalization_schemes):
+            if scheme == "CTNormalization":
+                data[channel] *= max(intensities[str(channel)]["std"], 1e-8)
+                data[channel] += intensities[str(channel)]["mean"]
+            elif scheme == "RGBTo01Normalization":
+                data[channel] *= 255
+                whole = np.rint(data[channel])
+                if np.abs(whole - data[channel]).max() < 1e-3:  # 8-bit images come back exactly
+                    data[channel] = whole
+        return data, np.asarray(seg[:])
+
+
+def _needs_raw(setup: NnunetConfiguration, reason: str) -> OsasisError:
+    return OsasisError(
+        f"The original images of {setup.dataset} are needed to stylize them in their own units",
+        found=f"no folder {setup.dataset} in nnUNet_raw, and {reason}",
+        remedy="Set the environment variable nnUNet_raw to the folder that holds it (training only reads from there).",
+    )

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from nnunet_osasis import OsasisError, OSASISStylizer
-from nnunet_osasis.nnunet.manifest import CaseRecord, FileState
-from nnunet_osasis.prepare.target import UNFINISHED
+from nnunet_osasis.nnunet.case_maker import CaseRecord, FileState
+from nnunet_osasis.nnunet.prepare.target import UNFINISHED
 from nnunet_osasis.runtime.locks import output_lock
 from nnunet_osasis.scripts import prepare
 from nnunet_osasis.stylizer.archive.run import stylize_folder
@@ -176,7 +176,7 @@ def test_a_dataset_whose_splits_were_not_in_place_is_made_again(
 def test_images_that_change_while_a_dataset_is_made_are_named(
     images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from nnunet_osasis.prepare import convert
+    from nnunet_osasis.nnunet.prepare import convert
 
     def swap(*_: object) -> None:
         shutil.copyfile(images / "images/case 1.png", images / "images/case 0.png")

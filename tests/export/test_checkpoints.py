@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from nnunet_osasis import OsasisError
-from nnunet_osasis.export.checkpoint import read_checkpoint
+from nnunet_osasis.nnunet.export.model_folder import read_checkpoint
 
 
 def content(**changes):

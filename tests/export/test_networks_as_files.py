@@ -11,10 +11,10 @@ from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class
 from scipy.ndimage import binary_fill_holes
 
 from nnunet_osasis import OsasisError
-from nnunet_osasis.export.checkpoint import read_checkpoint
-from nnunet_osasis.export.networks import build_network, trainer_named
 from nnunet_osasis.networks import portable
 from nnunet_osasis.nnunet.configuration import NnunetConfiguration
+from nnunet_osasis.nnunet.export.model_folder import read_checkpoint
+from nnunet_osasis.nnunet.export.networks import build_network, trainer_named
 from nnunet_osasis.runtime.records import read_sealed_json
 from nnunet_osasis.scripts import export
 

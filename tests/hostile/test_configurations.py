@@ -13,8 +13,8 @@ from nnunet_osasis.evaluation.experiment_file import experiment_from_json, load_
 from nnunet_osasis.images.intensity import IntensityRange
 from nnunet_osasis.metrics.protocol import choose_protocol
 from nnunet_osasis.nnunet.options import OsasisOptions
-from nnunet_osasis.prepare.labels import parse_classes
-from nnunet_osasis.prepare.splits import SplitRule
+from nnunet_osasis.nnunet.prepare.labels import parse_classes
+from nnunet_osasis.nnunet.prepare.splits import SplitRule
 from nnunet_osasis.runtime.records import read_json
 from nnunet_osasis.stylizer.calibrator import CalibratorConfig
 from nnunet_osasis.stylizer.config import StylizerConfig

@@ -16,8 +16,8 @@ from nnunet_osasis import OSASISStylizer
 from nnunet_osasis.evaluation.datasets import Case
 from nnunet_osasis.metrics.folder import score_folder
 from nnunet_osasis.metrics.reading import read_probabilities
-from nnunet_osasis.prepare.labels import LabelRule
-from nnunet_osasis.prepare.reading import read_any
+from nnunet_osasis.nnunet.prepare.labels import LabelRule
+from nnunet_osasis.nnunet.prepare.reading import read_any
 from nnunet_osasis.stylizer.archive.run import stylize_folder
 
 from .files import encoded, picture, tiff

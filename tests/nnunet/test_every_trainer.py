@@ -14,7 +14,7 @@ from nnunetv2.training.logging.nnunet_logger import LocalLogger
 
 from nnunet_osasis import trainers
 from nnunet_osasis.networks import imagenet
-from nnunet_osasis.nnunet.training import StylizedTraining
+from nnunet_osasis.nnunet.trainer import StylizedTraining
 
 from .conftest import RGB, VOLUME, Warmer, make_trainer
 

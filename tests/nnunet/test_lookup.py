@@ -3,8 +3,7 @@
 import pytest
 
 from nnunet_osasis.errors import OsasisError
-from nnunet_osasis.nnunet.configuration import NnunetConfiguration
-from nnunet_osasis.nnunet.lookup import default_stylizer_folder, find_stylizer
+from nnunet_osasis.nnunet.configuration import NnunetConfiguration, default_stylizer_folder, find_stylizer
 from nnunet_osasis.nnunet.options import OsasisOptions
 
 from .conftest import RGB

@@ -18,10 +18,10 @@ from nnunet_osasis.images.intensity import IntensityRange
 from nnunet_osasis.nnunet.cache import StylizedCache
 from nnunet_osasis.nnunet.cases import open_cases
 from nnunet_osasis.nnunet.configuration import NnunetConfiguration
-from nnunet_osasis.nnunet.measurements import Measurements
-from nnunet_osasis.nnunet.on_the_fly import BatchStyle, Draws
-from nnunet_osasis.nnunet.one_pass_transfer import OnePassTransfer
-from nnunet_osasis.nnunet.renormalize import ChannelRules
+from nnunet_osasis.nnunet.on_the_fly.batches import BatchStyle, Draws
+from nnunet_osasis.nnunet.on_the_fly.measurements import Measurements
+from nnunet_osasis.nnunet.on_the_fly.renormalize import ChannelRules
+from nnunet_osasis.nnunet.on_the_fly.transfer import OnePassTransfer
 
 from .conftest import RGB, VOLUME, tiny_stylizer
 

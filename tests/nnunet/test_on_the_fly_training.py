@@ -12,9 +12,9 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunet_osasis import trainers
 from nnunet_osasis.errors import OsasisError
 from nnunet_osasis.images.intensity import IntensityRange
+from nnunet_osasis.nnunet.configuration import default_stylizer_folder
 from nnunet_osasis.nnunet.dataset import StylizedDataset
-from nnunet_osasis.nnunet.lookup import default_stylizer_folder
-from nnunet_osasis.nnunet.training import StylizedTraining
+from nnunet_osasis.nnunet.trainer import StylizedTraining
 
 from .conftest import RGB, VOLUME, make_trainer, tiny_stylizer
 from .test_every_trainer import predict

@@ -16,7 +16,7 @@ from specimens import build_tiny
 from nnunet_osasis.errors import OsasisError
 from nnunet_osasis.nnunet import case_pool
 from nnunet_osasis.nnunet.cache import StylizedCache
-from nnunet_osasis.nnunet.case_making import aligned
+from nnunet_osasis.nnunet.case_maker import aligned
 from nnunet_osasis.nnunet.case_pool import make_cases
 from nnunet_osasis.nnunet.configuration import NnunetConfiguration
 from nnunet_osasis.runtime.children import _children

@@ -10,7 +10,7 @@ from batchgeneratorsv2.transforms.utils.random import RandomTransform
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
 from nnunet_osasis.errors import OsasisError
-from nnunet_osasis.nnunet.randomized_training import GINTransform
+from nnunet_osasis.nnunet.trainer import GINTransform
 
 from .conftest import RGB, VOLUME, make_trainer
 

@@ -16,11 +16,10 @@ from nnunetv2.training.nnUNetTrainer import nnUNetTrainer as stock
 from nnunet_osasis import trainers
 from nnunet_osasis.errors import OsasisError
 from nnunet_osasis.nnunet.cases import open_cases
+from nnunet_osasis.nnunet.configuration import default_stylizer_folder
 from nnunet_osasis.nnunet.dataset import StylizedDataset
-from nnunet_osasis.nnunet.lookup import default_stylizer_folder
-from nnunet_osasis.nnunet.network_training import NetworkTraining
 from nnunet_osasis.nnunet.restyle import restyle_with
-from nnunet_osasis.nnunet.training import StylizedTraining
+from nnunet_osasis.nnunet.trainer import NetworkTraining, StylizedTraining
 
 from .conftest import RGB, VOLUME, Warmer, make_trainer, tiny_stylizer
 

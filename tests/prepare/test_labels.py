@@ -10,7 +10,7 @@ from PIL import Image, ImageFilter
 
 from nnunet_osasis.errors import OsasisError
 from nnunet_osasis.images.masks import binary_labels, one_channel
-from nnunet_osasis.prepare.labels import (
+from nnunet_osasis.nnunet.prepare.labels import (
     LabelRule,
     class_labels,
     foreground_value,

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from nnunet_osasis.errors import OsasisError
-from nnunet_osasis.prepare import reading
-from nnunet_osasis.prepare.labels import LabelRule
-from nnunet_osasis.prepare.layouts import LAYOUTS
-from nnunet_osasis.prepare.pairs import find_folder_cases, find_layout_cases
-from nnunet_osasis.prepare.reading import read_any
+from nnunet_osasis.nnunet.prepare import reading
+from nnunet_osasis.nnunet.prepare.labels import LabelRule
+from nnunet_osasis.nnunet.prepare.layouts import LAYOUTS
+from nnunet_osasis.nnunet.prepare.pairs import find_folder_cases, find_layout_cases
+from nnunet_osasis.nnunet.prepare.reading import read_any
 
 from . import trees
 

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nnunet_osasis.errors import OsasisError
-from nnunet_osasis.prepare.pairs import Case
-from nnunet_osasis.prepare.splits import SplitRule, divide, make_folds, selects
+from nnunet_osasis.nnunet.prepare.pairs import Case
+from nnunet_osasis.nnunet.prepare.splits import SplitRule, divide, make_folds, selects
 
 
 def cases_of(groups: list[str], test: frozenset[int] = frozenset()) -> list[Case]:

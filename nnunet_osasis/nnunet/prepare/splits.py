@@ -11,8 +11,7 @@ from fnmatch import fnmatchcase
 import numpy as np
 
 from nnunet_osasis.errors import OsasisError
-from nnunet_osasis.prepare.groups import number_of
-from nnunet_osasis.prepare.pairs import Case
+from nnunet_osasis.nnunet.prepare.pairs import Case, number_of
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,17 +16,18 @@ from tqdm import tqdm
 from nnunet_osasis.errors import OsasisError
 from nnunet_osasis.images.image import LoadedImage, image_suffix
 from nnunet_osasis.images.io import write_like
+from nnunet_osasis.nnunet.prepare.labels import LabelRule, foreground_value, require_one_foreground
+from nnunet_osasis.nnunet.prepare.pairs import Case
+from nnunet_osasis.nnunet.prepare.reading import read_any
+from nnunet_osasis.nnunet.prepare.splits import Division
+from nnunet_osasis.nnunet.prepare.target import UNFINISHED, Target
 from nnunet_osasis.nnunet.raw_dataset import CHANNEL_NAMES, write_png
-from nnunet_osasis.prepare.labels import LabelRule, foreground_value, require_one_foreground
-from nnunet_osasis.prepare.pairs import Case
-from nnunet_osasis.prepare.reading import read_any
-from nnunet_osasis.prepare.splits import Division
-from nnunet_osasis.prepare.target import UNFINISHED, Target
 from nnunet_osasis.runtime.locks import output_lock
 from nnunet_osasis.runtime.records import atomic_write_json
 from nnunet_osasis.runtime.storage import atomic_write_bytes, sha256_of_file, sync_folder, temporary_prefix, write_error
 
 MOST_SHOWN = 5  # of several problems
+
 GREY_CHANNEL = "zscore"  # nnU-Net normalizes by z-score every channel whose name it does not know
 
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from nnunet_osasis.nnunet.measurements import MeasuredCase
-from nnunet_osasis.nnunet.one_pass_transfer import OnePassTransfer
-from nnunet_osasis.nnunet.renormalize import ChannelRules, restyle_normalized
+from nnunet_osasis.nnunet.on_the_fly.measurements import MeasuredCase
+from nnunet_osasis.nnunet.on_the_fly.renormalize import ChannelRules, restyle_normalized
+from nnunet_osasis.nnunet.on_the_fly.transfer import OnePassTransfer
 
 
 @dataclass(frozen=True)

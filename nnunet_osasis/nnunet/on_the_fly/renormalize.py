@@ -20,9 +20,12 @@ from nnunet_osasis.images.intensity import Bounds
 from nnunet_osasis.nnunet.configuration import NnunetConfiguration
 
 RGB, CT, ZSCORE, NONE = "RGBTo01Normalization", "CTNormalization", "ZScoreNormalization", "NoNormalization"
+
 SCHEMES = (RGB, CT, ZSCORE, NONE)
+
 LEAST = 1e-8
 """nnU-Net's least deviation."""
+
 _AT_LIMIT = 1e-5
 
 

@@ -1,4 +1,9 @@
-"""What a stylized trainer does differently from the stock one, as a mixin that goes before it."""
+"""What a stylized trainer does differently from the stock one, as a mixin that goes before it.
+
+What a trainer does differently that changes appearance at random while it trains, as a mixin that goes before it.
+
+What a trainer with another network does differently from the stock one, as a mixin that goes before it.
+"""
 
 from __future__ import annotations
 
@@ -6,23 +11,32 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
+from batchgeneratorsv2.transforms.base.basic_transform import BasicTransform, ImageOnlyTransform
+from batchgeneratorsv2.transforms.spatial.spatial import SpatialTransform
+from batchgeneratorsv2.transforms.utils.compose import ComposeTransforms
+from batchgeneratorsv2.transforms.utils.pseudo2d import Convert2DTo3DTransform
+from batchgeneratorsv2.transforms.utils.random import RandomTransform
+from torch import nn
+from torch._dynamo import OptimizedModule
+from torch.nn.parallel import DistributedDataParallel
 
+from nnunet_osasis.controls.gin import GINParameters, draw_gin, gin
 from nnunet_osasis.errors import OsasisError
 from nnunet_osasis.gate import StructureGate
 from nnunet_osasis.gate.audit import in_words, read_audit
 from nnunet_osasis.gate.calibration import chosen_indices
 from nnunet_osasis.images.slices import best_slice
 from nnunet_osasis.nnunet.cache import StylizedCache
-from nnunet_osasis.nnunet.case_making import aligned
+from nnunet_osasis.nnunet.case_maker import aligned
 from nnunet_osasis.nnunet.cases import open_cases, read_like_dataset
-from nnunet_osasis.nnunet.configuration import NnunetConfiguration
+from nnunet_osasis.nnunet.configuration import NnunetConfiguration, find_stylizer, find_stylizers
 from nnunet_osasis.nnunet.dataset import StylizedDataset
-from nnunet_osasis.nnunet.lookup import find_stylizer, find_stylizers
-from nnunet_osasis.nnunet.options import OsasisOptions
+from nnunet_osasis.nnunet.options import OsasisOptions, options_of
 from nnunet_osasis.transfer import StyleTransfer
 
 if TYPE_CHECKING:
-    from nnunet_osasis.nnunet.on_the_fly import BatchStyle
+    from nnunet_osasis.nnunet.on_the_fly.batches import BatchStyle
     from nnunet_osasis.stylizer.stylizer import OSASISStylizer
 
 
@@ -115,10 +129,10 @@ class StylizedTraining:
 
     def _prepare_on_the_fly(self, keys: list[str]) -> BatchStyle:
         """Stylizers on the training device, every case measured. Raises ``OsasisError`` when either cannot be done."""
-        from nnunet_osasis.nnunet.measurements import Measurements
-        from nnunet_osasis.nnunet.on_the_fly import BatchStyle
-        from nnunet_osasis.nnunet.one_pass_transfer import OnePassTransfer
-        from nnunet_osasis.nnunet.renormalize import ChannelRules
+        from nnunet_osasis.nnunet.on_the_fly.batches import BatchStyle
+        from nnunet_osasis.nnunet.on_the_fly.measurements import Measurements
+        from nnunet_osasis.nnunet.on_the_fly.renormalize import ChannelRules
+        from nnunet_osasis.nnunet.on_the_fly.transfer import OnePassTransfer
 
         options, setup = self.options, self.setup
         rules = ChannelRules.of(setup)
@@ -200,3 +214,111 @@ class ReferenceTraining(StylizedTraining):
         count = min(len(training_keys), self._MOST_SOURCES)
         chosen = np.linspace(0, len(training_keys) - 1, count).round().astype(int)
         return [cases.unnormalized(training_keys[i]) for i in chosen]
+
+
+_SPATIAL = (SpatialTransform, Convert2DTo3DTransform)
+
+
+class GINTransform(ImageOnlyTransform):
+    """:func:`nnunet_osasis.controls.gin.gin` of a patch ``(C, [D,] H, W)``, a new network at every call.
+
+    It works in any units, hence after normalization too. Only an image's own channels may be there: nnU-Net appends the
+    one-hot maps of a previous stage later.
+
+    Args:
+        strength: the highest share of the random network in the blend, in [0, 1].
+    """
+
+    def __init__(self, strength: float = 1.0) -> None:
+        super().__init__()
+        self.strength = strength
+
+    def get_parameters(self, **data_dict: Any) -> dict[str, GINParameters]:
+        """Drawn from numpy's global state, which nnU-Net seeds anew in every worker (torch's is the parent's copy)."""
+        rng = np.random.default_rng(np.random.randint(2**32, size=4, dtype=np.uint32))
+        return {"parameters": draw_gin(rng, len(data_dict["image"]), alpha=(0.0, self.strength))}
+
+    def _apply_to_image(self, img: torch.Tensor, **params: GINParameters) -> torch.Tensor:
+        return gin(img, params["parameters"])
+
+
+class GINTraining:
+    """Mixin for nnU-Net trainers: a training patch goes through GIN with probability p, a validation patch never does.
+
+    Options: ``"osasis": {"probability": 0.5}`` and ``"strength"``, the highest share of the random network in the
+    blend (1 by default).
+    """
+
+    def get_training_transforms(self, *args: Any, **kwargs: Any) -> BasicTransform:
+        """nnU-Net's hook: its own transforms, with GIN between the spatial ones and those of intensity.
+
+        Later ones blank what lies outside a mask and append the maps of a previous stage, so GIN sees neither.
+        """
+        transforms = super().get_training_transforms(*args, **kwargs)  # type: ignore[misc]
+        options = self.options
+        added = GINTransform(1.0 if options.strength is None else options.strength)
+        return with_transform(transforms, RandomTransform(added, options.probability))
+
+    @property
+    def options(self) -> OsasisOptions:
+        """What the plans say to this trainer."""
+        return options_of(self)
+
+
+def with_transform(transforms: ComposeTransforms, added: BasicTransform) -> ComposeTransforms:
+    """nnU-Net's training transforms with ``added`` after the last spatial one (before mirroring)."""
+    places = [i for i, transform in enumerate(transforms.transforms) if isinstance(transform, _SPATIAL)]
+    transforms.transforms.insert(places[-1] + 1 if places else 0, added)
+    return transforms
+
+
+_MAPS = 4  # of PraNet and of UNet++ alike
+
+
+class NetworkTraining:
+    """Mixin for networks whose four maps are all of full size, the best first, weighed alike as in both papers.
+
+    The network has an attribute ``deep_supervision``. nnU-Net's loss is kept; a trainer with a loss of its own
+    overrides :meth:`_build_loss` and passes it through :meth:`over_all_maps`.
+    """
+
+    # Set by nnU-Net's trainer, which follows this class in the order of inheritance.
+    network: Any
+    configuration_manager: Any
+    enable_deep_supervision: bool
+
+    def set_deep_supervision_enabled(self, enabled: bool) -> None:
+        """nnU-Net's hook: a list of maps while training, one tensor for predictions."""
+        self.bare_network.deep_supervision = enabled
+
+    def _get_deep_supervision_scales(self) -> list[list[float]] | None:
+        """nnU-Net's hook: one target per map, none of them reduced."""
+        if not self.enable_deep_supervision:
+            return None
+        return [[1.0] * len(self.configuration_manager.patch_size)] * _MAPS
+
+    def _build_loss(self) -> nn.Module:
+        """nnU-Net's hook: its own loss, each map given the same weight."""
+        loss = super()._build_loss()  # type: ignore[misc]
+        if self.enable_deep_supervision:
+            loss.weight_factors = (1 / _MAPS,) * _MAPS
+        return loss
+
+    def over_all_maps(self, loss: nn.Module) -> nn.Module:
+        """``loss`` of one map, made the mean over the four where there are four."""
+        from nnunetv2.training.loss.deep_supervision import DeepSupervisionWrapper
+
+        return DeepSupervisionWrapper(loss, (1 / _MAPS,) * _MAPS) if self.enable_deep_supervision else loss
+
+    @property
+    def bare_network(self) -> Any:
+        """The network without the wrappers of DDP and torch.compile."""
+        network = self.network
+        if isinstance(network, DistributedDataParallel):
+            network = network.module
+        return network._orig_mod if isinstance(network, OptimizedModule) else network
+
+    @property
+    def options(self) -> OsasisOptions:
+        """What the plans say to this trainer."""
+        return options_of(self)

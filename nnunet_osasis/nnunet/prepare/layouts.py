@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 PICTURE = r"\.(?:png|jpe?g|bmp|tiff?)"
+
 ANYWHERE = r"(?:.*/)?"
 
 
@@ -90,6 +91,7 @@ _CLINICDB: tuple[int, ...] = (
     429,
     448,
 )
+
 _CLINICDB += (467, 479, 504, 529, 547, 572, 592)
 
 _NO_SEQUENCES = (

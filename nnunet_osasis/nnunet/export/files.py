@@ -7,14 +7,18 @@ from pathlib import Path
 import torch
 
 from nnunet_osasis.errors import OsasisError
-from nnunet_osasis.export.checkpoint import read_checkpoint
-from nnunet_osasis.export.comparison import Comparison, compare
-from nnunet_osasis.export.model_folder import ModelFolder
-from nnunet_osasis.export.networks import build_network, input_shape, trainer_named
-from nnunet_osasis.export.plain import plain_plans, require_same_training, write_settings
-from nnunet_osasis.export.preprocessing import PREPROCESSING, describe_preprocessing
-from nnunet_osasis.export.record import RECORD, write_record
 from nnunet_osasis.networks.portable import FORMS
+from nnunet_osasis.nnunet.export.model_folder import ModelFolder, read_checkpoint
+from nnunet_osasis.nnunet.export.networks import build_network, input_shape, trainer_named
+from nnunet_osasis.nnunet.export.plain import plain_plans, require_same_training, write_settings
+from nnunet_osasis.nnunet.export.record import (
+    PREPROCESSING,
+    RECORD,
+    Comparison,
+    compare,
+    describe_preprocessing,
+    write_record,
+)
 from nnunet_osasis.runtime.folders import new_folder
 from nnunet_osasis.runtime.records import atomic_write_json
 from nnunet_osasis.runtime.storage import sha256_of_file

@@ -11,11 +11,9 @@ import torch
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
 from nnunet_osasis.errors import OsasisError
-from nnunet_osasis.export.checkpoint import read_checkpoint
-from nnunet_osasis.export.comparison import Comparison, compare
-from nnunet_osasis.export.model_folder import ModelFolder
-from nnunet_osasis.export.networks import build_network, has_stock_network, input_shape, trainer_named
-from nnunet_osasis.export.record import RECORD, write_record
+from nnunet_osasis.nnunet.export.model_folder import ModelFolder, read_checkpoint
+from nnunet_osasis.nnunet.export.networks import build_network, has_stock_network, input_shape, trainer_named
+from nnunet_osasis.nnunet.export.record import RECORD, Comparison, compare, write_record
 from nnunet_osasis.runtime.folders import new_folder
 from nnunet_osasis.runtime.records import read_json
 from nnunet_osasis.runtime.storage import atomic_write, atomic_write_bytes, sha256_of_file

@@ -14,13 +14,12 @@ from tqdm import tqdm
 from nnunet_osasis.errors import OsasisError
 from nnunet_osasis.gate import Decision, StructureGate
 from nnunet_osasis.gate.audit import FILE, read_audit, write_audit
-from nnunet_osasis.nnunet.case_making import require_unchanged, source_files, source_states
+from nnunet_osasis.nnunet.case_maker import FileState, append_event, require_unchanged, source_files, source_states
 from nnunet_osasis.nnunet.case_pool import make_cases
 from nnunet_osasis.nnunet.cases import open_cases
 from nnunet_osasis.nnunet.configuration import NnunetConfiguration
-from nnunet_osasis.nnunet.manifest import FileState, append_event
-from nnunet_osasis.nnunet.one_pass_transfer import OnePassTransfer
-from nnunet_osasis.nnunet.renormalize import CaseNumbers, ChannelRules
+from nnunet_osasis.nnunet.on_the_fly.renormalize import CaseNumbers, ChannelRules
+from nnunet_osasis.nnunet.on_the_fly.transfer import OnePassTransfer
 from nnunet_osasis.nnunet.restyle import restyle_with
 from nnunet_osasis.nnunet.segmenter import NnunetSegmenter
 from nnunet_osasis.runtime.locks import output_lock
@@ -81,7 +80,7 @@ class CaseMeasurer:
         return source_files(self.cases, key, labels=self.gate is not None)
 
     def __call__(self, key: str) -> MeasuredCase:
-        """Measure one case. Raises ``OsasisError`` as :class:`nnunet_osasis.nnunet.case_making.StylizedCaseMaker`."""
+        """Measure one case. Raises ``OsasisError`` as :class:`nnunet_osasis.nnunet.case_maker.StylizedCaseMaker`."""
         sources = source_states(self.files(key))
         data, seg = self.cases.native(key)
         manager = self.setup.manager

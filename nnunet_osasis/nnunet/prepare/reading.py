@@ -13,6 +13,7 @@ from nnunet_osasis.images.image import LoadedImage, check_array
 from nnunet_osasis.images.io import read_image
 
 OLD_SUFFIXES = (".gif", ".ppm", ".pgm", ".ppm.gz", ".pgm.gz")
+
 LARGEST = 512 * 2**20  # bytes of an unpacked file; Pillow opens pictures of about as many
 
 
