@@ -51,8 +51,8 @@ def make_parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> None:
     """Parse, run, print where the report is."""
     args = make_parser().parse_args(argv)
-    from nnunet_osasis.demo.pipeline import run_demo
-    from nnunet_osasis.demo.settings import DemoSettings, quick
+    from nnunet_osasis.evaluation.demo.pipeline import run_demo
+    from nnunet_osasis.evaluation.demo.settings import DemoSettings, quick
     from nnunet_osasis.stylizer.serialization import read_index
 
     if args.from_stylizer is not None:  # now, not when its turn comes

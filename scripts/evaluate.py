@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from nnunet_osasis.errors import OsasisError
-from nnunet_osasis.metrics.protocol import PROTOCOLS, choose_protocol
+from nnunet_osasis.evaluation.metrics.protocol import PROTOCOLS, choose_protocol
 from nnunet_osasis.runtime.command import positive_int, run_command, unit_interval
 
 EXAMPLES = """examples:
@@ -80,10 +80,9 @@ def chosen_classes(texts: list[str]) -> list[int] | None:
 def main(argv: list[str] | None = None) -> None:
     """Parse, score, write, print the table."""
     args = make_parser().parse_args(argv)
-    from nnunet_osasis.metrics.folder import score_folder
-    from nnunet_osasis.metrics.pairing import describe_left_out, pair_files
-    from nnunet_osasis.metrics.results import images_by_case, write_results
-    from nnunet_osasis.metrics.tables import markdown_table
+    from nnunet_osasis.evaluation.metrics.folder import describe_left_out, pair_files, score_folder
+    from nnunet_osasis.evaluation.metrics.results import images_by_case, write_results
+    from nnunet_osasis.evaluation.metrics.tables import markdown_table
     from nnunet_osasis.runtime.storage import ensure_writable
 
     folders, classes = named_folders(args.p), chosen_classes(args.classes)

@@ -13,7 +13,7 @@ from nnunet_osasis.runtime.command import positive_int, run_command
 from nnunet_osasis.runtime.compute import resolve_device
 
 if TYPE_CHECKING:
-    from nnunet_osasis.evaluation.experiment import Experiment
+    from nnunet_osasis.evaluation.experiment.config import Experiment
 
 EXAMPLES = """examples:
   osasis-report --source site_a --target site_b -o report              folders with images/ and masks/ in each
@@ -52,9 +52,8 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def _experiment(args: argparse.Namespace, parser: argparse.ArgumentParser) -> tuple[Experiment, Path]:
-    from nnunet_osasis.evaluation.defaults import folders_experiment
-    from nnunet_osasis.evaluation.experiment import Budget
-    from nnunet_osasis.evaluation.experiment_file import load_experiment
+    from nnunet_osasis.evaluation.experiment.config import Budget, load_experiment
+    from nnunet_osasis.evaluation.experiment.from_folders import folders_experiment
     from nnunet_osasis.runtime.records import override
 
     if args.experiment is not None:
@@ -86,8 +85,8 @@ def main(argv: list[str] | None = None) -> None:
     args = parser.parse_args(argv)
     devices = tuple(resolve_device(name) for name in args.device.split(","))
     experiment, data = _experiment(args, parser)
-    from nnunet_osasis.evaluation.report import write_report
-    from nnunet_osasis.evaluation.runner import COMMAND, LOCK, Options, run_experiment
+    from nnunet_osasis.evaluation.experiment.runner import COMMAND, LOCK, Options, run_experiment
+    from nnunet_osasis.evaluation.report.report import write_report
     from nnunet_osasis.runtime.folders import claim
     from nnunet_osasis.runtime.locks import output_lock
     from nnunet_osasis.stylizer.serialization import is_stylizer_folder

@@ -48,7 +48,7 @@ def test_python_snippets_run(
 
 
 def test_experiment_files_are_read() -> None:
-    from nnunet_osasis.evaluation.experiment_file import experiment_from_json
+    from nnunet_osasis.evaluation.experiment.config import experiment_from_json
 
     given = [json.loads(text) for _, text in blocks("json")]
     given += [json.loads(path.read_text()) for path in sorted((ROOT / "benchmarks/harness").glob("*.json"))]

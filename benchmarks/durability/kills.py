@@ -35,8 +35,8 @@ IMPORTED = (
     "nnunet_osasis.stylizer.stylizer",
     "nnunet_osasis.training.build",
     "nnunet_osasis.nnunet.cache",
-    "nnunet_osasis.evaluation.runner",
-    "nnunet_osasis.metrics.results",
+    "nnunet_osasis.evaluation.experiment.runner",
+    "nnunet_osasis.evaluation.metrics.results",
 )
 """What takes seconds to import: done once, so that kills meet the work and not the imports."""
 MOST_RUNS = 6

@@ -20,8 +20,8 @@ import torch
 from scipy import ndimage
 from tqdm import tqdm
 
-from nnunet_osasis.evaluation.experiment import Budget, NetworkSpec
-from nnunet_osasis.evaluation.light import TrainingSet, predict, train
+from nnunet_osasis.evaluation.experiment.config import Budget, NetworkSpec
+from nnunet_osasis.evaluation.experiment.light import TrainingSet, predict, train
 from nnunet_osasis.gate import StructureGate
 from nnunet_osasis.images.image import image_stem
 from nnunet_osasis.images.io import list_images, read_image

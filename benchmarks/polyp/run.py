@@ -19,8 +19,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from nnunet_osasis.demo.pipeline import run_demo
-from nnunet_osasis.demo.settings import DemoSettings
+from nnunet_osasis.evaluation.demo.pipeline import run_demo
+from nnunet_osasis.evaluation.demo.settings import DemoSettings
 
 SPLITS = {"source": range(1, 179), "source_test": range(504, 613)}
 

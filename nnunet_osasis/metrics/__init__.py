@@ -4,11 +4,19 @@ Importing this needs numpy and scipy only; MONAI is imported by the surface dist
 readers of files where they read.
 """
 
-from nnunet_osasis.metrics.definitions import METRICS, Definition
-from nnunet_osasis.metrics.folder import FolderScores, Score, score_folder
-from nnunet_osasis.metrics.protocol import PAPER, PROTOCOLS, PYSODMETRICS, STANDARD, Protocol, choose_protocol
-from nnunet_osasis.metrics.score import score_case, score_labels
-from nnunet_osasis.metrics.summary import summarise
+from nnunet_osasis.evaluation.metrics.folder import FolderScores, Score, score_folder
+from nnunet_osasis.evaluation.metrics.protocol import (
+    METRICS,
+    PAPER,
+    PROTOCOLS,
+    PYSODMETRICS,
+    STANDARD,
+    Definition,
+    Protocol,
+    choose_protocol,
+)
+from nnunet_osasis.evaluation.metrics.score import score_case, score_labels
+from nnunet_osasis.evaluation.metrics.tables import summarise
 
 __all__ = [
     "METRICS",

@@ -105,7 +105,9 @@ def _context() -> multiprocessing.context.BaseContext:
     context = multiprocessing.get_context("forkserver")
     trainer = "nnunetv2.training.nnUNetTrainer.nnUNetTrainer"
     unet = "dynamic_network_architectures.architectures.unet"
-    context.set_forkserver_preload(["torch", "monai.inferers", trainer, unet, "nnunet_osasis.evaluation.work"])
+    context.set_forkserver_preload(
+        ["torch", "monai.inferers", trainer, unet, "nnunet_osasis.evaluation.experiment.tasks"]
+    )
     return context
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from nnunet_osasis.demo.methods import methods
-from nnunet_osasis.demo.scoring import summarise
+from nnunet_osasis.evaluation.demo.methods import methods
+from nnunet_osasis.evaluation.demo.scoring import summarise
 
 SOURCE_DICE = 0.86
 CASES = 24

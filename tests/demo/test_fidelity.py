@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.ndimage import shift
 
-from nnunet_osasis.demo.fidelity import boundary_shifts, fidelity_row
+from nnunet_osasis.evaluation.demo.fidelity import boundary_shifts, fidelity_row
 from nnunet_osasis.synthetic.phantoms import render_pair
 
 ROWS, COLUMNS = np.mgrid[:64, :64]

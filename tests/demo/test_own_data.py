@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from nnunet_osasis.demo.own_data import binarise, find_pairs, read_pair, write_own_data
-from nnunet_osasis.demo.settings import DemoSettings
-from nnunet_osasis.demo.workspace import Workspace
 from nnunet_osasis.errors import OsasisError
+from nnunet_osasis.evaluation.demo.own_data import binarise, find_pairs, read_pair, write_own_data
+from nnunet_osasis.evaluation.demo.settings import DemoSettings
+from nnunet_osasis.evaluation.demo.workspace import Workspace
 from nnunet_osasis.nnunet.raw_dataset import read_images, read_masks, read_png
 from nnunet_osasis.synthetic.phantoms import render_pair
 

@@ -7,8 +7,8 @@ import copy
 import numpy as np
 import pytest
 
-from nnunet_osasis.demo.plans import demo_configuration, demo_splits
-from nnunet_osasis.demo.settings import CONFIGURATION, DemoSettings, quick
+from nnunet_osasis.evaluation.demo.plans import demo_configuration, demo_splits
+from nnunet_osasis.evaluation.demo.settings import CONFIGURATION, DemoSettings, quick
 from nnunet_osasis.nnunet.raw_dataset import CHANNEL_NAMES, read_images, write_raw_dataset
 
 FULL = {

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from nnunet_osasis.demo.figures import typical_cases
-from nnunet_osasis.demo.methods import methods
-from nnunet_osasis.demo.pictures import before_after, dice_chart, style_sheet
-from nnunet_osasis.demo.report import write_texts
-from nnunet_osasis.demo.verdict import verdict
+from nnunet_osasis.evaluation.demo.figures import typical_cases
+from nnunet_osasis.evaluation.demo.methods import methods
+from nnunet_osasis.evaluation.demo.pictures import before_after, dice_chart, style_sheet
+from nnunet_osasis.evaluation.demo.report import write_texts
+from nnunet_osasis.evaluation.demo.verdict import verdict
 from nnunet_osasis.synthetic.phantoms import render_pair
 
 FIGURES = {"none": 0.5, "histogram": 0.55, "reinhard": 0.6, "osasis": 0.7, "truth": 0.8}

@@ -9,8 +9,8 @@ import time
 
 import pytest
 
-from nnunet_osasis.demo.steps import Step, StepBook
 from nnunet_osasis.errors import OsasisError
+from nnunet_osasis.evaluation.demo.steps import Step, StepBook
 from nnunet_osasis.runtime import commands as children
 from nnunet_osasis.runtime.commands import Command, find_command
 

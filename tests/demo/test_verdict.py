@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from nnunet_osasis.demo.verdict import verdict
+from nnunet_osasis.evaluation.demo.verdict import verdict
 
 
 def test_osasis_wins_only_with_a_lead_over_the_best_control(make_results):

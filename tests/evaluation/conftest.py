@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from nnunet_osasis.evaluation.experiment import Experiment
-from nnunet_osasis.evaluation.report import write_report
-from nnunet_osasis.evaluation.runner import Options, Outcome, run_experiment
+from nnunet_osasis.evaluation.experiment.config import Experiment
+from nnunet_osasis.evaluation.experiment.runner import Options, Outcome, run_experiment
+from nnunet_osasis.evaluation.report.report import write_report
 
 from .sites import experiment, write_data
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from nnunet_osasis.evaluation.experiment import Experiment
+from nnunet_osasis.evaluation.experiment.config import Experiment
 
 CASES = 20
 SOURCE_SCORE = 0.85

@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from nnunet_osasis.evaluation.experiment import Experiment
-from nnunet_osasis.evaluation.experiment_file import experiment_from_json
+from nnunet_osasis.evaluation.experiment.config import Experiment, experiment_from_json
 
 SIDE = 32
 TINT = np.array([170.0, 110.0, 80.0])

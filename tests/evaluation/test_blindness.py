@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 
 from nnunet_osasis import OsasisError
-from nnunet_osasis.evaluation import preparation, work
-from nnunet_osasis.evaluation.cells import Cell, all_cells
-from nnunet_osasis.evaluation.datasets import Case
-from nnunet_osasis.evaluation.domains import STATISTICS, choose_reference, fits_domain
-from nnunet_osasis.evaluation.methods import make_transfer, style_all, training_set
+from nnunet_osasis.evaluation.experiment.cells import Cell, all_cells
+from nnunet_osasis.evaluation.experiment.config import data as preparation
+from nnunet_osasis.evaluation.experiment.config import tasks as work
+from nnunet_osasis.evaluation.experiment.data import Case
+from nnunet_osasis.evaluation.experiment.domains import STATISTICS, choose_reference, fits_domain
+from nnunet_osasis.evaluation.experiment.methods import make_transfer, style_all, training_set
 from nnunet_osasis.maps.distance import lab_values
 
 from .sites import disc, experiment, image_set, picture, save, write_data, write_site

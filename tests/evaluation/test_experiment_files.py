@@ -11,11 +11,9 @@ from typing import Any
 import pytest
 
 from nnunet_osasis import OsasisError
-from nnunet_osasis.evaluation.cells import all_cells
-from nnunet_osasis.evaluation.experiment import Budget
-from nnunet_osasis.evaluation.experiment_file import experiment_from_json, load_experiment
-from nnunet_osasis.evaluation.method_list import KINDS, MethodSpec
-from nnunet_osasis.evaluation.preparation import prepare
+from nnunet_osasis.evaluation.experiment.cells import all_cells
+from nnunet_osasis.evaluation.experiment.config import KINDS, Budget, MethodSpec, experiment_from_json, load_experiment
+from nnunet_osasis.evaluation.experiment.data import prepare
 
 from .sites import experiment, image_set, values, write_data
 
@@ -162,7 +160,7 @@ def test_a_mistake_that_would_surface_late_is_refused_with_the_file(case: str) -
 
 
 def test_the_baseline_may_have_a_name_of_its_own() -> None:
-    from nnunet_osasis.evaluation.summary import summarise
+    from nnunet_osasis.evaluation.report.summary import summarise
 
     from .scores import rows_of
 

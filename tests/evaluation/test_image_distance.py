@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from nnunet_osasis.evaluation.domains import choose_reference
+from nnunet_osasis.evaluation.experiment.domains import choose_reference
 from nnunet_osasis.maps.distance import ciede2000, distances, psnr, ssim
 from nnunet_osasis.synthetic.phantoms import render_pair
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from nnunet_osasis.evaluation.statistics import gap_closed, mean_interval, paired_difference
+from nnunet_osasis.evaluation.report.statistics import gap_closed, mean_interval, paired_difference
 
 
 def test_interval_covers_the_mean_of_the_population_about_as_often_as_it_says():

@@ -10,9 +10,8 @@ import pytest
 from PIL import Image
 
 from nnunet_osasis import OsasisError
-from nnunet_osasis.evaluation.datasets import Case, select_cases
-from nnunet_osasis.evaluation.experiment import ImageSet
-from nnunet_osasis.evaluation.leaks import check_splits
+from nnunet_osasis.evaluation.experiment.config import ImageSet
+from nnunet_osasis.evaluation.experiment.data import Case, check_splits, select_cases
 
 from .sites import picture, save, write_site
 

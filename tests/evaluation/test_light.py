@@ -11,11 +11,9 @@ import pytest
 import torch
 
 from nnunet_osasis import OsasisError
-from nnunet_osasis.evaluation import light
-from nnunet_osasis.evaluation.experiment import Budget, NetworkSpec
-from nnunet_osasis.evaluation.light import TrainingSet, predict, train
-from nnunet_osasis.evaluation.methods import RANDOM, RandomAugmentation
-from nnunet_osasis.evaluation.network_choice import make_network
+from nnunet_osasis.evaluation.experiment.config import Budget, NetworkSpec, light
+from nnunet_osasis.evaluation.experiment.light import TrainingSet, make_network, predict, train
+from nnunet_osasis.evaluation.experiment.methods import RANDOM, RandomAugmentation
 
 from .sites import disc, picture
 

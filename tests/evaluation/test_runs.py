@@ -14,10 +14,10 @@ import pytest
 from filelock import FileLock
 
 from nnunet_osasis import OsasisError
-from nnunet_osasis.evaluation.cells import all_cells
-from nnunet_osasis.evaluation.report import rows_csv, write_report
-from nnunet_osasis.evaluation.runner import Options, run_experiment, score_all
-from nnunet_osasis.evaluation.work import load_pictures, save_pictures
+from nnunet_osasis.evaluation.experiment.cells import all_cells
+from nnunet_osasis.evaluation.experiment.runner import Options, run_experiment, score_all
+from nnunet_osasis.evaluation.experiment.tasks import load_pictures, save_pictures
+from nnunet_osasis.evaluation.report.report import rows_csv, write_report
 
 from .conftest import Study
 from .sites import experiment

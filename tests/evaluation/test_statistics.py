@@ -7,7 +7,7 @@ import pytest
 from scipy.stats import t as student
 from scipy.stats import ttest_1samp, wilcoxon
 
-from nnunet_osasis.evaluation.statistics import (
+from nnunet_osasis.evaluation.report.statistics import (
     LEAST_GAP,
     Bootstrap,
     gap_closed,

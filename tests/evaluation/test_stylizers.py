@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from nnunet_osasis import OsasisError
-from nnunet_osasis.evaluation import stylizers
-from nnunet_osasis.evaluation.experiment import StylizerSpec
-from nnunet_osasis.evaluation.preparation import Prepared, prepare
+from nnunet_osasis.evaluation.experiment.config import StylizerSpec
+from nnunet_osasis.evaluation.experiment.config import methods as stylizers
+from nnunet_osasis.evaluation.experiment.data import Prepared, prepare
 from nnunet_osasis.stylizer.serialization import INDEX
 
 from .sites import experiment, write_data

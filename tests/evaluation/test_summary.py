@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nnunet_osasis.evaluation.statistics import holm, paired_difference, training_test, wilcoxon_p
-from nnunet_osasis.evaluation.summary import ScoreTable, summarise
+from nnunet_osasis.evaluation.report.statistics import holm, paired_difference, training_test, wilcoxon_p
+from nnunet_osasis.evaluation.report.summary import ScoreTable, summarise
 from nnunet_osasis.maps.distance import ciede2000, distances, psnr, ssim
 
 from .scores import CASES, rows_of

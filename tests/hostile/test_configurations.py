@@ -9,9 +9,9 @@ from typing import Any
 
 from nnunet_osasis.controls import PooledReinhard
 from nnunet_osasis.diffusion.sampler import SamplerConfig
-from nnunet_osasis.evaluation.experiment_file import experiment_from_json, load_experiment
+from nnunet_osasis.evaluation.experiment.config import experiment_from_json, load_experiment
+from nnunet_osasis.evaluation.metrics.protocol import choose_protocol
 from nnunet_osasis.images.intensity import IntensityRange
-from nnunet_osasis.metrics.protocol import choose_protocol
 from nnunet_osasis.nnunet.options import OsasisOptions
 from nnunet_osasis.nnunet.prepare.labels import parse_classes
 from nnunet_osasis.nnunet.prepare.splits import SplitRule

@@ -13,9 +13,9 @@ import pytest
 import SimpleITK as sitk
 
 from nnunet_osasis import OSASISStylizer
-from nnunet_osasis.evaluation.datasets import Case
-from nnunet_osasis.metrics.folder import score_folder
-from nnunet_osasis.metrics.reading import read_probabilities
+from nnunet_osasis.evaluation.experiment.data import Case
+from nnunet_osasis.evaluation.metrics.folder import score_folder
+from nnunet_osasis.evaluation.metrics.reading import read_probabilities
 from nnunet_osasis.nnunet.prepare.labels import LabelRule
 from nnunet_osasis.nnunet.prepare.reading import read_any
 from nnunet_osasis.stylizer.archive.run import stylize_folder

@@ -137,7 +137,7 @@ def _limited(code: str, gigabytes: float, *arguments: str) -> subprocess.Complet
         "warnings.simplefilter('ignore')\n"
         "from nnunet_osasis.images.io import read_image\n"
         "from nnunet_osasis import OsasisError\n"
-        "from nnunet_osasis.metrics.reading import read_probabilities\n"
+        "from nnunet_osasis.evaluation.metrics.reading import read_probabilities\n"
         "import PIL.Image, tifffile, SimpleITK\n"
         "taken = int(open('/proc/self/statm').read().split()[0]) * resource.getpagesize()\n"
         f"limit = taken + int({gigabytes} * 2**30)\n"

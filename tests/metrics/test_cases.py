@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from nnunet_osasis import OsasisError
+from nnunet_osasis.evaluation.metrics import score as score_module
 from nnunet_osasis.metrics import METRICS, STANDARD, choose_protocol, score_case, score_labels
-from nnunet_osasis.metrics import score as score_module
 
 NAN = math.nan
 SHAPE = (20, 30)

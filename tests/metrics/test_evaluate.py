@@ -13,8 +13,9 @@ import pytest
 from PIL import Image
 
 from nnunet_osasis import OsasisError
-from nnunet_osasis.metrics import METRICS, charts
-from nnunet_osasis.metrics.charts import GridRow, qualitative_grid, radar_chart
+from nnunet_osasis.evaluation.metrics import charts
+from nnunet_osasis.evaluation.metrics.charts import GridRow, qualitative_grid, radar_chart
+from nnunet_osasis.metrics import METRICS
 from nnunet_osasis.scripts import evaluate
 
 ROOT = Path(__file__).parent.parent.parent

@@ -12,8 +12,8 @@ import pytest
 from PIL import Image
 
 from nnunet_osasis import OsasisError
+from nnunet_osasis.evaluation.metrics.tables import cases_csv
 from nnunet_osasis.metrics import score_case, score_folder, score_labels, summarise
-from nnunet_osasis.metrics.tables import cases_csv
 
 CHEAP = ("dice", "iou", "wf", "s", "e_max", "mae", "lesions_found", "lesions", "lesion_recall")
 
@@ -212,7 +212,7 @@ class Killer:
 
 
 def test_a_killed_worker_is_one_clear_error(monkeypatch: pytest.MonkeyPatch, study: Path) -> None:
-    monkeypatch.setattr("nnunet_osasis.metrics.folder.survey_file", Killer())
+    monkeypatch.setattr("nnunet_osasis.evaluation.metrics.reading.survey_file", Killer())
     with pytest.raises(OsasisError, match="-np 1"):
         score_folder(study / "good", study / "truth", metrics=["dice"], progress=False, processes=2)
 

@@ -1,0 +1,82 @@
+"""The table of trainings: one cell per network, method, target's style and seed, and what each is tested on."""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import dataclass
+from typing import Any
+
+from nnunet_osasis.evaluation.experiment.config import Experiment, MethodSpec, NetworkSpec
+from nnunet_osasis.evaluation.experiment.data import SOURCE, Prepared
+from nnunet_osasis.runtime.storage import sha256_of_json
+
+FORMAT = 1
+"""Raised when equal settings would give other predictions, so that old cells are not reused."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One training.
+
+    Attributes:
+        target: whose style it trains for; None for methods that see no reference (they serve every target).
+        tests: names of the test sets it predicts.
+    """
+
+    network: NetworkSpec
+    method: MethodSpec
+    target: str | None
+    seed: int
+    tests: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        """Unique, and fit for a file name."""
+        style = self.method.name if self.target is None else f"{self.method.name}@{self.target}"
+        return f"{self.network.name}__{style}__{self.seed}"
+
+    @property
+    def random_seed(self) -> int:
+        """Of weights and batches: trainings of two methods share no random numbers, so that their difference holds the
+        whole chance of training, and ``identity`` against ``none`` shows how large that is."""
+        return zlib.crc32(self.name.encode())
+
+    def key(self, experiment: Experiment, prepared: Prepared, styled: dict[str, Any] | None) -> str:
+        """SHA-256 of all that decides the predictions."""
+        values = experiment.to_json()
+        network = next(n for n in values["networks"] if n["name"] == self.network.name)
+        method = next(m for m in values["methods"] if m["name"] == self.method.name)
+        truth = self.method.kind == "truth"
+        folds = [experiment.seeds.index(self.seed), len(experiment.seeds)]
+        extra = {"folds": folds} if experiment.budget.engine == "nnunet" else {}
+        camera = next((t.get("camera") for t in values["targets"] if t["name"] == self.target), None) if truth else None
+        return sha256_of_json(
+            {
+                "format": FORMAT,
+                "budget": values["budget"],
+                "network": network,
+                "method": method,
+                "seed": self.seed,
+                "name": self.name,
+                "data": prepared.sha256(*self.tests),
+                "styled": None if styled is None else styled["sha256"],
+                "truth": camera,
+                **extra,
+            }
+        )
+
+
+def all_cells(experiment: Experiment) -> list[Cell]:
+    """Every training of an experiment, the first seed of everything first: a partial run is a whole small study."""
+    cells, targets = [], tuple(target.name for target in experiment.targets)
+    cameras = {target.name for target in experiment.targets if target.camera is not None}
+    for seed in experiment.seeds:
+        for network in experiment.networks:
+            for method in experiment.methods:
+                if not method.needs_reference:
+                    cells.append(Cell(network, method, None, seed, (SOURCE, *targets)))
+                    continue
+                for target in targets:
+                    if method.kind != "truth" or target in cameras:
+                        cells.append(Cell(network, method, target, seed, (SOURCE, target)))
+    return cells

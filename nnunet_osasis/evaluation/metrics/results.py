@@ -1,0 +1,171 @@
+"""The files of an evaluation: tables, charts, summary. Each is whole or absent."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nnunet_osasis.errors import OsasisError
+from nnunet_osasis.evaluation.metrics.charts import COLOURS, MIN_AXES, OUTLINE, GridRow, qualitative_grid, radar_chart
+from nnunet_osasis.evaluation.metrics.folder import FolderScores, files_by_case, job_of, read_pair
+from nnunet_osasis.evaluation.metrics.protocol import METRICS
+from nnunet_osasis.evaluation.metrics.score import mean_defined
+from nnunet_osasis.evaluation.metrics.tables import (
+    cases_csv,
+    latex_table,
+    markdown_table,
+    mean_table,
+    summarise,
+    table_columns,
+)
+from nnunet_osasis.images.io import read_image
+from nnunet_osasis.runtime.locks import output_lock
+from nnunet_osasis.runtime.records import atomic_write_json
+from nnunet_osasis.runtime.storage import atomic_write_bytes
+
+RANKS = {"worst": 0.0, "median": 0.5, "best": 1.0}
+
+FORMATS = (".png", ".svg")
+
+CLASS_COLOURS = [colour for colour in COLOURS if colour != OUTLINE]
+
+
+def write_results(scores: FolderScores, output: Path, *, images: Mapping[str, Path] | None = None) -> dict[str, Any]:
+    """Write ``cases.csv``, ``summary.json``, ``table.md``, ``table.tex``, ``radar`` and ``grid`` (PNG and SVG).
+
+    The radar is left out, and an older one removed, where fewer than three metrics lie in [0, 1].
+    ``images`` (by case) are shown in the grid. ``summary.json`` goes first and comes last: where it is, everything
+    else is of the same scores. Another process that writes there is waited for. Returns the summary.
+    """
+    summary = summarise(scores)
+    rows, columns = grid_rows(scores, images or {})
+    with output_lock(output, "osasis-evaluate", wait=True):
+        _write(scores, summary, rows, columns, output)
+    return summary
+
+
+def _write(
+    scores: FolderScores, summary: dict[str, Any], rows: list[GridRow], columns: list[str], output: Path
+) -> None:
+    (output / "summary.json").unlink(missing_ok=True)
+    atomic_write_bytes(output / "cases.csv", cases_csv(scores).encode())
+    atomic_write_bytes(output / "table.md", markdown_table(summary).encode())
+    atomic_write_bytes(output / "table.tex", latex_table(summary).encode())
+    series, name = radar_series(summary), summary["protocol"]["name"]
+    enough = sum(all(s[axis] == s[axis] for s in series.values()) for axis in next(iter(series.values()))) >= MIN_AXES
+    for suffix in FORMATS:
+        path = output / f"radar{suffix}"
+        if enough:
+            radar_chart(series, path, title=f"{len(summary['cases'])} cases, protocol {name}")
+        else:
+            path.unlink(missing_ok=True)
+        qualitative_grid(rows, columns, output / f"grid{suffix}")
+    atomic_write_json(output / "summary.json", summary)
+
+
+def radar_series(summary: Mapping[str, Any]) -> dict[str, dict[str, float]]:
+    """Means of the table's columns that lie in [0, 1], as higher-is-better axes."""
+    table = mean_table(summary)
+    axes = {head: name for head, name in table_columns(summary).items() if METRICS[name].upper == 1}
+    return {
+        method: {
+            (head if METRICS[name].better == "higher" else f"1 - {head}"): (
+                values[name] if METRICS[name].better == "higher" else 1 - values[name]
+            )
+            for head, name in axes.items()
+        }
+        for method, values in table.items()
+    }
+
+
+def ranking_metric(scores: FolderScores) -> str:
+    """What decides which cases are shown: Dice where it was computed, else the first metric."""
+    return next((name for name in ("dice", "dice_mean") if name in scores.metrics), scores.metrics[0])
+
+
+def shown_cases(scores: FolderScores) -> dict[str, str]:
+    """``{case: rank}``: worst, median and best case by the methods' mean of the ranking metric. By rule, not by eye."""
+    name = ranking_metric(scores)
+    sign = -1 if METRICS[name].better == "lower" else 1
+    by_case: dict[str, list[float]] = {}
+    for score in scores.scores:
+        if score.label == scores.labels[-1]:
+            by_case.setdefault(score.case, []).append(sign * score.values[name])
+    means = {case: mean_defined(values) for case, values in by_case.items()}
+    ranked = sorted((mean, case) for case, mean in means.items() if mean == mean)
+    chosen: dict[str, str] = {}
+    for rank, place in RANKS.items():
+        if ranked:
+            chosen.setdefault(ranked[round(place * (len(ranked) - 1))][1], rank)
+    return chosen or {case: "" for case in list(by_case)[:1]}
+
+
+def grid_rows(scores: FolderScores, images: Mapping[str, Path]) -> tuple[list[GridRow], list[str]]:
+    """Rows (image where there is one, truth, every method) and column titles of the grid."""
+    name = ranking_metric(scores)
+    values = {(s.method, s.case): s.values[name] for s in scores.scores if s.label == scores.labels[-1]}
+    rows = []
+    for case, rank in shown_cases(scores).items():
+        shown = {method: read_pair(job_of(scores, method, case))[0] for method in scores.methods}
+        truths = {label: truth for label, (_, truth) in next(iter(shown.values())).items()}
+        foreground = np.any(list(truths.values()), axis=0)
+        level = _level(foreground)
+        cells = [_picture(truths, level)]
+        cells += [_picture({label: p for label, (p, _) in pairs.items()}, level) for pairs in shown.values()]
+        captions = ["", *(f"{METRICS[name].label} {values[method, case]:.2f}" for method in scores.methods)]
+        if images:
+            cells.insert(0, _slice_of_image(images[case], foreground.shape, level))
+            captions.insert(0, "")
+        where = "" if level is None else f", slice {level}"
+        outline = foreground if level is None else foreground[level]
+        rows.append(GridRow(f"{rank}: {case}{where}".lstrip(": "), cells, captions, outline))
+    return rows, [*(["image"] if images else []), "truth", *scores.methods]
+
+
+def images_by_case(folder: Path, cases: list[str]) -> dict[str, Path]:
+    """The image of every case, ``<case>`` or nnU-Net's ``<case>_0000``. Raises ``OsasisError`` where there is none."""
+    files = files_by_case(folder)
+    found = {case: files.get(case) or files.get(f"{case}_0000") for case in cases}
+    missing = [case for case, path in found.items() if path is None]
+    if missing:
+        raise OsasisError(
+            "Every case needs an image (--images)",
+            found=f"none for {', '.join(missing[:5])} ({len(missing)} in all) in {folder}",
+            remedy="Complete the folder, or leave --images out.",
+        )
+    return {case: path for case, path in found.items() if path is not None}
+
+
+def _level(foreground: np.ndarray) -> int | None:
+    """The slice of a volume with most foreground (the middle one without any); None for an image."""
+    if foreground.ndim == 2:
+        return None
+    areas = foreground.sum(axis=(1, 2))
+    return int(areas.argmax()) if areas.any() else len(areas) // 2
+
+
+def _picture(maps: Mapping[str, np.ndarray], level: int | None) -> np.ndarray:
+    """One map as grey; several classes as colours on black, weighted by their maps."""
+    planes = [(m if level is None else m[level]).astype(float) for m in maps.values()]
+    if len(planes) == 1:
+        return planes[0]
+    picture = np.zeros((*planes[0].shape, 3))
+    for i, plane in enumerate(planes):
+        colour = CLASS_COLOURS[i % len(CLASS_COLOURS)]
+        picture += plane[..., None] * [int(colour[k : k + 2], 16) for k in (1, 3, 5)]
+    return np.clip(np.rint(picture), 0, 255).astype(np.uint8)
+
+
+def _slice_of_image(path: Path, shape: tuple[int, ...], level: int | None) -> np.ndarray:
+    """An image to look at: 8-bit colour as it is, everything else stretched between its 1st and 99th percentiles."""
+    array = read_image(path).array
+    if array.shape[1:] != shape:
+        raise OsasisError("An image must have its reference's size", found=f"{array.shape[1:]} for {shape} in {path}")
+    array = array if level is None else array[:, level]
+    if len(array) == 3 and array.dtype == np.uint8:
+        return np.moveaxis(array, 0, -1)
+    low, high = np.percentile(array[0], (1, 99))
+    return np.clip((array[0] - low) / (high - low), 0, 1) if high > low else np.zeros(array.shape[1:])

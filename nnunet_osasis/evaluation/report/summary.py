@@ -1,0 +1,150 @@
+"""From one row per case to one row per network, target and method."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from nnunet_osasis.evaluation.experiment.config import Experiment
+from nnunet_osasis.evaluation.experiment.data import SOURCE
+from nnunet_osasis.evaluation.report.statistics import (
+    gap_closed_interval,
+    holm,
+    mean_interval,
+    paired_difference,
+    training_test,
+    wilcoxon_p,
+)
+
+Rows = Sequence[Mapping[str, Any]]
+
+Groups = Mapping[str, Mapping[str, str]]
+"""Group (patient, sequence) by test set and case."""
+
+
+class ScoreTable:
+    """The rows of an experiment, looked up as arrays ``(trainings, cases)``."""
+
+    def __init__(self, rows: Rows) -> None:
+        self._found: dict[tuple, dict[tuple[int, str], Mapping[str, Any]]] = {}
+        for row in rows:
+            place = row["network"], row["method"], row["style"], row["test"]
+            self._found.setdefault(place, {})[row["seed"], row["case"]] = row
+
+    def scores(self, network: str, method: str, style: str | None, test: str, metric: str) -> np.ndarray | None:
+        """Scores of the trainings that are whole; NaN where undefined. None when there is no training."""
+        found = self._found.get((network, method, style, test))
+        if not found:
+            return None
+        cases = sorted({case for _, case in found})
+        seeds = sorted({seed for seed, _ in found})
+        whole = [seed for seed in seeds if all((seed, case) in found for case in cases)]
+        values = [[found[seed, case][metric] for case in cases] for seed in whole]
+        return np.array([[np.nan if v is None else v for v in row] for row in values], dtype=float) if values else None
+
+    def cases(self, test: str) -> list[str]:
+        """Names of the cases of a test set, in the order of :meth:`scores`."""
+        return sorted({case for place, rows in self._found.items() if place[3] == test for _, case in rows})
+
+
+def summarise(experiment: Experiment, rows: Rows, groups: Groups) -> list[dict[str, Any]]:
+    """One entry per network, target and method that has been trained.
+
+    Keys: ``target`` and ``source`` (mean and interval of the first metric), ``difference`` and ``source_difference``
+    (paired, to no style transfer), ``points`` (the difference in hundredths), ``per_seed``, ``spread`` (standard
+    deviation over seeds), ``p`` and ``p_holm`` (Wilcoxon, over the methods of one network and target), ``gap_closed``,
+    ``metrics`` (means of all metrics on the target, over defined values) and ``undefined`` (how many were not).
+    ``test`` is :func:`training_test`, ``test_holm`` its corrected p, which the verdict rests on; corrections are over
+    the controls and stylizers of one network and target. A stylizer also has ``against``, tests against every control.
+    """
+    table, first = ScoreTable(rows), experiment.metrics[0]
+    entries: list[dict[str, Any]] = []
+    for network in (n.name for n in experiment.networks):
+        for target in (t.name for t in experiment.targets):
+            block = _block(experiment, table, groups, network, target, first)
+            compared = [entry for entry in block if entry["role"] in ("control", "stylizer")]
+            for plain, corrected in (("p", "p_holm"), ("p_test", "test_holm")):
+                for entry, adjusted in zip(compared, holm([entry[plain] for entry in compared]), strict=True):
+                    entry[corrected] = adjusted
+            entries.extend(block)
+    return entries
+
+
+def _block(
+    experiment: Experiment, table: ScoreTable, groups: Groups, network: str, target: str, metric: str
+) -> list[dict[str, Any]]:
+    target_groups = [groups[target][case] for case in table.cases(target)]
+    source_groups = [groups[SOURCE][case] for case in table.cases(SOURCE)]
+
+    def of(method: str, style: str | None, test: str, name: str = metric) -> np.ndarray | None:
+        return table.scores(network, method, style, test, name)
+
+    baseline, source_baseline = of(experiment.baseline, None, target), of(experiment.baseline, None, SOURCE)
+    if baseline is None or source_baseline is None:
+        return []
+    bounds = [of(m.name, target, target) for m in experiment.methods if m.kind == "truth"]
+    bound = next((scores for scores in bounds if scores is not None), None)
+    block = []
+    for method in experiment.methods:
+        style = target if method.needs_reference else None
+        scores, source = of(method.name, style, target), of(method.name, style, SOURCE)
+        if scores is None or source is None:
+            continue
+        difference = paired_difference(scores, baseline, target_groups)
+        test = training_test(scores, baseline, target_groups)
+        closed = None
+        if bound is not None and method.kind != "truth":  # of itself the bound closes everything
+            closed = gap_closed_interval(scores, baseline, bound, target_groups)
+        all_metrics = {name: of(method.name, style, target, name) for name in experiment.metrics}
+        block.append(
+            {
+                "network": network,
+                "target_name": target,
+                "method": method.name,
+                "label": method.label,
+                "role": method.role,
+                "kind": method.kind,
+                "seeds": len(scores),
+                "cases": scores.shape[1],
+                "groups": len(set(target_groups)),
+                "target": mean_interval(scores, target_groups),
+                "source": mean_interval(source, source_groups),
+                "difference": difference,
+                "points": 100 * difference["mean"],
+                "source_difference": paired_difference(source, source_baseline, source_groups),
+                "per_seed": scores.mean(axis=1).tolist(),
+                "spread": float(scores.mean(axis=1).std(ddof=1)) if len(scores) > 1 else None,
+                "p": wilcoxon_p(scores, baseline),
+                "gap_closed": closed,
+                "test": test,
+                "p_test": test["p"],
+                "source_test": training_test(source, source_baseline, source_groups),
+                "metrics": {name: _defined_mean(values) for name, values in all_metrics.items()},
+                "undefined": {
+                    name: int(np.isnan(values).sum()) for name, values in all_metrics.items() if values is not None
+                },
+            }
+        )
+    _against_controls(block, of, target, target_groups)
+    return block
+
+
+def _against_controls(block: list[dict[str, Any]], of: Any, target: str, groups: list[str]) -> None:
+    """Every stylizer against every free control on the target, the control with the highest mean first."""
+    controls = sorted((e for e in block if e["role"] == "control"), key=lambda entry: -entry["target"]["mean"])
+
+    def scores(entry: dict[str, Any]) -> Any:
+        return next(s for style in (target, None) if (s := of(entry["method"], style, target)) is not None)
+
+    for entry in block:
+        if entry["role"] == "stylizer":
+            entry["against"] = [
+                {"method": c["method"], "label": c["label"], **training_test(scores(entry), scores(c), groups)}
+                for c in controls
+            ]
+
+
+def _defined_mean(values: np.ndarray | None) -> float | None:
+    return None if values is None or np.isnan(values).all() else float(np.nanmean(values))

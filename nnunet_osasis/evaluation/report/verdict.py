@@ -1,0 +1,168 @@
+"""The plain-words verdict of one network on one target: a stated rule on the summary, in a careful reader's order."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+LEAST_SHIFT = 0.03  # score lost on the target; below it there is nothing worth repairing
+
+LEAST_SKILL = 0.3  # score in-domain; below it the trainings were too short or the data too few
+
+SIGNIFICANT = 0.05
+
+ENOUGH_TRAININGS, ENOUGH_GROUPS = 3, 10
+
+COSTLY = 0.03  # score lost in-domain beyond which a method is not to be used where the old site still counts
+
+RULE = (
+    f"First the means without style transfer: below {LEAST_SKILL} in-domain nothing can be said. A method helps (or "
+    "harms) when a t-test of its difference to no style transfer, which holds the chance of training and of the groups "
+    f"of cases, has p < {SIGNIFICANT} after Holm's correction for all controls and stylizers. A stylizer is "
+    "recommended only when it helps and the 95 % intervals of its differences to every free control (same test) lie "
+    "above 0. When "
+    f"nothing helps or harms and less than {LEAST_SHIFT} is lost on the target, there is no shift to repair. Methods "
+    "whose answer is known beforehand test the harness and are never recommended: the true rendering by its own p, the "
+    "identity by that p times the number of methods, as it stands in for them."
+)
+
+Entries = Sequence[Mapping[str, Any]]
+
+
+def verdict(entries: Entries) -> dict[str, Any]:
+    """``{"rule", "title", "sentences"}`` for the summary entries of one network and target."""
+    none = next(entry for entry in entries if entry["role"] == "baseline")
+    drop = none["source"]["mean"] - none["target"]["mean"]
+    rule, title = _decide(none, entries, drop)
+    sentences = [
+        f"Without style transfer the score is {none['source']['mean']:.3f} in-domain and {none['target']['mean']:.3f} "
+        f"on {none['target_name']}: {'a loss' if drop >= 0 else 'a gain'} of {abs(drop):.3f}.",
+    ]
+    if rule != "untrained":
+        sentences += [*_helped(entries), *_leads(entries), *_cost(entries), *check_sentences(entries, drop)]
+    return {"rule": rule, "title": f"{title}.", "sentences": [*sentences, *_cautions(none)]}
+
+
+def _decide(none: Mapping[str, Any], entries: Entries, drop: float) -> tuple[str, str]:
+    if none["source"]["mean"] < LEAST_SKILL:
+        return "untrained", "Nothing can be said: the networks have not learned the task even in-domain"
+    stylizers = [entry for entry in entries if entry["role"] == "stylizer"]
+    controls = [entry for entry in entries if entry["role"] == "control"]
+    best = max((entry for entry in stylizers if _helps(entry)), key=_mean, default=None)
+    free = max((entry for entry in controls if _helps(entry)), key=_mean, default=None)
+    harmed = [entry for entry in stylizers if _harms(entry)]
+    if best is not None:
+        return _with_helping_stylizer(best, free)
+    if free is not None:
+        found = f"{_capital(free['label'])} is enough here: no stylization helped beyond chance"
+        return "control", f"{found}, and {harmed[0]['label']} harms: do not use it here" if harmed else found
+    if harmed:
+        return "harm", f"Do not use stylization here: {harmed[0]['label']} harms"
+    if drop < LEAST_SHIFT and not any(_harms(entry) for entry in controls):
+        return "no_shift", "There is hardly a shift to repair here"
+    return "none", "No method helped beyond chance"
+
+
+def _with_helping_stylizer(best: Mapping[str, Any], free: Mapping[str, Any] | None) -> tuple[str, str]:
+    name, against = _capital(best["label"]), best["against"]
+    if not against:
+        return "stylizer_unopposed", f"{name} helps here; no free control was run, so it may not be needed"
+    if all(lead["low"] > 0 for lead in against):
+        costly = best["source_test"]["high"] < 0 and best["source_test"]["mean"] < -COSTLY
+        price = ", at a price in-domain" if costly else ""
+        return "stylizer", f"{name} helps here, and more than every free control{price}"
+    better = [lead for lead in against if lead["high"] < 0]
+    if better:
+        return "control", f"{_capital(better[0]['label'])} is enough here: it beats {best['label']}"
+    if free is not None:
+        return "control", f"{_capital(free['label'])} is enough here: {best['label']} is not separable from it"
+    return "stylizer_alone", f"{name} helps; no free control does, but it is not separable from all of them"
+
+
+def check_sentences(entries: Entries, drop: float) -> list[str]:
+    """What the methods with known answers say about the harness itself; without a drop there is nothing to gain."""
+    said, methods = [], sum(entry["role"] in ("control", "stylizer") for entry in entries)
+    for entry in entries:
+        if entry["role"] == "check":
+            test = entry["test"]
+            # The truth is one planned comparison; the identity stands in for the methods, and gets their correction.
+            gain = test["p"] < SIGNIFICANT and test["mean"] > 0
+            wanted = gain if entry["kind"] == "truth" else test["p"] * max(1, methods) >= SIGNIFICANT
+            answer = "as it must be" if wanted else "NOT as it must be"
+            if entry["kind"] == "truth" and drop < LEAST_SHIFT:
+                answer = "there was hardly a loss to win back"
+            said.append(f"Check, {entry['label']}: {signed(test)}, p = {test['p']:.3f} before correction: {answer}.")
+    return said
+
+
+def signed(value: Mapping[str, float]) -> str:
+    """``+0.123 (95 % interval +0.100 to +0.146)``."""
+    return f"{value['mean']:+.3f} (95 % interval {value['low']:+.3f} to {value['high']:+.3f})"
+
+
+def _helped(entries: Entries) -> list[str]:
+    methods = [entry for entry in entries if entry["role"] in ("control", "stylizer")]
+    corrected = f"after correction for {len(methods)} methods"
+    found = []
+    for title, chosen in (
+        (f"Better than none {corrected}", [e for e in methods if _helps(e)]),
+        (f"Worse than none {corrected}", [e for e in methods if _harms(e)]),
+        ("Different from none before that correction only", [e for e in methods if _hint(e)]),
+    ):
+        if chosen:
+            texts = [f"{entry['label']} {signed(entry['test'])}" for entry in chosen]
+            found.append(f"{title}: {'; '.join(texts)}.")
+    return found or ["No method differs from none, not even before correction for their number."]
+
+
+def _leads(entries: Entries) -> list[str]:
+    said = []
+    for entry in entries:
+        if entry["role"] == "stylizer" and entry["against"]:
+            best = entry["against"][0]
+            said.append(f"{_capital(entry['label'])} minus {best['label']}, the best free control: {signed(best)}.")
+    return said
+
+
+def _cost(entries: Entries) -> list[str]:
+    methods = [entry for entry in entries if entry["role"] in ("control", "stylizer")]
+    costly = [entry for entry in methods if entry["source_test"]["high"] < 0]
+    if not costly:
+        return ["In-domain no method loses, even before correction."]
+    texts = [f"{entry['label']} {signed(entry['source_test'])}" for entry in costly]
+    return [f"In-domain cost (before correction): {'; '.join(texts)}."]
+
+
+def _cautions(none: Mapping[str, Any]) -> list[str]:
+    said = []
+    if none["seeds"] < ENOUGH_TRAININGS:
+        said.append(
+            f"Caution: {none['seeds']} training(s) per method, so the chance of training is not, or hardly, in these "
+            "figures; it is often the larger one."
+        )
+    if none["groups"] < ENOUGH_GROUPS:
+        said.append(
+            f"Caution: {none['groups']} independent group(s) of target cases; only large differences can be seen with "
+            "so few."
+        )
+    return said
+
+
+def _helps(entry: Mapping[str, Any]) -> bool:
+    return bool(entry["test_holm"] < SIGNIFICANT and entry["test"]["mean"] > 0)
+
+
+def _harms(entry: Mapping[str, Any]) -> bool:
+    return bool(entry["test_holm"] < SIGNIFICANT and entry["test"]["mean"] < 0)
+
+
+def _hint(entry: Mapping[str, Any]) -> bool:
+    return bool(entry["p_test"] < SIGNIFICANT <= entry["test_holm"])
+
+
+def _mean(entry: Mapping[str, Any]) -> float:
+    return float(entry["target"]["mean"])
+
+
+def _capital(label: str) -> str:
+    return label[:1].upper() + label[1:]
