@@ -18,11 +18,11 @@ if TYPE_CHECKING:
     from nnunet_osasis.stylizer.stylizer import OSASISStylizer
 
 _WHERE = {
-    "DiffusionAutoencoder": "autoencoder",
-    "OSASISStylizer": "stylizer",
+    "DiffusionAutoencoder": "diffusion.autoencoder",
+    "OSASISStylizer": "stylizer.stylizer",
     "OsasisError": "errors",
-    "StructurePreservingNetwork": "spn",
-    "StylizerConfig": "stylizer",
+    "StructurePreservingNetwork": "diffusion.spn",
+    "StylizerConfig": "stylizer.config",
 }
 
 __all__ = ["DiffusionAutoencoder", "OSASISStylizer", "OsasisError", "StructurePreservingNetwork", "StylizerConfig"]

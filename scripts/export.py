@@ -69,7 +69,7 @@ def main(argv: list[str] | None = None) -> None:
         parser.error("--direction and --readout go with --stylizer")
     if args.d is not None and args.c is None:
         raise OsasisError("With -d the configuration is needed", found="no -c", remedy="Such as -c 2d.")
-    from nnunet_osasis.export import export_networks, export_plain, find_model_folder, open_model_folder
+    from nnunet_osasis.nnunet.export import export_networks, export_plain, find_model_folder, open_model_folder
 
     path = args.i if args.d is None else find_model_folder(args.d, args.c, args.p, args.tr)
     model = open_model_folder(path, args.f, args.chk)

@@ -30,12 +30,13 @@ def _data(args: argparse.Namespace) -> tuple:
         styles = [read_in_slices(style) for style in args.style]
         return folder_arrays(args.images), styles, (), (), Path(args.output)
     from nnunet_osasis.nnunet import cases
+    from nnunet_osasis.nnunet.configuration import default_stylizer_folder
 
     hints = cases.intensity_hints(args.d, args.c, args.p)
     keys = cases.training_keys(args.d, args.f)
     window = (min(h.percentile_00_5 for h in hints), max(h.percentile_99_5 for h in hints))
     styles = [cases.read_reference(style, args.d, args.c, args.p) for style in args.style]
-    output = Path(args.output) if args.output else cases.default_stylizer_folder(args.d, args.c)
+    output = Path(args.output) if args.output else default_stylizer_folder(args.d, args.c)
 
     def arrays():
         for key, array in cases.unnormalized_cases(args.d, args.c, args.p, keys):
@@ -101,6 +102,7 @@ def main(argv: list[str] | None = None) -> None:
     from torch.nn import Identity
 
     from nnunet_osasis.runtime import distributed as processes
+    from nnunet_osasis.runtime.compute import resolve_device
     from nnunet_osasis.runtime.records import override
     from nnunet_osasis.stylizer.calibrator import CalibratorConfig
     from nnunet_osasis.stylizer.config import StylizerConfig
@@ -112,7 +114,7 @@ def main(argv: list[str] | None = None) -> None:
     adaptation = _adaptation(args)  # unknown names are refused before any image is read
     calibration = override(CalibratorConfig(seed=args.seed), iterations=args.calibrator_iterations)
     distillation = override(DistilConfig(distilled(args), seed=args.seed), iterations=args.distil_iterations)
-    device = cli.resolve_device(args.device)
+    device = resolve_device(args.device)
     config = BuildConfig(
         args.preset, get_preset(args.preset), adaptation, calibration, args.readout,
         hold_back=args.hold_back, detail=args.detail, clip=args.clip, device=device, distil=distillation,

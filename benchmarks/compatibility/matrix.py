@@ -24,27 +24,27 @@ ROOT = Path(__file__).resolve().parents[2]
 LEAST_FREE = 12e9  # bytes; an environment takes 7e9 to 9e9
 
 _EVERY_TRAINER = "tests/nnunet/test_every_trainer.py::test_train_validate_resume_and_predict"
-_NETWORK_FILES = "tests/export/test_networks_as_files.py"
+_NETWORK_FILES = "tests/nnunet/export/test_networks_as_files.py"
 TRIED = {
     "wheel": [
-        "tests/test_commands.py::test_pretrain_then_stylize_a_folder",
-        "tests/test_stylizer.py::test_saved_and_loaded_gives_the_same_pixels_and_fingerprint",
-        "tests/test_stylizer.py::test_two_builds_with_one_seed_write_the_same_bytes",
-        "tests/test_networks.py::test_four_full_size_maps_or_the_first_of_them",
-        "tests/test_image_io.py",
-        "tests/monai/test_transforms.py::test_same_pixels_as_the_stylizer_bit_for_bit",
+        "tests/scripts/test_commands.py::test_pretrain_then_stylize_a_folder",
+        "tests/stylizer/test_stylizer.py::test_saved_and_loaded_gives_the_same_pixels_and_fingerprint",
+        "tests/stylizer/test_stylizer.py::test_two_builds_with_one_seed_write_the_same_bytes",
+        "tests/networks/test_networks.py::test_four_full_size_maps_or_the_first_of_them",
+        "tests/images/test_image_io.py",
+        "tests/monai_transforms/test_transforms.py::test_same_pixels_as_the_stylizer_bit_for_bit",
         "tests/nnunet/test_training.py::test_train_validate_resume_and_predict",
         f"{_EVERY_TRAINER}[nnUNetTrainerPraNet-Dataset901_TinyRGB-2d]",
         f"{_EVERY_TRAINER}[nnUNetTrainerUNetPlusPlus-Dataset902_TinyVolume-3d_fullres]",
-        "tests/prepare/test_command.py::test_grey_pictures_get_one_channel_and_names_can_be_chosen",
-        "tests/metrics/test_evaluate.py::test_the_same_command_writes_the_same_bytes",
-        "tests/export/test_checkpoints.py",
-        "tests/export/test_plain_models.py::test_nnunet_without_our_package_gives_identical_logits",
+        "tests/nnunet/prepare/test_command.py::test_grey_pictures_get_one_channel_and_names_can_be_chosen",
+        "tests/evaluation/metrics/test_evaluate.py::test_the_same_command_writes_the_same_bytes",
+        "tests/nnunet/export/test_checkpoints.py",
+        "tests/nnunet/export/test_plain_models.py::test_nnunet_without_our_package_gives_identical_logits",
         f"{_NETWORK_FILES}::test_torchscript_gives_every_bit_of_the_trained_networks_logits[PraNet]",
         f"{_NETWORK_FILES}::test_onnx_gives_the_trained_networks_logits_in_another_runtime[PraNet]",
     ],
     "editable": [
-        "tests/test_commands.py::test_pretrain_then_stylize_a_folder",
+        "tests/scripts/test_commands.py::test_pretrain_then_stylize_a_folder",
         "tests/nnunet/test_training.py::test_lengths_are_nnunets_own",
     ],
 }

@@ -49,7 +49,7 @@ def draw_maps(first: int, count: int) -> list[tuple[np.ndarray, np.ndarray]]:
 
 def score_ours() -> Callable[[np.ndarray, np.ndarray], dict[str, float]]:
     """This project's scorer, with PySODMetrics' conventions."""
-    from nnunet_osasis.metrics import PYSODMETRICS, score_case
+    from nnunet_osasis.evaluation.metrics import PYSODMETRICS, score_case
 
     return lambda p, t: score_case(p / 255, t > 128, protocol=PYSODMETRICS, metrics=NAMES)
 

@@ -23,8 +23,8 @@ import numpy as np
 import torch
 
 import nnunet_osasis
+from nnunet_osasis.evaluation.metrics import score_case
 from nnunet_osasis.evaluation.report.statistics import paired_difference
-from nnunet_osasis.metrics import score_case
 from nnunet_osasis.nnunet.raw_dataset import read_masks
 from nnunet_osasis.runtime.records import atomic_write_json, read_json
 

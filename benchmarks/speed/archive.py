@@ -36,10 +36,10 @@ from timing import measure, parser_of, ratios, summary, write
 from nnunet_osasis.images.io import list_images
 from nnunet_osasis.runtime.distributed import Shard
 from nnunet_osasis.runtime.records import read_sealed_json, write_sealed_json
+from nnunet_osasis.stylizer.archive import run as stylize_folder_module
 from nnunet_osasis.stylizer.archive.record import MANIFEST
 from nnunet_osasis.stylizer.archive.run import stylize_folder
 from nnunet_osasis.stylizer.stylizer import OSASISStylizer
-from nnunet_osasis.stylizer.stylizer.archive import run as stylize_folder_module
 from nnunet_osasis.synthetic.phantoms import render_pair, scene_seed
 
 

@@ -1,8 +1,8 @@
 """Child processes that end when the command that started them is killed, so that none writes beside the next run.
 
 A killed parent cannot stop its children. Therefore a child looks whether its parent is still there.
-``python -m nnunet_osasis.runtime.children PARENT MODULE ARGUMENTS...`` runs a module, ``... PARENT @COMMAND ARGUMENTS...`` a
-console command that way.
+``python -m nnunet_osasis.runtime.children PARENT MODULE ARGUMENTS...`` runs a module,
+``... PARENT @COMMAND ARGUMENTS...`` a console command that way.
 """
 
 from __future__ import annotations

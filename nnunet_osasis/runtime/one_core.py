@@ -1,4 +1,4 @@
-"""Run a console command as if the machine had one core: ``python -m nnunet_osasis.runtime.one_core nnUNetv2_train ...``.
+"""Run a console command as if the machine had one core: ``python -m ...runtime.one_core nnUNetv2_train ...``.
 
 On a CPU nnU-Net gives PyTorch as many threads as there are cores, whatever OMP_NUM_THREADS says. For the demo's small
 networks that is slower than one thread, and two trainings side by side use the cores better. From Python 3.13

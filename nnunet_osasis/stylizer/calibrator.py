@@ -1,7 +1,7 @@
 """The calibrator: a small network that says, from one reference image, how its camera or scanner shows things.
 
-It is trained once per source set, on source images seen through random acquisitions (``nnunet_osasis.synthetic.acquisition``),
-and answers for any reference afterwards in milliseconds. What it has to tell apart is the scene from the acquisition:
+It is trained once per source set, on source images seen through random acquisitions (``synthetic.acquisition``), and
+answers for any reference afterwards in milliseconds. What it has to tell apart is the scene from the acquisition:
 is the picture red because the tissue is, or because the lamp is? Moment matching (Reinhard) always blames the lamp.
 """
 

@@ -1,7 +1,7 @@
 """Known-truth shift: a second camera that real images are seen through, so that the true answer is known.
 
 A stored picture is taken back to linear light, and a camera model (white balance, cross-talk, exposure, vignette,
-blur, noise, tone curve, gamma, saturation, sharpening; :class:`nnunet_osasis.synthetic.phantom.camera.Camera`) takes it anew,
+blur, noise, tone curve, gamma, saturation, sharpening; ``phantom.camera.Camera``) takes it anew,
 behind the frame and the JPEG compression that many processors add. No pixel moves, so the masks stay right.
 """
 

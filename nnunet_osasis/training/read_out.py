@@ -27,9 +27,6 @@ FIT_IMAGES = 24
 
 INVERSE = "_inverse"
 
-RIDGE = 1e-2
-"""Of the pair's map: one reference shows little variation in some directions of colour."""
-
 
 def decoder_maps(stylizer: OSASISStylizer, sources: torch.Tensor, family: str = "auto") -> dict[str, PixelMap]:
     """Maps pooled over decoded source images: affine, and with the bends of an acquisition family."""

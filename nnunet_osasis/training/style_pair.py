@@ -25,7 +25,6 @@ from nnunet_osasis.maps.parametric import fit_images
 from nnunet_osasis.maps.resize import resize
 from nnunet_osasis.runtime.compute import generator_for
 from nnunet_osasis.stylizer.calibrator import Calibrator
-from nnunet_osasis.training.read_out import RIDGE
 
 PAIR_MAKERS = ("prealigned_sdedit", "calibrator", "sdedit", "nearest", "file")
 
@@ -185,6 +184,10 @@ def pair_quality(
         source_likelihood=float((known > own * (1 + TIE)).float().mean()),
         sample_spread=float(apart[view].mean()) if len(counterparts) > 1 else 0.0,
     )
+
+
+RIDGE = 1e-2
+"""Of the pair's map: one reference shows little variation in some directions of colour."""
 
 
 @dataclass(frozen=True)

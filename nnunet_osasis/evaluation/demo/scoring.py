@@ -13,8 +13,8 @@ from nnunet_osasis.evaluation.demo.fidelity import fidelity_row
 from nnunet_osasis.evaluation.demo.methods import CONTROLS, Method
 from nnunet_osasis.evaluation.demo.settings import DemoSettings
 from nnunet_osasis.evaluation.demo.workspace import Workspace
+from nnunet_osasis.evaluation.metrics import score_case
 from nnunet_osasis.evaluation.report.statistics import gap_closed, mean_interval, paired_difference
-from nnunet_osasis.metrics import score_case
 from nnunet_osasis.nnunet.raw_dataset import read_images, read_masks, read_png
 from nnunet_osasis.transfer import StyleTransfer
 

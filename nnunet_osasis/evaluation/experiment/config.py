@@ -154,7 +154,7 @@ class Experiment:
 
     Attributes:
         train, test: of the source site. targets: sites to test on.
-        metrics: what is scored per case, names of ``nnunet_osasis.metrics``; the first one decides the verdict.
+        metrics: what is scored per case, names of ``evaluation.metrics``; the first one decides the verdict.
         tolerance: of the normalised surface distance, in pixels.
     """
 

@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 
 from nnunet_osasis.errors import OsasisError
+from nnunet_osasis.evaluation.experiment import nnunet as nnunet_engine
+from nnunet_osasis.evaluation.experiment import tasks as work
 from nnunet_osasis.evaluation.experiment.cells import Cell, all_cells
 from nnunet_osasis.evaluation.experiment.config import Experiment, MethodSpec
-from nnunet_osasis.evaluation.experiment.config import nnunet as nnunet_engine
-from nnunet_osasis.evaluation.experiment.config import tasks as work
 from nnunet_osasis.evaluation.experiment.data import Prepared, describe, prepare, test_masks
 from nnunet_osasis.evaluation.experiment.light import check_network
 from nnunet_osasis.evaluation.experiment.methods import configured, losses_of, make_stylizers, pretrained_card

@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 
 from nnunet_osasis.errors import OsasisError
+from nnunet_osasis.evaluation.experiment import methods
 from nnunet_osasis.evaluation.experiment.cells import Cell
-from nnunet_osasis.evaluation.experiment.config import Experiment, MethodSpec, methods
+from nnunet_osasis.evaluation.experiment.config import Experiment, MethodSpec
 from nnunet_osasis.evaluation.experiment.data import Prepared
 from nnunet_osasis.runtime.records import _UNSEALED, finished, read_sealed_json, write_sealed_json
 from nnunet_osasis.runtime.storage import atomic_write, sha256_of_array, sha256_of_file, sha256_of_json
@@ -131,7 +132,7 @@ def train_cell(
         return done
     _use_threads(threads)
     if experiment.budget.engine == "nnunet":
-        from nnunet_osasis.evaluation.experiment.config import nnunet as nnunet_engine
+        from nnunet_osasis.evaluation.experiment import nnunet as nnunet_engine
 
         root = folder.parent / "nnunet"
         maps, spent = nnunet_engine.train_and_predict(
@@ -159,7 +160,7 @@ def _by_light_engine(
     cell: Cell, experiment: Experiment, prepared: Prepared, styled: Path | None, device: str
 ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """Maps by ``test/case`` and what they cost."""
-    from nnunet_osasis.evaluation.experiment.config import light
+    from nnunet_osasis.evaluation.experiment import light
 
     copies = None
     if styled is not None:

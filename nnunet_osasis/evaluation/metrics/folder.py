@@ -108,8 +108,8 @@ def score_folder(
     Args:
         predictions: a folder, or ``{method: folder}``.
         references: folder of masks or label maps with the same file stems.
-        protocol: as for :func:`nnunet_osasis.metrics.score_case`.
-        metrics: names; None: as for :func:`nnunet_osasis.metrics.score_case`.
+        protocol: as for :func:`nnunet_osasis.evaluation.metrics.score_case`.
+        metrics: names; None: as for :func:`nnunet_osasis.evaluation.metrics.score_case`.
         classes: labels to score one against the rest; None: told from the references.
         probabilities: read nnU-Net's ``.npz`` probabilities instead of its label maps.
         scale: 1 or 255, what maps are divided by; None: told from each folder.

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from nnunet_osasis.evaluation.experiment import tasks as work
 from nnunet_osasis.evaluation.experiment.config import Experiment
-from nnunet_osasis.evaluation.experiment.config import tasks as work
 from nnunet_osasis.evaluation.experiment.data import test_masks
 from nnunet_osasis.evaluation.experiment.runner import Outcome, styled_pairs, styled_path
 from nnunet_osasis.evaluation.metrics.charts import COLOURS, MARKS, GridRow, qualitative_grid, radar_chart, write_figure

@@ -13,8 +13,8 @@ from nnunet_osasis.evaluation.experiment.config import Experiment
 from nnunet_osasis.evaluation.experiment.data import describe
 from nnunet_osasis.evaluation.experiment.runner import Outcome
 from nnunet_osasis.evaluation.metrics.protocol import METRICS
+from nnunet_osasis.evaluation.report import figures
 from nnunet_osasis.evaluation.report.document import Block, Code, Heading, Picture, Text, to_html, to_markdown
-from nnunet_osasis.evaluation.report.report import figures
 from nnunet_osasis.evaluation.report.summary import ScoreTable, summarise
 from nnunet_osasis.evaluation.report.tables import cost_table, data_table, distance_table, main_table, metric_table
 from nnunet_osasis.evaluation.report.verdict import RULE, verdict

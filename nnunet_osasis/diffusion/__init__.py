@@ -1,0 +1,1 @@
+"""The paper's equations: DDIM steps, the diffusion autoencoder, the structure-preserving network."""

@@ -1,0 +1,1 @@
+"""From scores to statistics, a verdict, tables, figures and a report."""

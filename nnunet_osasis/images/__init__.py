@@ -1,0 +1,1 @@
+"""Files to arrays and back, native units to [-1, 1]."""

@@ -1,0 +1,1 @@
+"""Restyle batches in the training step."""

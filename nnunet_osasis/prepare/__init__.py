@@ -1,1 +1,0 @@
-"""Public datasets and folders of images and masks, brought into nnU-Net's raw format."""

@@ -1,0 +1,1 @@
+"""Files that are whole, processes, devices and locks. Nothing here knows what an image is."""

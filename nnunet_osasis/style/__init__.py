@@ -1,1 +1,0 @@
-"""What "style" is measured by: frozen image embedders and the losses built on them."""

@@ -1,0 +1,1 @@
+"""Restyle whole folders: records, shards, reading and writing beside the work."""

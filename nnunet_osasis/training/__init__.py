@@ -1,0 +1,1 @@
+"""From source images and a reference to a stylizer."""
