@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from specimens import build_tiny
 
 from nnunet_osasis import OsasisError, OSASISStylizer
-from nnunet_osasis.evaluation.experiment.config import tasks as work
+from nnunet_osasis.evaluation.experiment import tasks as work
 from nnunet_osasis.runtime.records import SEAL, write_sealed_json
 from nnunet_osasis.stylizer.archive.record import MANIFEST
 from nnunet_osasis.stylizer.archive.run import stylize_folder

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from nnunet_osasis import OsasisError
+from nnunet_osasis.evaluation.experiment import data as preparation
+from nnunet_osasis.evaluation.experiment import tasks as work
 from nnunet_osasis.evaluation.experiment.cells import Cell, all_cells
-from nnunet_osasis.evaluation.experiment.config import data as preparation
-from nnunet_osasis.evaluation.experiment.config import tasks as work
 from nnunet_osasis.evaluation.experiment.data import Case
 from nnunet_osasis.evaluation.experiment.domains import STATISTICS, choose_reference, fits_domain
 from nnunet_osasis.evaluation.experiment.methods import make_transfer, style_all, training_set

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from nnunet_osasis import OsasisError
-from nnunet_osasis.evaluation.experiment.config import data as preparation
+from nnunet_osasis.evaluation.experiment import data as preparation
 from nnunet_osasis.evaluation.experiment.config import experiment_from_json
 from nnunet_osasis.synthetic.known_camera import KnownCamera, camera_from_json, random_camera
 

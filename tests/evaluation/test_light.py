@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from nnunet_osasis import OsasisError
-from nnunet_osasis.evaluation.experiment.config import Budget, NetworkSpec, light
+from nnunet_osasis.evaluation.experiment import light
+from nnunet_osasis.evaluation.experiment.config import Budget, NetworkSpec
 from nnunet_osasis.evaluation.experiment.light import TrainingSet, make_network, predict, train
 from nnunet_osasis.evaluation.experiment.methods import RANDOM, RandomAugmentation
 

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from nnunet_osasis import OsasisError
+from nnunet_osasis.evaluation.experiment import nnunet as nnunet_engine
 from nnunet_osasis.evaluation.experiment.cells import all_cells
 from nnunet_osasis.evaluation.experiment.config import Budget, experiment_from_json
-from nnunet_osasis.evaluation.experiment.config import nnunet as nnunet_engine
 from nnunet_osasis.evaluation.experiment.runner import Options, run_experiment
 
 from .sites import values, write_data

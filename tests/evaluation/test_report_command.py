@@ -13,10 +13,10 @@ import pytest
 from specimens import tiny_preset
 
 from nnunet_osasis import OsasisError
-from nnunet_osasis.evaluation.experiment.config import methods as stylizers
-from nnunet_osasis.evaluation.experiment.config import runner
+from nnunet_osasis.evaluation.experiment import methods as stylizers
+from nnunet_osasis.evaluation.experiment import runner
 from nnunet_osasis.evaluation.experiment.runner import Options
-from nnunet_osasis.evaluation.report.report import report as report_module
+from nnunet_osasis.evaluation.report import report as report_module
 from nnunet_osasis.scripts import pretrain_stylizer, report
 from nnunet_osasis.training.presets import PRESETS
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from nnunet_osasis import OsasisError
+from nnunet_osasis.evaluation.experiment import methods as stylizers
 from nnunet_osasis.evaluation.experiment.config import StylizerSpec
-from nnunet_osasis.evaluation.experiment.config import methods as stylizers
 from nnunet_osasis.evaluation.experiment.data import Prepared, prepare
 from nnunet_osasis.stylizer.serialization import INDEX
 

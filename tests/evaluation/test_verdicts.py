@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from nnunet_osasis.evaluation.report import statistics
 from nnunet_osasis.evaluation.report.document import Code, Heading, Picture, Table, Text, to_html, to_markdown
-from nnunet_osasis.evaluation.report.report import statistics
 from nnunet_osasis.evaluation.report.summary import summarise
 from nnunet_osasis.evaluation.report.tables import main_table, metric_table
 from nnunet_osasis.evaluation.report.verdict import check_sentences, verdict

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from nnunet_osasis.metrics import METRICS, PROTOCOLS, score_case
+from nnunet_osasis.evaluation.metrics import METRICS, PROTOCOLS, score_case
 
 PLAIN = tuple(name for name, d in METRICS.items() if d.group not in ("hausdorff", "surface"))  # those are MONAI's
 SHAPES = st.tuples(st.integers(1, 9), st.integers(1, 9))

@@ -13,12 +13,11 @@ import pytest
 from PIL import Image
 
 from nnunet_osasis import OsasisError
-from nnunet_osasis.evaluation.metrics import charts
+from nnunet_osasis.evaluation.metrics import METRICS, charts
 from nnunet_osasis.evaluation.metrics.charts import GridRow, qualitative_grid, radar_chart
-from nnunet_osasis.metrics import METRICS
 from nnunet_osasis.scripts import evaluate
 
-ROOT = Path(__file__).parent.parent.parent
+ROOT = Path(__file__).parents[3]
 FILES = {
     "cases.csv", "summary.json", "table.md", "table.tex", "radar.png", "radar.svg", "grid.png", "grid.svg",
     ".osasis.lock",

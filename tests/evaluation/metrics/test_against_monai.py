@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from nnunet_osasis.metrics import choose_protocol, score_case
+from nnunet_osasis.evaluation.metrics import choose_protocol, score_case
 
 SHAPES = [((40, 52), (1.0, 1.0)), ((40, 52), (0.7, 2.0)), ((7, 24, 20), (3.0, 0.8, 0.8))]
 

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from scale_tasks import write_images
 
+from nnunet_osasis.stylizer.archive import run as module
 from nnunet_osasis.stylizer.archive.prefetch import in_overlap
 from nnunet_osasis.stylizer.stylizer import OSASISStylizer
-from nnunet_osasis.stylizer.stylizer.archive import run as module
 
 SIDE = 96
 IMAGE = SIDE * SIDE * 3

@@ -48,7 +48,7 @@ def test_the_file_restyles_as_pytorch_does_at_any_size(
     assert facts["stylizer"] == stylizer.fingerprint
     assert (facts["readout"], facts["direction"]) == (readout, direction)
     assert json.loads(facts["intensity"])["high"] == stylizer.config.intensity.high
-    assert str(Path(__file__).parents[2]).encode() not in path.read_bytes()
+    assert str(Path(__file__).parents[3]).encode() not in path.read_bytes()
     before = path.read_bytes()
     with pytest.raises(OsasisError, match="must not exist"):
         export.main(command)

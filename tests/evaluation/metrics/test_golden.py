@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nnunet_osasis.metrics import PYSODMETRICS, choose_protocol, score_case
+from nnunet_osasis.evaluation.metrics import PYSODMETRICS, choose_protocol, score_case
 
 GOLDEN = Path(__file__).parent / "golden"
 VALUES = json.loads((GOLDEN / "values.json").read_text())

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from nnunet_osasis import OsasisError
+from nnunet_osasis.evaluation.metrics import score_folder
 from nnunet_osasis.evaluation.metrics.reading import read_references, survey_file
-from nnunet_osasis.metrics import score_folder
 
 MASK = np.zeros((40, 40), int)
 MASK[10:30, 10:30] = 255

@@ -16,7 +16,7 @@ from nnunetv2.training.logging.nnunet_logger import LocalLogger
 
 from nnunet_osasis.networks import imagenet
 
-from ..nnunet.conftest import RGB, VOLUME, Home, Warmer, home, make_trainer, nnunet, prepared
+from ..conftest import RGB, VOLUME, Home, Warmer, home, make_trainer, nnunet, prepared
 
 __all__ = ["RGB", "VOLUME", "home", "nnunet", "prepared"]
 CONFIGURATIONS = {RGB: "2d", VOLUME: "3d_fullres"}

@@ -1,7 +1,7 @@
 """Make the golden values: maps drawn here, scored by PySODMetrics 1.6.2 (numpy 2.3.4, scipy 1.17.1).
 
     python -m venv golden && golden/bin/pip install pysodmetrics==1.6.2
-    golden/bin/python tests/metrics/golden/make_golden.py
+    golden/bin/python tests/evaluation/metrics/golden/make_golden.py
 
 Writes ``inputs.npz`` (``<case>_prediction`` and ``<case>_truth``, uint8) and ``values.json`` beside this file.
 PySODMetrics is no dependency of the project; the tests read only these two files.

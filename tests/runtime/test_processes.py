@@ -16,7 +16,7 @@ from nnunet_osasis import OsasisError, OSASISStylizer
 from nnunet_osasis.runtime.distributed import ALONE, Processes, current, joined
 from nnunet_osasis.runtime.storage import load_tensors
 
-TESTS = Path(__file__).parent
+TESTS = Path(__file__).parents[1]
 
 
 def launch(

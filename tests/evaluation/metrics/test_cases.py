@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from nnunet_osasis import OsasisError
+from nnunet_osasis.evaluation.metrics import METRICS, STANDARD, choose_protocol, score_case, score_labels
 from nnunet_osasis.evaluation.metrics import score as score_module
-from nnunet_osasis.metrics import METRICS, STANDARD, choose_protocol, score_case, score_labels
 
 NAN = math.nan
 SHAPE = (20, 30)
@@ -93,7 +93,8 @@ def test_the_package_needs_neither_torch_nor_matplotlib_to_import() -> None:
     import subprocess
     import sys
 
-    code = "import sys, nnunet_osasis.metrics; print([m for m in ('torch', 'monai', 'matplotlib') if m in sys.modules])"
+    heavy = "('torch', 'monai', 'matplotlib')"
+    code = f"import sys, nnunet_osasis.evaluation.metrics\nprint([m for m in {heavy} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 

@@ -10,8 +10,7 @@ import torch
 from nnunetv2.run.load_pretrained_weights import load_pretrained_weights
 
 from nnunet_osasis import OsasisError, trainers
-from nnunet_osasis.export import open_model_folder
-from nnunet_osasis.nnunet.export import networks, plain
+from nnunet_osasis.nnunet.export import networks, open_model_folder, plain
 from nnunet_osasis.nnunet.export.record import compare
 from nnunet_osasis.runtime.records import read_sealed_json
 from nnunet_osasis.runtime.storage import sha256_of_file

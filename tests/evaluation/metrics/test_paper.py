@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from nnunet_osasis.metrics import PAPER, score_case
+from nnunet_osasis.evaluation.metrics import PAPER, score_case
 
 
 @pytest.fixture

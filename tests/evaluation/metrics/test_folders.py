@@ -12,8 +12,8 @@ import pytest
 from PIL import Image
 
 from nnunet_osasis import OsasisError
+from nnunet_osasis.evaluation.metrics import score_case, score_folder, score_labels, summarise
 from nnunet_osasis.evaluation.metrics.tables import cases_csv
-from nnunet_osasis.metrics import score_case, score_folder, score_labels, summarise
 
 CHEAP = ("dice", "iou", "wf", "s", "e_max", "mae", "lesions_found", "lesions", "lesion_recall")
 

@@ -10,7 +10,7 @@ from types import ModuleType
 import pytest
 from specimens import build_tiny
 
-TUTORIALS = Path(__file__).parent.parent / "docs/tutorials"
+TUTORIALS = Path(__file__).parents[2] / "docs/tutorials"
 
 
 def load(name: str) -> ModuleType:
