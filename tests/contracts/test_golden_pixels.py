@@ -1,7 +1,7 @@
 """The same pixels as before, for every read-out and door: a change of structure must not be one of pictures.
 
-A pixel may move by a ten-thousandth between machines. ``OSASIS_GOLDEN_EXACT=1`` asks for equal bytes: right on the machine
-that wrote the file.
+A pixel may move by a ten-thousandth between machines. ``OSASIS_GOLDEN_EXACT=1`` asks for equal bytes: right on the
+machine that wrote the file.
 """
 
 from __future__ import annotations
