@@ -1,5 +1,5 @@
 # make test    the fast tests          make demo    the demonstration, a quarter of an hour on two CPU cores
-# make lint    style and types         make clean   remove .venv and caches
+# make lint    style, types, floors       make clean   remove .venv and caches
 #
 # The first run creates .venv (PYTHON=python3.12 picks another interpreter). VENV=path uses an environment that
 # exists already, as it is; one that does not exist is created there.
@@ -33,6 +33,7 @@ lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 
 clean:
 	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache

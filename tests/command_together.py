@@ -6,7 +6,7 @@ import torch
 from specimens import tiny_preset
 
 from nnunet_osasis.scripts import pretrain_stylizer
-from nnunet_osasis.training.checkpoint import presets
+from nnunet_osasis.training import presets
 
 if __name__ == "__main__":
     torch.set_num_threads(1)

@@ -21,9 +21,9 @@ from nnunet_osasis.diffusion.spn import StructurePreservingNetwork
 from nnunet_osasis.runtime import command as cli
 from nnunet_osasis.runtime.distributed import current, joined
 from nnunet_osasis.runtime.storage import save_tensors
+from nnunet_osasis.training import pretrain as pretraining
 from nnunet_osasis.training.adaptation.adapt import adapt
 from nnunet_osasis.training.adaptation.embedders import make_embedder
-from nnunet_osasis.training.checkpoint import pretrain as pretraining
 
 FAILS_AT = 12
 

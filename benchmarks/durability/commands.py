@@ -64,9 +64,9 @@ def _site(folder: Path, count: int, side: int, *, first: int = 0, warm: float = 
 
 def shrink() -> None:
     """Make the tiny preset tinier, with checkpoints every few steps. For processes that only measure this."""
-    from nnunet_osasis.stylizer.stylizer import calibrator
-    from nnunet_osasis.training.checkpoint import distil, presets
-    from nnunet_osasis.training.checkpoint import presets as recipes
+    from nnunet_osasis.stylizer import calibrator
+    from nnunet_osasis.training import distil, presets
+    from nnunet_osasis.training import presets as recipes
 
     tiny = presets.PRESETS["tiny"]
     spn = {"hidden_channels": (16, 32), "time_dim": 32}

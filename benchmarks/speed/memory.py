@@ -24,8 +24,8 @@ from torch.utils._pytree import tree_leaves
 from nnunet_osasis.diffusion.autoencoder import DiffusionAutoencoder
 from nnunet_osasis.diffusion.spn import StructurePreservingNetwork
 from nnunet_osasis.runtime.compute import generator_for
+from nnunet_osasis.training.adaptation import steps as adaptation
 from nnunet_osasis.training.adaptation.embedders import SemanticEmbedder
-from nnunet_osasis.training.checkpoint.adaptation import steps as adaptation
 from nnunet_osasis.training.loop import recomputed
 from nnunet_osasis.training.presets import AdaptConfig, get_preset
 

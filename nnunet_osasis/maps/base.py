@@ -81,3 +81,20 @@ def map_from_json(values: dict[str, Any]) -> PixelMap:
     if "coefficients" in values:
         return ParametricMap.from_json(values)
     return MomentMap.from_json(values) if "source_mean" in values else ColorMap.from_json(values)
+
+
+def blend(images: torch.Tensor, changed: torch.Tensor, strength: torch.Tensor, view: torch.Tensor) -> torch.Tensor:
+    """Mix images with their restyled versions: the one place where strength acts, and where values are clipped.
+
+    Args:
+        images: ``(B, C, H, W)`` in [-1, 1].
+        changed: the same images at full strength, ``(B, C, H, W)``, not clipped.
+        strength: ``(B,)`` in [0, 1].
+        view: bool ``(B, 1, H, W)``; outside it the images stay as they are, bit for bit.
+
+    Returns:
+        ``(B, C, H, W)`` in [-1, 1] inside the view; bit for bit the image where its strength is 0.
+    """
+    weight = strength.to(images)[:, None, None, None]
+    mixed = torch.lerp(images, changed, weight).clamp(-1, 1)
+    return torch.where(view & (weight != 0), mixed, images)

@@ -19,7 +19,7 @@ from nnunet_osasis import OsasisError, OSASISStylizer
 from nnunet_osasis.runtime.locks import LOCK
 from nnunet_osasis.scripts import info, pretrain_stylizer, stylize
 from nnunet_osasis.stylizer.archive.record import MANIFEST
-from nnunet_osasis.training.checkpoint import presets as preset_module
+from nnunet_osasis.training import presets as preset_module
 
 SHORT = [
     "--iterations",

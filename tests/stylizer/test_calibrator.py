@@ -21,6 +21,7 @@ from nnunet_osasis.maps.field_of_view import field_of_view
 from nnunet_osasis.maps.parametric import TERMS, feature_count
 from nnunet_osasis.stylizer.calibrator import Calibrator, CalibratorConfig, describe
 from nnunet_osasis.synthetic.acquisition import FAMILIES, Parameters, register, uniform
+from nnunet_osasis.training import calibrate
 from nnunet_osasis.training.calibrate import (
     Simulation,
     random_crop,
@@ -30,7 +31,6 @@ from nnunet_osasis.training.calibrate import (
     try_calibrator,
     warn_if_outlying,
 )
-from nnunet_osasis.training.checkpoint import calibrate
 from nnunet_osasis.training.loop import one_cycle
 from nnunet_osasis.training.style_pair import PairQuality, pair_quality
 

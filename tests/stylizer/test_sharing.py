@@ -10,10 +10,10 @@ from specimens import unit_images
 
 from nnunet_osasis.diffusion.sampler import SamplerConfig, decode_images, encode_images, spn_injection
 from nnunet_osasis.errors import OsasisError
+from nnunet_osasis.stylizer import readouts as decoded_readouts
 from nnunet_osasis.stylizer.config import identity_of
 from nnunet_osasis.stylizer.readouts import DECODED
 from nnunet_osasis.stylizer.stylizer import OSASISStylizer
-from nnunet_osasis.stylizer.stylizer import readouts as decoded_readouts
 
 
 @pytest.fixture

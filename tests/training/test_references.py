@@ -23,8 +23,8 @@ from nnunet_osasis.runtime.records import write_sealed_json
 from nnunet_osasis.scripts import pretrain_stylizer
 from nnunet_osasis.stylizer.readouts import READOUTS
 from nnunet_osasis.stylizer.serialization import FORMAT, save_stylizer
+from nnunet_osasis.training import presets as preset_module
 from nnunet_osasis.training.build import BuildConfig, StylizerBuild
-from nnunet_osasis.training.checkpoint import presets as preset_module
 from nnunet_osasis.training.read_out import estimate_maps
 from nnunet_osasis.training.style_pair import StylePair
 

@@ -13,13 +13,13 @@ from specimens import SIZE, tiny_adaptation, tiny_preset, unit_images
 from nnunet_osasis.diffusion.autoencoder import DiffusionAutoencoder
 from nnunet_osasis.diffusion.spn import StructurePreservingNetwork
 from nnunet_osasis.errors import OsasisError
+from nnunet_osasis.training.adaptation import adapt as adaptation
+from nnunet_osasis.training.adaptation import selection as snapshots
 from nnunet_osasis.training.adaptation.adapt import adapt
 from nnunet_osasis.training.adaptation.embedders import make_embedder
 from nnunet_osasis.training.adaptation.selection import Score, Selection, score_pictures
 from nnunet_osasis.training.adaptation.steps import SELECTED
 from nnunet_osasis.training.checkpoint import EMA
-from nnunet_osasis.training.checkpoint.adaptation import adapt as adaptation
-from nnunet_osasis.training.checkpoint.adaptation import selection as snapshots
 from nnunet_osasis.training.presets import AdaptConfig, get_recipe
 
 STYLE_A = unit_images(1, first=20) * 0.6

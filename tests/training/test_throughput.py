@@ -75,7 +75,7 @@ def test_a_compiled_network_learns_the_same(tmp_path: Path) -> None:
 
 
 def test_dropout_repeats_after_an_interruption(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from nnunet_osasis.training.checkpoint import pretrain as module
+    from nnunet_osasis.training import pretrain as module
 
     preset = tiny_preset(iterations=4)
     preset.model["dropout"] = 0.3

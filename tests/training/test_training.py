@@ -10,8 +10,8 @@ import torch
 from specimens import build_tiny, tiny_preset, unit_images
 
 from nnunet_osasis.errors import OsasisError
+from nnunet_osasis.training import pretrain as pretraining
 from nnunet_osasis.training.checkpoint import EMA
-from nnunet_osasis.training.checkpoint import pretrain as pretraining
 from nnunet_osasis.training.loop import Interruptible, cosine
 from nnunet_osasis.training.pretrain import draw_batch, pretrain
 

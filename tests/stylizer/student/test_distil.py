@@ -14,7 +14,7 @@ from nnunet_osasis.maps.resize import line_weights, resample
 from nnunet_osasis.runtime.records import read_jsonl
 from nnunet_osasis.stylizer.student import FieldNetwork, Student, apply_field
 from nnunet_osasis.stylizer.stylizer import OSASISStylizer
-from nnunet_osasis.training.checkpoint import distil
+from nnunet_osasis.training import distil
 from nnunet_osasis.training.distil import DistilConfig, compare, fidelity, style_distance, teacher_pairs, train_student
 
 WORKS = {"teacher": "local_affine"}

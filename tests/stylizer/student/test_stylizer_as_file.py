@@ -12,9 +12,9 @@ from specimens import unit_images
 from nnunet_osasis import OsasisError
 from nnunet_osasis.networks import portable
 from nnunet_osasis.scripts import export
+from nnunet_osasis.stylizer import onnx as stylizer_as_file
 from nnunet_osasis.stylizer.onnx import export_one_pass
 from nnunet_osasis.stylizer.stylizer import OSASISStylizer
-from nnunet_osasis.stylizer.stylizer import onnx as stylizer_as_file
 
 ONNX = all(portable.importlib.util.find_spec(name) for name in portable.FORMS["onnx"].packages)
 NEEDS_ONNX = pytest.mark.skipif(not ONNX, reason="the optional packages of the extra 'export' are not installed")
