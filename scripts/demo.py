@@ -5,8 +5,14 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from nnunet_osasis.runtime.command import add_device, positive_int, positive_number, run_command, seed_number
-from nnunet_osasis.runtime.compute import resolve_device
+from nnunet_osasis.runtime.command import (
+    add_device,
+    command_parser,
+    positive_int,
+    positive_number,
+    run_command,
+    seed_number,
+)
 
 EXAMPLES = """examples:
   osasis-demo                                             rendered images of two scanners, report in osasis_demo/
@@ -19,12 +25,7 @@ the others, with their masks, are only used to test. A run that was interrupted 
 
 def make_parser() -> argparse.ArgumentParser:
     """All options of the command."""
-    parser = argparse.ArgumentParser(
-        prog="osasis-demo",
-        description=__doc__.split(": ", 1)[1],
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command_parser("osasis-demo", __doc__.split(": ", 1)[1], EXAMPLES)
     parser.add_argument("--output", metavar="DIR", type=Path, default=Path("osasis_demo"), help="default: osasis_demo")
     parser.add_argument("--source", metavar="DIR", type=Path, help="your source images: DIR/images and DIR/masks")
     parser.add_argument("--target", metavar="DIR", type=Path, help="your target images: DIR/images and DIR/masks")
@@ -53,6 +54,7 @@ def main(argv: list[str] | None = None) -> None:
     args = make_parser().parse_args(argv)
     from nnunet_osasis.evaluation.demo.pipeline import run_demo
     from nnunet_osasis.evaluation.demo.settings import DemoSettings, quick
+    from nnunet_osasis.runtime.compute import resolve_device
     from nnunet_osasis.stylizer.serialization import read_index
 
     if args.from_stylizer is not None:  # now, not when its turn comes

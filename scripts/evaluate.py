@@ -8,7 +8,7 @@ from pathlib import Path
 
 from nnunet_osasis.errors import OsasisError
 from nnunet_osasis.evaluation.metrics.protocol import PROTOCOLS, choose_protocol
-from nnunet_osasis.runtime.command import positive_int, run_command, unit_interval
+from nnunet_osasis.runtime.command import command_parser, positive_int, run_command, unit_interval
 
 EXAMPLES = """examples:
   osasis-evaluate -p predictions -r masks -o scores
@@ -22,12 +22,7 @@ cases.csv, summary.json, table.md, table.tex, radar and grid (PNG and SVG). docs
 
 def make_parser() -> argparse.ArgumentParser:
     """All options of the command."""
-    parser = argparse.ArgumentParser(
-        prog="osasis-evaluate",
-        description=__doc__.split(": ", 1)[1],
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command_parser("osasis-evaluate", __doc__.split(": ", 1)[1], EXAMPLES)
     parser.add_argument(
         "-p", metavar="[NAME=]DIR", required=True, action="append", help="folder of predictions; repeat it to compare"
     )

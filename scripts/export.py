@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from nnunet_osasis.errors import OsasisError
-from nnunet_osasis.runtime.command import run_command
+from nnunet_osasis.runtime.command import command_parser, run_command
 
 DIRECTIONS = ("source_to_target", "target_to_source")  # as in stylizer_config, without its imports
 EXAMPLES = """examples:
@@ -24,12 +24,7 @@ result is read back and compared with the trained model before the command ends 
 
 def make_parser() -> argparse.ArgumentParser:
     """All options of the command."""
-    parser = argparse.ArgumentParser(
-        prog="osasis-export",
-        description=__doc__.split(": ", 1)[1],
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command_parser("osasis-export", __doc__.split(": ", 1)[1], EXAMPLES)
     model = parser.add_mutually_exclusive_group(required=True)
     model.add_argument("-d", metavar="DATASET", help="id or name of the dataset in nnUNet_results")
     model.add_argument("-i", metavar="DIR", type=Path, help="the model folder itself, TRAINER__PLANS__CONFIGURATION")

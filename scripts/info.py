@@ -5,33 +5,17 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
-from importlib import metadata
 from typing import Any
 
-from nnunet_osasis.runtime.command import run_command
+from nnunet_osasis.runtime.command import command_parser, run_command
+from nnunet_osasis.runtime.provenance import machine
 
-PACKAGES = (
-    "nnunet-osasis",
-    "nnunetv2",
-    "monai",
-    "torch",
-    "diffusers",
-    "open_clip_torch",
-    "batchgenerators",
-    "SimpleITK",
-    "numpy",
-)
+EXAMPLES = "examples:\n  osasis-info\n  osasis-info stylizer\n  osasis-info --audit site_a_as_b"
 
 
 def make_parser() -> argparse.ArgumentParser:
     """All options of the command."""
-    parser = argparse.ArgumentParser(
-        prog="osasis-info",
-        description=__doc__.split(": ", 1)[1],
-        epilog="examples:\n  osasis-info\n  osasis-info stylizer\n  osasis-info --audit site_a_as_b",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command_parser("osasis-info", __doc__.split(": ", 1)[1], EXAMPLES)
     parser.add_argument("stylizer", nargs="?", help="a stylizer folder; its files are checked against their checksums")
     parser.add_argument(
         "--audit", metavar="DIR",
@@ -68,8 +52,7 @@ def main(argv: list[str] | None = None) -> None:
             "gate": stylizer.gate.to_json() if stylizer.gate else "made by an earlier version: measured when needed",
         }
     else:
-        facts = {name: metadata.version(name) for name in PACKAGES}
-        facts["python"] = platform.python_version()
+        facts = machine()
         facts["nnUNet_extTrainer"] = os.environ.get("nnUNet_extTrainer", "not set: nnU-Net will not find our trainers")
     print(json.dumps(facts, indent=2))
 

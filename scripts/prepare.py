@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from nnunet_osasis.errors import OsasisError
 from nnunet_osasis.nnunet.prepare.layouts import LAYOUTS, Layout
-from nnunet_osasis.runtime.command import positive_int, run_command
+from nnunet_osasis.runtime.command import command_parser, positive_int, run_command
 
 if TYPE_CHECKING:
     from nnunet_osasis.nnunet.prepare.pairs import Case
@@ -29,12 +29,7 @@ Then: nnUNetv2_plan_and_preprocess -d 501 --verify_dataset_integrity"""
 
 def make_parser() -> argparse.ArgumentParser:
     """All options of the command."""
-    parser = argparse.ArgumentParser(
-        prog="osasis-prepare",
-        description=__doc__.split(": ", 1)[1],
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command_parser("osasis-prepare", __doc__.split(": ", 1)[1], EXAMPLES)
     where = parser.add_argument_group("data")
     where.add_argument(
         "--layout",

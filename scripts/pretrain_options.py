@@ -38,6 +38,7 @@ def make_parser() -> argparse.ArgumentParser:
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    cli.add_version(parser)
     where = parser.add_argument_group("data")
     where.add_argument("--images", metavar="DIR", help="folder of source images: PNG, JPEG, TIFF, NIfTI, MHA")
     where.add_argument(

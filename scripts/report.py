@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nnunet_osasis.errors import OsasisError
-from nnunet_osasis.runtime.command import positive_int, run_command
-from nnunet_osasis.runtime.compute import resolve_device
+from nnunet_osasis.runtime.command import command_parser, positive_int, run_command
 
 if TYPE_CHECKING:
     from nnunet_osasis.evaluation.experiment.config import Experiment
@@ -27,12 +26,7 @@ Target masks are opened for scoring only; methods see one target image, chosen w
 
 def make_parser() -> argparse.ArgumentParser:
     """All options of the command."""
-    parser = argparse.ArgumentParser(
-        prog="osasis-report",
-        description=__doc__.split(": ", 1)[1],
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command_parser("osasis-report", __doc__.split(": ", 1)[1], EXAMPLES)
     parser.add_argument("experiment", nargs="?", metavar="FILE", help="experiment file (JSON), see docs/evaluation.md")
     parser.add_argument("--data", metavar="DIR", help="folder that the file's paths start from (default: the file's)")
     parser.add_argument("--source", metavar="DIR", help="instead of a file: folder with images/ and masks/")
@@ -83,6 +77,8 @@ def main(argv: list[str] | None = None) -> None:
     """Parse, run what is not done yet, write the report, say the verdict."""
     parser = make_parser()
     args = parser.parse_args(argv)
+    from nnunet_osasis.runtime.compute import resolve_device
+
     devices = tuple(resolve_device(name) for name in args.device.split(","))
     experiment, data = _experiment(args, parser)
     from nnunet_osasis.evaluation.experiment.runner import COMMAND, LOCK, Options, run_experiment

@@ -7,9 +7,14 @@ import logging
 from dataclasses import replace
 from pathlib import Path
 
-from nnunet_osasis.runtime.command import add_device, positive_int, run_command, unit_interval, whole_number
-from nnunet_osasis.runtime.compute import own_device, resolve_device
-from nnunet_osasis.runtime.distributed import Shard, launched
+from nnunet_osasis.runtime.command import (
+    add_device,
+    command_parser,
+    positive_int,
+    run_command,
+    unit_interval,
+    whole_number,
+)
 from nnunet_osasis.stylizer.readouts import READOUTS
 
 EXAMPLES = """examples:
@@ -26,12 +31,7 @@ output, or osasis-info --audit OUTPUT."""
 
 def make_parser() -> argparse.ArgumentParser:
     """All options of the command."""
-    parser = argparse.ArgumentParser(
-        prog="osasis-stylize",
-        description=__doc__.split(": ", 1)[1],
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command_parser("osasis-stylize", __doc__.split(": ", 1)[1], EXAMPLES)
     parser.add_argument("-i", metavar="DIR", required=True, type=Path, help="folder of images")
     parser.add_argument("-o", metavar="DIR", required=True, type=Path, help="folder for the results")
     parser.add_argument("--stylizer", metavar="DIR", required=True, help="made by osasis-pretrain-stylizer")
@@ -79,12 +79,14 @@ def main(argv: list[str] | None = None) -> None:
     if args.num_parts > 1 and args.part_id is None:
         parser.error("--num-parts needs --part-id, one for each job")
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    process = launched()
-    share = Shard(args.part_id or 0, args.num_parts).split(process.rank, process.count)
     from nnunet_osasis.gate.audit import FOLDER, in_words
+    from nnunet_osasis.runtime.compute import own_device, resolve_device
+    from nnunet_osasis.runtime.distributed import Shard, launched
     from nnunet_osasis.stylizer.archive.run import decisions_in, on_record, stylize_folder
     from nnunet_osasis.stylizer.stylizer import OSASISStylizer
 
+    process = launched()
+    share = Shard(args.part_id or 0, args.num_parts).split(process.rank, process.count)
     device = resolve_device(own_device(args.device, process))
     stylizer = OSASISStylizer.from_pretrained(args.stylizer, device=device)
     if args.readout is not None:

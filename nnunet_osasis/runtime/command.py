@@ -1,4 +1,4 @@
-"""What every command shares: one way to end, one way to choose a device."""
+"""What every command shares: its parser, the types of its options, and one way to end."""
 
 from __future__ import annotations
 
@@ -9,9 +9,12 @@ import os
 import re
 import sys
 from collections.abc import Callable
-from typing import NoReturn
+from typing import NoReturn, TypeVar
 
+from nnunet_osasis import __version__
 from nnunet_osasis.errors import OsasisError
+
+N = TypeVar("N", int, float)
 
 
 def run_command(main: Callable[[], object]) -> NoReturn:
@@ -27,7 +30,7 @@ def run_command(main: Callable[[], object]) -> NoReturn:
         main()
         sys.stdout.flush()
     except OsasisError as error:
-        _end(error)
+        _exit(error)
     except KeyboardInterrupt:
         print("Interrupted. Finished work is kept; the same command (with --resume) continues.", file=sys.stderr)
         sys.exit(130)
@@ -36,34 +39,44 @@ def run_command(main: Callable[[], object]) -> NoReturn:
         sys.exit(1)
     except OSError as error:
         where = f" at {error.filename}" if error.filename else ""
-        _end(
-            OsasisError(
-                "Files and folders must be usable",
-                found=f"{error.strerror or error}{where}",
-                remedy="Check the path and its permissions.",
-            )
-        )
+        _exit(_unusable(f"{error.strerror or error}{where}"))
     except (MemoryError, RuntimeError) as error:
         if "Symlink loop" in str(error):  # what Path.resolve() raised before Python 3.13
-            _end(
-                OsasisError(
-                    "Files and folders must be usable", found=str(error), remedy="Check the path and its permissions."
-                )
-            )
+            _exit(_unusable(str(error)))
         if not (isinstance(error, MemoryError) or _NO_MEMORY.search(str(error))):
             raise
-        _end(OsasisError("There must be enough memory", found=str(error) or "none left", remedy="Choose less at once."))
+        _exit(
+            OsasisError("There must be enough memory", found=str(error) or "none left", remedy="Choose less at once.")
+        )
     sys.exit(0)
 
 
 _NO_MEMORY = re.compile("out of memory|can't allocate memory|not enough memory|Storage size calculation overflowed")
 
 
-def _end(error: OsasisError) -> NoReturn:
+def _unusable(found: str) -> OsasisError:
+    return OsasisError("Files and folders must be usable", found=found, remedy="Check the path and its permissions.")
+
+
+def _exit(error: OsasisError) -> NoReturn:
     """Print a message, control characters of file names and cards made visible, and leave with status 1."""
     shown = "".join(c if c in "\n\t" or c.isprintable() else c.encode("unicode_escape").decode() for c in str(error))
     print(f"Error: {shown}", file=sys.stderr)
     sys.exit(1)
+
+
+def command_parser(prog: str, description: str, examples: str) -> argparse.ArgumentParser:
+    """An argument parser with ``--version``, whose help ends in ``examples`` as they are."""
+    parser = argparse.ArgumentParser(
+        prog=prog, description=description, epilog=examples, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add_version(parser)
+    return parser
+
+
+def add_version(parser: argparse.ArgumentParser) -> None:
+    """Add ``--version``, which prints the package's version and ends the command."""
+    parser.add_argument("--version", action="version", version=f"%(prog)s of nnunet-osasis {__version__}")
 
 
 def add_device(parser: argparse._ActionsContainer) -> None:
@@ -73,41 +86,24 @@ def add_device(parser: argparse._ActionsContainer) -> None:
     )
 
 
-def positive_int(text: str) -> int:
-    """Argparse type: an integer of at least 1."""
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1, got {value}")
-    return value
+def _number(name: str, kind: Callable[[str], N], accepts: Callable[[N], bool], rule: str) -> Callable[[str], N]:
+    """An argparse type. ``name`` stands in argparse's message for text that is no number."""
+
+    def parse(text: str) -> N:
+        value = kind(text)
+        if not accepts(value):
+            raise argparse.ArgumentTypeError(f"must {rule}, got {text[:40]}")
+        return value
+
+    parse.__name__ = name
+    return parse
 
 
-def whole_number(text: str) -> int:
-    """Argparse type: an integer of at least 0."""
-    value = int(text)
-    if value < 0:
-        raise argparse.ArgumentTypeError(f"must be at least 0, got {value}")
-    return value
-
-
-def unit_interval(text: str) -> float:
-    """Argparse type: a number in [0, 1]."""
-    value = float(text)
-    if not 0 <= value <= 1:
-        raise argparse.ArgumentTypeError(f"must lie in [0, 1], got {value}")
-    return value
-
-
-def positive_number(text: str) -> float:
-    """Argparse type: a finite number above 0."""
-    value = float(text)
-    if not (math.isfinite(value) and value > 0):
-        raise argparse.ArgumentTypeError(f"must be a number above 0, got {text[:40]}")
-    return value
-
-
-def seed_number(text: str) -> int:
-    """Argparse type: what every generator of random numbers takes, 0 to 2**32 - 1."""
-    value = int(text)
-    if not 0 <= value < 2**32:
-        raise argparse.ArgumentTypeError(f"must be from 0 to {2**32 - 1}, got {text[:40]}")
-    return value
+positive_int = _number("positive_int", int, lambda value: value >= 1, "be at least 1")
+whole_number = _number("whole_number", int, lambda value: value >= 0, "be at least 0")
+unit_interval = _number("unit_interval", float, lambda value: 0 <= value <= 1, "lie in [0, 1]")
+positive_number = _number(
+    "positive_number", float, lambda value: math.isfinite(value) and value > 0, "be a number above 0"
+)
+seed_number = _number("seed_number", int, lambda value: 0 <= value < 2**32, f"be from 0 to {2**32 - 1}")
+"""Argparse type of what every generator of random numbers takes."""

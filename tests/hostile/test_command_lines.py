@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +15,7 @@ import pytest
 from PIL import Image
 from specimens import tiny_preset
 
+from nnunet_osasis import __version__
 from nnunet_osasis.scripts import demo, evaluate, info, prepare, pretrain_stylizer, report, stylize
 from nnunet_osasis.training.presets import PRESETS
 
@@ -246,3 +250,24 @@ def _spoiled(name: str, copy: Path, tmp_path: Path, stylizer_folder: Path, kind:
     if name == "evaluate":
         _odd_entry(kind, copy / "masks")
     return right(name, copy, tmp_path / "out", stylizer_folder)
+
+
+@pytest.mark.parametrize(
+    "name", ["demo", "evaluate", "export", "info", "prepare", "pretrain_stylizer", "report", "stylize"]
+)
+def test_every_command_says_its_version(name: str, capsys: pytest.CaptureFixture) -> None:
+    main = importlib.import_module(f"nnunet_osasis.scripts.{name}").main
+    with pytest.raises(SystemExit) as ended:
+        main(["--version"])
+    assert ended.value.code == 0
+    assert f"of nnunet-osasis {__version__}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["demo", "evaluate", "export", "info", "prepare", "report"])
+def test_help_imports_no_heavy_library(name: str) -> None:
+    program = (
+        f"import sys\nfrom nnunet_osasis.scripts.{name} import make_parser\nmake_parser().format_help()\n"
+        "print(*{'torch', 'monai', 'nnunetv2'} & set(sys.modules))"
+    )
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert ended.stdout == "\n"
