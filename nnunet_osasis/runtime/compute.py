@@ -1,3 +1,5 @@
+"""Devices and precision: which device a name means, autocast, random-number generators, memory layout."""
+
 from __future__ import annotations
 
 import os
@@ -11,9 +13,11 @@ from nnunet_osasis.runtime.distributed import Launched
 
 
 def resolve_device(name: str) -> str:
-    """Turn ``auto`` into the best device there is. Raises ``OsasisError`` for a device that is not there."""
-    import torch
+    """Turn ``auto`` into the best device of this machine.
 
+    Raises:
+        OsasisError: this machine has no device ``name``.
+    """
     if name == "auto":
         if torch.cuda.is_available():
             return "cuda"
@@ -30,23 +34,30 @@ def resolve_device(name: str) -> str:
 
 
 def own_device(name: str, process: Launched) -> str:
-    """The device option of one of several processes: its own GPU where ``auto`` or ``cuda`` leave the choice.
+    """The device of one of several processes: a GPU of its own if ``name`` is ``auto`` or ``cuda``.
 
-    ``accelerate launch --cpu`` is heeded. Processes beyond the number of GPUs share them in turn.
+    ``accelerate launch --cpu`` turns ``auto`` into the CPU. More processes than GPUs share the GPUs in turn.
+
+    Args:
+        name: the device option, which all processes were given.
+        process: this process among those launched together.
     """
     if process.count == 1 or name not in ("auto", "cuda"):
         return name
     if name == "auto" and os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("true", "1", "yes"):
         return "cpu"
-    import torch
-
     if not torch.cuda.is_available():
         return name
     return f"cuda:{process.local_rank % torch.cuda.device_count()}"
 
 
 def autocast(precision: str, device: str) -> torch.autocast:
-    """The autocast context of a precision: ``bf16``, ``fp32``, or ``auto`` (bf16 where the hardware has it)."""
+    """Make the autocast context of a precision.
+
+    Args:
+        precision: ``bf16``, ``fp32``, or ``auto``, which is bf16 on hardware that computes in it.
+        device: such as ``cpu`` or ``cuda:1``.
+    """
     kind = torch.device(device).type
     if precision == "auto":
         if kind == "cuda":
@@ -59,17 +70,23 @@ def autocast(precision: str, device: str) -> torch.autocast:
 
 
 def generator_for(seed: int, iteration: int, stream: int = 0) -> torch.Generator:
-    """A CPU generator for one iteration of one stream of random numbers."""
+    """Make a CPU generator for one iteration of one stream of random numbers.
+
+    Args:
+        seed: of the whole computation.
+        iteration: counted from 0.
+        stream: id of the stream, in [0, 16); generators of different streams are independent.
+    """
     return torch.Generator().manual_seed((seed * 1_000_003 + iteration) * 16 + stream)
 
 
 def fused(device: str) -> bool | None:
-    """``fused`` of torch's Adam: one kernel for all weights, where there is one."""
+    """The option ``fused`` of torch's Adam, one kernel for all weights: True on CPU and CUDA, else torch's choice."""
     return True if torch.device(device).type in ("cpu", "cuda") else None
 
 
 def lay_out(module: nn.Module, device: str) -> None:
-    """Move a module to its device, channels last on CUDA; on CPUs that is not faster, and slower in bf16."""
+    """Move a module to a device, channels last on CUDA. On CPUs this layout is not faster, and slower in bf16."""
     module.to(device)
     if torch.device(device).type == "cuda":
         module.to(memory_format=torch.channels_last)

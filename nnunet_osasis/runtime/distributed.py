@@ -1,10 +1,9 @@
-"""Several processes that make one stylizer together, as ``accelerate launch`` starts them.
+"""Several processes on one piece of work: a training whose gradients are summed, or the shards of a long list.
 
-The batch of a training is the batch of all processes together: each draws the whole of it from the same generator and
-works on its own rows, and gradients are summed. So the number of processes changes the speed and the order of sums,
-and nothing else. Outside of ``joined`` a process is alone, whatever its environment says.
-
-Shares of a long list: one per job of a scheduler, one per process of ``accelerate launch``, or both multiplied.
+``accelerate launch`` starts the processes of a training. Its batch is the batch of all processes together: each draws
+the whole batch from the same generator and works on its own rows. The number of processes changes the speed and the
+order of sums, and nothing else. Outside of :func:`joined` a process is alone, whatever its environment says. A shard
+is the part of one job of a scheduler, of one process of ``accelerate launch``, or of both.
 """
 
 from __future__ import annotations
@@ -25,16 +24,21 @@ from nnunet_osasis.errors import OsasisError
 
 T = TypeVar("T")
 
-BUCKET = 8 * 1024 * 1024
-"""Elements that are summed over the processes in one message: few messages, little extra memory."""
+MAX_BUCKET_ELEMENTS = 8 * 1024 * 1024
+"""Most elements that are summed over the processes in one message: few messages, little extra memory."""
 
-PATIENCE = timedelta(days=1)
-"""How long processes wait for one another: one of them may calibrate for hours. A dead one is noticed at once."""
+MAX_WAIT = timedelta(days=1)
+"""Longest time that processes wait for one another: one may calibrate for hours. A dead one is noticed at once."""
 
 
 @dataclass(frozen=True)
 class Processes:
-    """This process among those at work on the same thing: number ``index`` of ``count``."""
+    """This process among those that train together.
+
+    Attributes:
+        index: number of this process, from 0.
+        count: number of processes.
+    """
 
     index: int = 0
     count: int = 1
@@ -45,9 +49,14 @@ class Processes:
         return self.index == 0
 
     def rows(self, total: int, *, what: str) -> slice:
-        """The rows of a batch of ``total`` that are this process's; the first processes take one more if need be.
+        """The rows of a batch that this process works on; the first processes take one more if need be.
 
-        Raises ``OsasisError`` when a process would be left without any; ``what`` names the batch and its option.
+        Args:
+            total: rows of the whole batch.
+            what: names the batch and its option in the message.
+
+        Raises:
+            OsasisError: there are fewer rows than processes.
         """
         if total < self.count:
             raise OsasisError(
@@ -118,18 +127,18 @@ class Processes:
             self.from_main(lambda: stack.enter_context(context()) and None)
             yield
 
-    def any(self, one: bool) -> bool:
-        """Whether it holds in any process: what all of them have to decide alike."""
+    def any(self, here: bool) -> bool:
+        """Whether a condition holds in any process, so that all of them decide alike."""
         if self.count == 1:
-            return one
-        found = torch.tensor([float(one)])
+            return here
+        votes = torch.tensor([float(here)])
         if distributed.get_backend() == "nccl":
-            found = found.cuda()
-        self.sum([found])
-        return bool(found.item())
+            votes = votes.cuda()
+        self.sum([votes])
+        return bool(votes.item())
 
     def wait(self) -> None:
-        """Until all processes are here."""
+        """Wait until all processes are here."""
         if self.count > 1:
             distributed.barrier()
 
@@ -149,7 +158,7 @@ def joined(device: str) -> Iterator[Processes]:
     """Join the processes that ``accelerate launch`` or ``torchrun`` started with this one, if there are others.
 
     Args:
-        device: ``cpu`` (they talk through gloo) or ``cuda`` (NCCL; each process takes a GPU of its own).
+        device: ``cpu`` (processes talk through gloo) or ``cuda`` (through NCCL; each takes a GPU of its own).
 
     Raises:
         OsasisError: a device that processes cannot share, or more processes than GPUs.
@@ -173,7 +182,7 @@ def joined(device: str) -> Iterator[Processes]:
         )
     from accelerate import PartialState
 
-    state = PartialState(cpu=device == "cpu", timeout=PATIENCE)
+    state = PartialState(cpu=device == "cpu", timeout=MAX_WAIT)
     if device == "cuda" and distributed.get_backend() != "nccl":
         raise OsasisError(
             "Processes on GPUs talk through NCCL",
@@ -191,10 +200,12 @@ def joined(device: str) -> Iterator[Processes]:
 
 
 def _buckets(tensors: list[torch.Tensor]) -> Iterator[list[torch.Tensor]]:
-    """Neighbours of one type, together at most ``BUCKET`` elements, or one tensor that is larger by itself."""
+    """Neighbours of one type, together at most ``MAX_BUCKET_ELEMENTS``, or one tensor that is larger by itself."""
     bucket: list[torch.Tensor] = []
     for tensor in tensors:
-        if bucket and (tensor.dtype != bucket[0].dtype or sum(t.numel() for t in bucket) + tensor.numel() > BUCKET):
+        if bucket and (
+            tensor.dtype != bucket[0].dtype or sum(t.numel() for t in bucket) + tensor.numel() > MAX_BUCKET_ELEMENTS
+        ):
             yield bucket
             bucket = []
         bucket.append(tensor)
@@ -203,16 +214,24 @@ def _buckets(tensors: list[torch.Tensor]) -> Iterator[list[torch.Tensor]]:
 
 
 _LAUNCHED = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
-"""What ``accelerate launch`` and ``torchrun`` tell each of several processes."""
+"""Environment variables that ``accelerate launch`` and ``torchrun`` set for each of several processes."""
 
 _NAME = re.compile(r"part-(?P<index>\d+)-of-(?P<count>\d+)")
 
 
 @dataclass(frozen=True)
 class Shard:
-    """Every ``count``-th item of a list, from ``index`` on; by default all of it.
+    """Every ``count``-th item of a list, from ``index`` on; by default the whole list.
 
-    Raises ``OsasisError`` unless ``0 <= index < count``.
+    Attributes:
+        index: number of this shard, from 0.
+        count: number of shards.
+
+    Raises:
+        OsasisError: unless ``0 <= index < count``.
+
+    >>> Shard(1, 3).select("abcdefg")
+    ['b', 'e']
     """
 
     index: int = 0
@@ -233,7 +252,7 @@ class Shard:
         return list(items[self.index :: self.count])
 
     def split(self, index: int, count: int) -> Shard:
-        """Shard ``index`` of ``count`` of this share: again every so-many-th item of the whole list."""
+        """Shard ``index`` of ``count`` of this shard, as a shard of the whole list."""
         inner = Shard(index, count)
         return Shard(self.index + inner.index * self.count, self.count * inner.count)
 
@@ -248,11 +267,11 @@ class Shard:
 
     @classmethod
     def named(cls, name: str) -> Shard | None:
-        """The share whose file's name begins so; None for other files."""
-        found = _NAME.match(name)
-        if found is None or not int(found["index"]) < int(found["count"]):
+        """The shard to which a file of this name belongs; None for other files."""
+        match = _NAME.match(name)
+        if match is None or not int(match["index"]) < int(match["count"]):
             return None
-        return cls(int(found["index"]), int(found["count"]))
+        return cls(int(match["index"]), int(match["count"]))
 
     def __str__(self) -> str:
         return "all images" if self.count == 1 else f"part {self.index} of {self.count}"
@@ -260,7 +279,13 @@ class Shard:
 
 @dataclass(frozen=True)
 class Launched:
-    """This process among those started together: ``rank`` of ``count``, ``local_rank`` on its machine."""
+    """This process among those that were launched together.
+
+    Attributes:
+        rank: number of this process, from 0.
+        count: number of processes on all machines.
+        local_rank: number of this process on its machine.
+    """
 
     rank: int = 0
     count: int = 1
@@ -271,10 +296,11 @@ def launched() -> Launched:
     """The process state that ``accelerate launch`` (or ``torchrun``) gave this process; one of one without them.
 
     It is read from the environment by accelerate's own function. ``PartialState`` is not used: it opens a process
-    group, in which every rank waits for all others, and shares need no word from another rank. MPI's and Slurm's
-    variables do not count: they are also there where a scheduler already gives each process a part of its own.
+    group, in which every rank waits for all others, and shards need no word from another rank. MPI's and Slurm's
+    variables do not count: they are also set where a scheduler already gives each process a part of its own.
 
-    Raises ``OsasisError`` for a rank outside the number of processes.
+    Raises:
+        OsasisError: the rank is not below the number of processes.
     """
     if not all(os.environ.get(name) for name in _LAUNCHED):
         return Launched()
