@@ -52,15 +52,19 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def named_folders(texts: list[str]) -> dict[str, Path]:
-    """``{name: folder}`` of the ``-p`` options; unnamed folders keep theirs. Raises ``OsasisError`` for two alike."""
-    found: dict[str, Path] = {}
+    """The folders of the ``-p`` options by name; a folder without a name is called by its own.
+
+    Raises:
+        OsasisError: two folders have one name.
+    """
+    folders: dict[str, Path] = {}
     for text in texts:
         name, _, folder = text.rpartition("=") if "=" in text and not Path(text).is_dir() else ("", "", text)
         name = name or Path(folder).resolve().name
-        if name in found:
+        if name in folders:
             raise OsasisError("Each method needs a name of its own", found=f"{name} twice", remedy="Use -p NAME=DIR.")
-        found[name] = Path(folder)
-    return found
+        folders[name] = Path(folder)
+    return folders
 
 
 def chosen_classes(texts: list[str]) -> list[int] | None:

@@ -97,8 +97,8 @@ def main(argv: list[str] | None = None) -> None:
         outcome = run_experiment(experiment, data, Options(output, workers, devices, pretrained))
         command = [COMMAND, *(sys.argv[1:] if argv is None else argv)]
         results = write_report(experiment, outcome, output, command=command, with_images=not args.without_images)
-    for found in results["verdicts"]:
-        print(f"{found['network']} on {found['target']}: {found['title']}")
+    for verdict in results["verdicts"]:
+        print(f"{verdict['network']} on {verdict['target']}: {verdict['title']}")
     print(f"Report: {output / 'report.html'}")
 
 

@@ -30,7 +30,7 @@ logger = logging.getLogger(__name__)
 FOREIGN_AGE = 24 * 3600.0
 """Age in seconds from which a temporary file of another machine, whose processes cannot be listed, is stale."""
 
-_NAME = re.compile(r"\.osasis-(?P<host>[A-Za-z0-9_.]+)-(?P<pid>\d+)-")
+_NAME = re.compile(r"\.osasis-(?P<host>[A-Za-z0-9_.]+)-(?P<pid>\d{1,9})-")
 
 
 def host_name() -> str:

@@ -98,15 +98,16 @@ def test_leftovers_of_dead_processes_go_and_those_of_living_ones_stay(tmp_path: 
     dead_folder = tmp_path / f".osasis-{host_name()}-{dead_process()}-y"
     young, old = (tmp_path / f".osasis-elsewhere-7-{age}.tmp" for age in ("young", "old"))
     foreign = tmp_path / ".hidden"
+    no_process = tmp_path / f".osasis-{host_name()}-{'9' * 30}-x"
     dead_folder.mkdir()
     (dead_folder / "part").touch()
-    for file in (mine, parents, dead, young, old, foreign):
+    for file in (mine, parents, dead, young, old, foreign, no_process):
         file.touch()
     past = time.time() - FOREIGN_AGE - 60
     os.utime(old, (past, past))
     os.utime(young, (time.time() + 9e8,) * 2)  # the other machine's clock is ahead
     assert remove_stale_temporaries(tmp_path) == 3
-    assert sorted(tmp_path.iterdir()) == sorted([mine, parents, young, foreign])
+    assert sorted(tmp_path.iterdir()) == sorted([mine, parents, young, foreign, no_process])
 
 
 def test_a_write_that_is_killed_leaves_the_old_file_and_a_name_that_tells_whose_it_was(tmp_path: Path) -> None:
