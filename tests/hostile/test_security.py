@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import json
 import os
 import resource
 import socket
@@ -26,6 +25,7 @@ from nnunet_osasis.images.headers import MAX_VALUES, VARIABLE
 from nnunet_osasis.images.io import read_image
 from nnunet_osasis.networks.imagenet import find_imagenet_weights, load_imagenet_weights
 from nnunet_osasis.networks.pranet import PraNet
+from nnunet_osasis.runtime.records import write_sealed_json
 from nnunet_osasis.scripts import info, stylize
 from nnunet_osasis.training.adaptation.embedders import load_clip
 
@@ -219,9 +219,7 @@ def test_results_stay_in_their_folder(stylizer_folder: Path, image_folder: Path,
     output = tmp_path / "out"
     output.mkdir()
     (output / "case 1.png").symlink_to(tmp_path / "victim.png")
-    (output / "osasis_manifest.json").write_text(
-        json.dumps({"settings": {}, "images": {"../victim.png": {"source": "0"}}})
-    )
+    write_sealed_json(output / "osasis_manifest.json", {"settings": {}, "images": {"../victim.png": {"source": "0"}}})
     line = ["-i", str(image_folder / "images"), "-o", str(output), "--stylizer", str(stylizer_folder), "-device", "cpu"]
     with pytest.raises(OsasisError, match="other options"):
         stylize.main(line)
