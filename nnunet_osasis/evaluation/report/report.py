@@ -46,7 +46,8 @@ def make_results(experiment: Experiment, outcome: Outcome, workspace: Path) -> d
         "distances": outcome.distances,
         "styled": outcome.styled,
         "cells": [{key: value for key, value in cell.items() if key != "key"} for cell in outcome.cells],
-        "stylizer_commands": [shareable(command, workspace) for command in outcome.commands],
+        "stylizer_commands": [shareable(made["command"], workspace) for made in outcome.stylizers],
+        "stylizer_seconds": {made["stylizer"]: made["seconds"] for made in outcome.stylizers},
         "pretrained": outcome.pretrained,
         "machine": machine(),
     }
