@@ -247,7 +247,7 @@ def _add_configurations(
 
 def _folds(names: Sequence[str], count: int) -> list[dict[str, list[str]]]:
     """Return ``count`` folds that validate on a few different cases each and train on all others."""
-    size = max(1, min(VALIDATION_CASES, len(names) // (count + 1)))
+    size = max(1, min(VALIDATION_CASES, len(names) // 5, len(names) // (count + 1)))
     held_out = [list(names[fold * size : (fold + 1) * size]) for fold in range(count)]
     return [{"train": [name for name in names if name not in kept], "val": kept} for kept in held_out]
 

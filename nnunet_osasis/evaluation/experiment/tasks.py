@@ -18,6 +18,7 @@ from nnunet_osasis.evaluation.experiment import methods
 from nnunet_osasis.evaluation.experiment.cells import Cell
 from nnunet_osasis.evaluation.experiment.config import Experiment, MethodSpec
 from nnunet_osasis.evaluation.experiment.data import Prepared
+from nnunet_osasis.evaluation.experiment.edges import edge_shift
 from nnunet_osasis.runtime.records import finished, read_sealed_json, write_sealed_json
 from nnunet_osasis.runtime.storage import atomic_write, sha256_of_array, sha256_of_file, sha256_of_json
 
@@ -131,6 +132,7 @@ def style(
             "target": target,
             "fingerprint": transfer.fingerprint,
             "gate": decisions,
+            "edges": edge_shift(prepared.train, images, prepared.train_masks),
             "sha256": sha256_of_json([sha256_of_array(image) for image in images]),
             "file_sha256": sha256_of_file(file),
             "seconds_fit": fitted - began,
