@@ -8,21 +8,20 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from nnunet_osasis.errors import OsasisError
 from nnunet_osasis.evaluation.experiment.config import Experiment, MethodSpec, StylizerSpec
 from nnunet_osasis.evaluation.experiment.data import Prepared
 from nnunet_osasis.gate import StructureGate
+from nnunet_osasis.nnunet.raw_dataset import write_png
 from nnunet_osasis.runtime.children import child_command
 from nnunet_osasis.runtime.records import finished, write_sealed_json
-from nnunet_osasis.runtime.storage import atomic_write, ensure_writable, sha256_of_json
+from nnunet_osasis.runtime.storage import ensure_writable, sha256_of_json
 from nnunet_osasis.stylizer.serialization import INDEX, is_stylizer_folder, read_index, stylizer_digest
 from nnunet_osasis.training.build import WORK
 from nnunet_osasis.transfer import StyleTransfer
@@ -87,10 +86,18 @@ def make_transfer(
 def style_all(
     transfer: StyleTransfer, images: list[np.ndarray], masks: list[np.ndarray], *, strength: float | None
 ) -> tuple[list[np.ndarray], dict[str, int]]:
-    """Every picture through the transfer, rounded to 8 bit as if written to a file.
+    """Stylize pictures ``(C, H, W)`` uint8, rounded to 8 bit as if written to a file.
 
-    A stylizer's results pass its structure gate, as they do in nnU-Net's cache; the counts say what was decided. The
-    controls' do not: they are shown as they are used elsewhere.
+    A stylizer's results pass its structure gate, as they do in nnU-Net's cache. Controls are used without one.
+
+    Args:
+        transfer: a control or a stylizer.
+        images: the pictures.
+        masks: their masks; the gate compares the structure inside and around them.
+        strength: blend of original (0) and stylized (1); None takes the transfer's own default.
+
+    Returns:
+        The stylized pictures, and the number of images by the gate's decision.
     """
     gate = gate_of(transfer, images)
     if gate is None:
@@ -108,7 +115,7 @@ def style_all(
 
 
 def gate_of(transfer: StyleTransfer, images: list[np.ndarray]) -> StructureGate | None:
-    """A stylizer's own gate; None for other transfers."""
+    """Return a stylizer's own gate; None for other transfers."""
     from nnunet_osasis.stylizer.gating import structure_gate
     from nnunet_osasis.stylizer.stylizer import OSASISStylizer
 
@@ -116,7 +123,7 @@ def gate_of(transfer: StyleTransfer, images: list[np.ndarray]) -> StructureGate 
 
 
 def to_8_bit(image: np.ndarray) -> np.ndarray:
-    """Rounded and clipped to uint8."""
+    """Round and clip to uint8."""
     return np.clip(np.rint(image), *EIGHT_BIT).astype(np.uint8)
 
 
@@ -148,7 +155,12 @@ RANDOM = ("gin", "colour_jitter", "histogram_shift")
 
 
 class RandomAugmentation:
-    """A random control as the light engine calls it."""
+    """A random control as the light engine calls it.
+
+    Args:
+        kind: one of :data:`RANDOM`.
+        channels: channels of the pictures.
+    """
 
     def __init__(self, kind: str, channels: int) -> None:
         from nnunet_osasis import controls
@@ -161,15 +173,13 @@ class RandomAugmentation:
         self.control = classes[kind](channels, value_range=EIGHT_BIT)
 
     def __call__(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """A new draw for one picture, native units."""
+        """Return one picture ``(C, H, W)`` with a newly drawn change, in native units."""
         return np.asarray(self.control.augment(image, rng))
 
 
-def write_pictures(folder: Path, images: dict[str, np.ndarray]) -> None:
-    """Write pictures ``(C, H, W)`` uint8 as PNG files, named by their keys."""
-    for name, image in images.items():
-        picture = Image.fromarray(image[0] if image.shape[0] == 1 else np.moveaxis(image, 0, -1))
-        atomic_write(folder / f"{name}.png", partial(picture.save, format="PNG"))
+def channels_last(image: np.ndarray) -> np.ndarray:
+    """Return a picture ``(C, H, W)`` as ``(H, W, 3)``, or ``(H, W)`` for one channel."""
+    return image[0] if image.shape[0] == 1 else np.ascontiguousarray(np.moveaxis(image, 0, -1))
 
 
 def make_stylizer(
@@ -224,8 +234,9 @@ def make_stylizer(
     if done is not None and is_stylizer_folder(folder):
         return done
     shutil.rmtree(images, ignore_errors=True)
-    write_pictures(images, dict(zip(prepared.train_names, prepared.train, strict=True)))
-    write_pictures(reference, {"reference": prepared.references[target]})
+    for name, image in zip(prepared.train_names, prepared.train, strict=True):
+        write_png(images / f"{name}.png", channels_last(image))
+    write_png(reference / "reference.png", channels_last(prepared.references[target]))
     ensure_writable(folder)
     if done is None:  # what is there of another stylizer must not pass for the new one, once the record names that
         (folder / INDEX).unlink(missing_ok=True)

@@ -21,6 +21,7 @@ from nnunet_osasis.errors import OsasisError
 from nnunet_osasis.evaluation.experiment.cells import Cell, all_cells
 from nnunet_osasis.evaluation.experiment.config import Budget, Experiment
 from nnunet_osasis.evaluation.experiment.data import Prepared
+from nnunet_osasis.evaluation.experiment.methods import channels_last
 from nnunet_osasis.nnunet.raw_dataset import small_configuration, write_images, write_png, write_raw_dataset
 from nnunet_osasis.runtime.children import child_command
 from nnunet_osasis.runtime.records import atomic_write_json, finished, read_json, write_sealed_json
@@ -141,7 +142,7 @@ def plan(experiment: Experiment, prepared: Prepared, root: Path, stylizers: dict
         if finished(record, key) is None:
             shutil.rmtree(home / "nnUNet_raw" / name, ignore_errors=True)
             shutil.rmtree(home / "nnUNet_preprocessed" / name, ignore_errors=True)
-            pictures = {case: _channels_last(image) for case, image in zip(case_names, images, strict=True)}
+            pictures = {case: channels_last(image) for case, image in zip(case_names, images, strict=True)}
             labels = dict(zip(case_names, masks, strict=True))
             write_raw_dataset(home / "nnUNet_raw" / name, pictures, labels, foreground="foreground")
             command = ["nnUNetv2_plan_and_preprocess", "-d", str(number), "-c", "2d", "-np", "2", "-npfp", "2"]
@@ -188,7 +189,7 @@ def train_and_predict(
         shutil.rmtree(folder, ignore_errors=True)
     cases = [(test, case) for test in cell.tests for case in prepared.tests[test]]
     names = {f"test_{i:04d}": case for i, case in enumerate(cases)}
-    write_images(images, {name: _channels_last(prepared.tests[test][case]) for name, (test, case) in names.items()})
+    write_images(images, {name: channels_last(prepared.tests[test][case]) for name, (test, case) in names.items()})
     predict = ["nnUNetv2_predict", "-i", str(images), "-o", str(output), "-d", str(number), "-c", configuration]
     predict += ["-f", str(fold), *place, "--save_probabilities", "-npp", "1", "-nps", "1"]
     seconds_predict = _run(predict, home, log.with_suffix(".predict.log"), device=device, threads=threads)
@@ -218,7 +219,7 @@ def _configurations(
     probability = experiment.budget.probability
     configurations: dict[str, dict[str, Any]] = {BASE: {"probability": probability}}
     for target, picture in prepared.references.items():
-        write_png(home / f"reference_{target}.png", _channels_last(picture))
+        write_png(home / f"reference_{target}.png", channels_last(picture))
     for cell in all_cells(experiment):
         if cell.target is None or cell.method.kind == "truth":
             continue
@@ -288,7 +289,3 @@ def _run(command: list[str], home: Path, log: Path, *, device: str, threads: int
             remedy=f"End of {log}:\n{end}",
         )
     return time.perf_counter() - began
-
-
-def _channels_last(image: np.ndarray) -> np.ndarray:
-    return image[0] if image.shape[0] == 1 else np.ascontiguousarray(np.moveaxis(image, 0, -1))

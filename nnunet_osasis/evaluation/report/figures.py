@@ -10,6 +10,7 @@ import numpy as np
 
 from nnunet_osasis.evaluation.experiment.config import Experiment
 from nnunet_osasis.evaluation.experiment.data import test_masks
+from nnunet_osasis.evaluation.experiment.methods import channels_last
 from nnunet_osasis.evaluation.experiment.runner import Outcome, styled_pairs, styled_path
 from nnunet_osasis.evaluation.experiment.tasks import load_pictures
 from nnunet_osasis.evaluation.metrics.charts import COLOURS, MARKS, GridRow, qualitative_grid, radar_chart, write_figure
@@ -124,9 +125,9 @@ def styles_grid(experiment: Experiment, outcome: Outcome, workspace: Path, targe
     if target in prepared.truths:
         columns["truth"] = [prepared.truths[target].clean[i] for i in chosen]
     empty = [None] * (len(columns) - 1)
-    rows = [GridRow("reference", [_picture(prepared.references[target]), *empty])]  # it has no mask to draw
+    rows = [GridRow("reference", [channels_last(prepared.references[target]), *empty])]  # it has no mask to draw
     for row, index in enumerate(chosen):
-        cells = [_picture(images[row]) for images in columns.values()]
+        cells = [channels_last(images[row]) for images in columns.values()]
         rows.append(GridRow(prepared.train_names[index], cells, outline=prepared.train_masks[index]))
     return qualitative_grid(rows, list(columns), path)
 
@@ -142,7 +143,7 @@ def predictions_grid(entries: Entries, experiment: Experiment, outcome: Outcome,
     rows = []
     for rank, index in {"worst": order[0], "median": order[len(order) // 2], "best": order[-1]}.items():
         case = cases[index]
-        image, truth = _picture(outcome.prepared.tests[target][case]), masks[case] * np.uint8(255)
+        image, truth = channels_last(outcome.prepared.tests[target][case]), masks[case] * np.uint8(255)
         captions = ("", "", *(f"{scores[0, index]:.2f}" for scores in per_case))
         cells = [image, truth, *(of_method[f"{target}/{case}"] for of_method in maps)]
         rows.append(GridRow(f"{rank}: {case}", cells, captions, masks[case]))
@@ -191,7 +192,7 @@ def before_after(
         for column, (title, images) in enumerate(columns.items()):
             axes[0, column].set_title(title, fontsize=9)
             for axis, image in zip(axes[:, column], images, strict=True):
-                axis.imshow(_picture(image), cmap="gray", vmin=0, vmax=255, interpolation="bicubic")
+                axis.imshow(channels_last(image), cmap="gray", vmin=0, vmax=255, interpolation="bicubic")
                 axis.set(xticks=[], yticks=[])
         for axis, case, index in zip(axes[:, -1], cases, chosen, strict=True):
             predicted = [of_method[f"{target}/{case}"] >= 128 for of_method in maps]
@@ -229,7 +230,3 @@ def _maps(entry: Mapping[str, Any], experiment: Experiment, workspace: Path) -> 
     method = next(method for method in experiment.methods if method.name == entry["method"])
     style = f"{method.name}@{entry['target_name']}" if method.needs_reference else method.name
     return load_pictures(workspace / "cells" / f"{entry['network']}__{style}__{min(experiment.seeds)}.npz")
-
-
-def _picture(image: np.ndarray) -> np.ndarray:
-    return image[0] if image.shape[0] == 1 else np.ascontiguousarray(np.moveaxis(image, 0, -1))
