@@ -71,6 +71,7 @@ class Target:
             reference one image of ``reference_pool`` through it.
         reference_pool: source-site images that are in neither split (camera targets only).
         reference: stem of the reference image; None chooses it by the rule, without masks.
+        twins: folder of the training cases as the scanner of ``set`` shows them, paired by file name (known truth).
     """
 
     name: str
@@ -78,6 +79,12 @@ class Target:
     camera: KnownCamera | None = None
     reference_pool: ImageSet | None = None
     reference: str | None = None
+    twins: str | None = None
+
+    @property
+    def has_truth(self) -> bool:
+        """Whether the training images are known as this site shows them."""
+        return self.camera is not None or self.twins is not None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,8 +151,10 @@ class StylizerSpec:
 
     preset: str = "tiny"
     iterations: int | None = None
+    minutes: float | None = None
     adapt_iterations: int | None = None
     calibrator_iterations: int | None = None
+    seed: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -282,6 +291,8 @@ def _target(values: Any) -> Target:
     target: Target = _build(Target, values, "a target")
     if (target.set is None) == (target.camera is None):
         raise OsasisError("A target is either a set or a camera", found=f"target {target.name}")
+    if target.camera is not None and target.twins is not None:
+        raise OsasisError("A camera target makes its own twins", found=target.twins, remedy="Leave twins out.")
     if target.camera is not None and target.reference_pool is None:
         raise OsasisError(
             "A camera target needs a reference_pool: source images in neither split, one of which is the reference",

@@ -1,7 +1,4 @@
-"""The light engine: one small training loop, equal for every network and method, on nnU-Net's augmentation.
-
-Networks of an experiment by name, with the loss and the learning rate that suit them.
-"""
+"""The light engine: one small training loop for every network and method, on nnU-Net's augmentation."""
 
 from __future__ import annotations
 
@@ -9,7 +6,7 @@ import inspect
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,40 +14,69 @@ import torch
 from torch import nn
 
 from nnunet_osasis.errors import OsasisError
-from nnunet_osasis.evaluation.experiment.config import Budget, NetworkSpec
+from nnunet_osasis.evaluation.experiment.cells import Cell
+from nnunet_osasis.evaluation.experiment.config import Budget, Experiment, NetworkSpec
+from nnunet_osasis.evaluation.experiment.data import Prepared
+from nnunet_osasis.evaluation.experiment.methods import TrainingSet, training_set
+from nnunet_osasis.evaluation.experiment.tasks import Maps, load_pictures
 
-FOREGROUND_SHARE = 1 / 3  # of patches that are centred on foreground, as in nnU-Net
+FOREGROUND_SHARE = 1 / 3
+"""Share of the patches that are centered on foreground, as in nnU-Net."""
 
-ROTATION = (-np.pi, np.pi)  # nnU-Net's for square 2D patches
+ROTATION = (-np.pi, np.pi)
+"""Rotation in radians that nnU-Net draws from for square 2D patches."""
 
-Augment = Callable[[np.ndarray, np.random.Generator], np.ndarray]
-"""A random control: a picture ``(C, H, W)`` in native units and a random stream to a new picture."""
+CLASSES = 2
+"""Background and foreground."""
+
+OWN_NETWORKS = ("unet", "unetpp", "pranet")
+"""Names of networks that are not MONAI's."""
+
+Loss = Callable[[Any, torch.Tensor], torch.Tensor]
+"""A function of logits (or a list of them) and labels ``(B, 1, H, W)``."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class TrainingSet:
-    """What one training draws from; all lists are parallel.
-
-    Attributes:
-        images: uint8 ``(C, H, W)``. masks: ``(H, W)`` of 0 and 1.
-        styled: the images in the target's style, or None. augment: a random control, or None.
-        da5: nnU-Net's DA5 augmentation instead of its default.
-    """
-
-    images: Sequence[np.ndarray]
-    masks: Sequence[np.ndarray]
-    styled: Sequence[np.ndarray] | None = None
-    augment: Augment | None = None
-    da5: bool = False
+def train_and_predict(
+    cell: Cell,
+    experiment: Experiment,
+    prepared: Prepared,
+    *,
+    styled: Path | None,
+    root: Path,
+    key: str,
+    device: str,
+    threads: int,
+) -> tuple[Maps, dict[str, Any]]:
+    """Train a cell in this process and predict its tests: the light engine, see :class:`tasks.Engine`."""
+    copies = None
+    if styled is not None:
+        stored = load_pictures(styled.with_suffix(".npz"))
+        copies = [stored[name] for name in prepared.train_names]
+    data = training_set(cell.method, prepared, cell.target, copies)
+    network, spent = train(cell.network, data, experiment.budget, seed=cell.random_seed, device=device)
+    began = time.perf_counter()
+    maps = {
+        f"{test}/{name}": picture
+        for test in cell.tests
+        for name, picture in predict(network, prepared.tests[test], experiment.budget, device=device).items()
+    }
+    return maps, {**spent, "seconds_predict": time.perf_counter() - began}
 
 
 def train(
     network_spec: NetworkSpec, data: TrainingSet, budget: Budget, *, seed: int, device: str = "cpu"
 ) -> tuple[nn.Module, dict[str, Any]]:
-    """Train one network; returns it with ``{"seconds", "losses"}``.
+    """Train one network by AdamW with nnU-Net's polynomial decay and augmentation, on random patches.
 
-    AdamW with nnU-Net's polynomial decay, batches of random patches, nnU-Net's augmentation. Same arguments, same
-    weights on a CPU.
+    Args:
+        network_spec: the network.
+        data: what the batches are drawn from.
+        budget: length of the training.
+        seed: seed of weights and batches; equal arguments give equal weights on a CPU.
+        device: torch device.
+
+    Returns:
+        The network and ``{"seconds", "losses"}``.
     """
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
@@ -81,7 +107,7 @@ def train(
 def predict(
     network: nn.Module, images: Mapping[str, np.ndarray], budget: Budget, *, device: str = "cpu"
 ) -> dict[str, np.ndarray]:
-    """Foreground probabilities ``(H, W)`` uint8 (255 is 1) by case; sliding windows where the image exceeds a patch."""
+    """Return foreground probabilities ``(H, W)`` uint8 (255 is 1) by case, from sliding windows of a patch."""
     from monai.inferers import sliding_window_inference
 
     if hasattr(network, "deep_supervision"):
@@ -94,13 +120,13 @@ def predict(
         logits = logits if isinstance(logits, torch.Tensor) else logits[0]
         return logits.float().softmax(dim=1)[:, 1:]
 
-    found = {}
+    maps = {}
     for name, image in images.items():
         tensor = torch.from_numpy(image.astype(np.float32) / 255)[None].to(device)
         window = (budget.patch, budget.patch)
         probability = sliding_window_inference(tensor, window, 4, foreground, overlap=0.5, mode="gaussian")
-        found[name] = np.rint(probability[0, 0].cpu().numpy() * 255).astype(np.uint8)
-    return found
+        maps[name] = np.rint(probability[0, 0].cpu().numpy() * 255).astype(np.uint8)
+    return maps
 
 
 def _precision(budget: Budget, device: str) -> AbstractContextManager:
@@ -110,7 +136,7 @@ def _precision(budget: Budget, device: str) -> AbstractContextManager:
 
 
 def _nnunet_transforms(patch: int, channels: int, *, da5: bool) -> Any:
-    """nnU-Net's training transforms (the trainer's own static method), default or DA5."""
+    """Return nnU-Net's training transforms from the trainer's static method, default or DA5."""
     from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
     from nnunetv2.training.nnUNetTrainer.variants.data_augmentation.nnUNetTrainerDA5 import nnUNetTrainerDA5
 
@@ -123,7 +149,7 @@ def _nnunet_transforms(patch: int, channels: int, *, da5: bool) -> Any:
 def _batch(
     data: TrainingSet, budget: Budget, transforms: Any, rng: np.random.Generator
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Images ``(B, C, P, P)`` in about [0, 1] and labels ``(B, 1, P, P)``."""
+    """Draw images ``(B, C, P, P)`` in about [0, 1] and labels ``(B, 1, P, P)``."""
     images, labels = [], []
     for index in rng.integers(len(data.images), size=budget.batch_size):
         image, mask = data.images[index], data.masks[index]
@@ -140,12 +166,12 @@ def _batch(
             segmentation=torch.from_numpy(mask.astype(np.int16)),
         )
         images.append(transformed["image"])
-        labels.append(transformed["segmentation"].clamp_min(0))  # rotated-in corners are -1 in nnU-Net, and border here
+        labels.append(transformed["segmentation"].clamp_min(0))  # corners that rotation lays bare are -1
     return torch.stack(images), torch.stack(labels).long()
 
 
 def _corner(mask: np.ndarray, patch: int, rng: np.random.Generator) -> tuple[int, int]:
-    """Upper left corner of a random patch; a third of them hold foreground."""
+    """Draw the upper left corner of a patch; a third of them are centered on foreground."""
     highest = np.maximum(0, np.array(mask.shape) - patch)
     corner = rng.integers(0, highest + 1)
     if rng.random() < FOREGROUND_SHARE and mask.any() and highest.any():
@@ -156,27 +182,21 @@ def _corner(mask: np.ndarray, patch: int, rng: np.random.Generator) -> tuple[int
 
 
 def _cut(array: np.ndarray, corner: tuple[int, int], side: int) -> np.ndarray:
-    """What of a square of ``(C, H, W)`` lies inside the image."""
+    """Return the part of a square of ``(C, H, W)`` that lies inside the image."""
     return array[:, corner[0] : corner[0] + side, corner[1] : corner[1] + side]
 
 
 def _filled(patch: np.ndarray, side: int) -> np.ndarray:
-    """The whole square: what lies beyond the image is black background."""
+    """Fill a patch up to the whole square: beyond the image lies black background."""
     missing = side - patch.shape[1], side - patch.shape[2]
     return np.pad(patch, ((0, 0), (0, missing[0]), (0, missing[1]))) if any(missing) else patch
 
 
-OWN = ("unet", "unetpp", "pranet")
-
-CLASSES = 2  # background and foreground
-
-Loss = Callable[[Any, torch.Tensor], torch.Tensor]
-
-
 def make_network(spec: NetworkSpec, channels: int, budget: Budget) -> nn.Module:
-    """The network, randomly initialised: ``(B, channels, H, W)`` to logits ``(B, 2, H, W)``, or to a list of them.
+    """Return the network, randomly initialized: ``(B, channels, H, W)`` to logits ``(B, 2, H, W)`` or a list of them.
 
-    Raises ``OsasisError`` for a name that nobody knows and for arguments that the network refuses.
+    Raises:
+        OsasisError: the name is unknown, or the network refuses its arguments.
     """
     arguments = dict(spec.arguments)
     try:
@@ -188,8 +208,8 @@ def make_network(spec: NetworkSpec, channels: int, budget: Budget) -> nn.Module:
             from nnunet_osasis.networks import UNetPlusPlus
 
             width = budget.features[0]
-            given = {"features": (*(width * 2**level for level in (0, 1, 2, 3, 3)), width), **arguments}
-            return UNetPlusPlus(channels, CLASSES, **given)
+            features = (*(width * 2**level for level in (0, 1, 2, 3, 3)), width)
+            return UNetPlusPlus(channels, CLASSES, **{"features": features, **arguments})
         if spec.name == "pranet":
             from nnunet_osasis.networks import PraNet
 
@@ -201,14 +221,16 @@ def make_network(spec: NetworkSpec, channels: int, budget: Budget) -> nn.Module:
     raise OsasisError(
         "The network must be known",
         found=spec.name,
-        remedy=f'Known: {", ".join(OWN)}; or name one of MONAI\'s: {{"name": "{spec.name}", "monai": "BasicUNet"}}.',
+        remedy=f"Known: {', '.join(OWN_NETWORKS)}; or name one of MONAI's: "
+        f'{{"name": "{spec.name}", "monai": "BasicUNet"}}.',
     )
 
 
 def check_network(spec: NetworkSpec, channels: int, budget: Budget) -> None:
-    """Build the network and send one patch through it, so that what cannot work is told before hours of work.
+    """Build the network and send one patch through it, so that it does not fail after hours of work.
 
-    Raises ``OsasisError`` for unknown networks and arguments, and for patches that the network cannot take.
+    Raises:
+        OsasisError: the network or its arguments are unknown, or it cannot take patches of the budget's size.
     """
     network = make_network(spec, channels, budget).eval()
     patch = torch.zeros(1, channels, budget.patch, budget.patch)
@@ -227,19 +249,16 @@ def check_network(spec: NetworkSpec, channels: int, budget: Budget) -> None:
 
 
 def make_loss(spec: NetworkSpec) -> Loss:
-    """PraNet's structure loss, or nnU-Net's Dice and cross-entropy for all others; mean over several maps.
-
-    The loss takes logits (or a list) and labels ``(B, 1, H, W)``.
-    """
+    """Return PraNet's structure loss, or nnU-Net's Dice and cross-entropy for all others; mean over several maps."""
     if spec.name == "pranet" and spec.monai is None:
         from nnunet_osasis.networks import StructureLoss
 
-        one: Loss = StructureLoss()
+        loss_of_map: Loss = StructureLoss()
     else:
         from nnunetv2.training.loss.compound_losses import DC_and_CE_loss
         from nnunetv2.training.loss.dice import MemoryEfficientSoftDiceLoss
 
-        one = DC_and_CE_loss(
+        loss_of_map = DC_and_CE_loss(
             {"batch_dice": True, "smooth": 1e-5, "do_bg": False, "ddp": False},
             {},
             dice_class=MemoryEfficientSoftDiceLoss,
@@ -247,18 +266,18 @@ def make_loss(spec: NetworkSpec) -> Loss:
 
     def loss(logits: torch.Tensor | Sequence[torch.Tensor], labels: torch.Tensor) -> torch.Tensor:
         maps = [logits] if isinstance(logits, torch.Tensor) else list(logits)
-        return torch.stack([one(each.float(), labels) for each in maps]).mean()
+        return torch.stack([loss_of_map(scores.float(), labels) for scores in maps]).mean()
 
     return loss
 
 
 def learning_rate(spec: NetworkSpec, budget: Budget) -> float:
-    """The network's own learning rate where it names one, else the budget's; PraNet's backbone wants a quarter."""
+    """Return the budget's learning rate, or a quarter of it for PraNet's backbone."""
     return budget.learning_rate / 4 if spec.name == "pranet" and spec.monai is None else budget.learning_rate
 
 
 def _nnunet_network(channels: int, features: Sequence[int], arguments: dict[str, Any]) -> nn.Module:
-    """nnU-Net's plain convolutional U-Net with its defaults for 2D."""
+    """Return nnU-Net's plain convolutional U-Net with its defaults for 2D."""
     from dynamic_network_architectures.architectures.unet import PlainConvUNet
 
     stages = len(features)
@@ -282,10 +301,9 @@ def _nnunet_network(channels: int, features: Sequence[int], arguments: dict[str,
 def _monai_network(name: str, channels: int, arguments: dict[str, Any]) -> nn.Module:
     from monai.networks import nets
 
-    found = getattr(nets, name, None)
-    if not (inspect.isclass(found) and issubclass(found, nn.Module)):
+    kind = getattr(nets, name, None)
+    if not (inspect.isclass(kind) and issubclass(kind, nn.Module)):
         raise OsasisError(
             "The MONAI network must be a class of monai.networks.nets", found=name, remedy="Such as BasicUNet."
         )
-    given = {"spatial_dims": 2, "in_channels": channels, "out_channels": CLASSES, **arguments}
-    return found(**given)
+    return kind(**{"spatial_dims": 2, "in_channels": channels, "out_channels": CLASSES, **arguments})

@@ -13,11 +13,13 @@ from scipy.stats import t as student
 from scipy.stats import wilcoxon
 
 RESAMPLES = 5000
+"""Number of bootstrap resamples."""
 
 LEAST_GAP = 0.02
-"""A gap to the upper bound smaller than this (in the score's units) is no gap to speak of."""
+"""Smallest gap to the upper bound, in the score's units, of which a closed share is given."""
 
 Scores = Sequence[float] | Sequence[Sequence[float]] | np.ndarray
+"""Scores ``(trainings, cases)``, or ``(cases,)`` of one training."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,7 @@ class Bootstrap:
 
     @classmethod
     def over(cls, groups: Sequence[object]) -> Bootstrap:
-        """Draw whole groups (patients, sequences) of cases with replacement; a case weighs as much as any other.
+        """Draw whole groups (patients, sequences) of cases with replacement; every case has the same weight.
 
         Deviations from the plain mean are enlarged by sqrt(G / (G - 1)) for G groups, see :meth:`means`.
         """
@@ -45,10 +47,10 @@ class Bootstrap:
         return cls(even + (weights - even) * np.sqrt(len(names) / max(1, len(names) - 1)))
 
     def means(self, scores: np.ndarray, *, stream: int) -> np.ndarray:
-        """Mean score of each resample ``(RESAMPLES,)``; trainings are drawn with the random stream ``stream``.
+        """Return the mean score of each resample ``(RESAMPLES,)``.
 
-        Resampling n trainings understates the variance of their mean by (n - 1) / n, which is much for three of them:
-        deviations of the drawn mean are enlarged accordingly.
+        Trainings are drawn with the random stream ``stream``. Resampling n of them understates the variance of their
+        mean by (n - 1) / n, which is much for three: deviations of the drawn mean are enlarged accordingly.
         """
         count = len(scores)
         rng = np.random.default_rng([stream, 1])
@@ -59,25 +61,30 @@ class Bootstrap:
 
 
 def as_scores(values: Scores) -> np.ndarray:
-    """``(trainings, cases)``; one row of numbers is one training."""
+    """Return scores as ``(trainings, cases)``; one row of numbers is one training."""
     return np.atleast_2d(np.asarray(values, dtype=float))
 
 
 def interval(mean: float, resampled: np.ndarray) -> dict[str, float]:
-    """``{"mean", "low", "high"}`` with the 95 % percentile interval."""
+    """Return ``{"mean", "low", "high"}`` with the 95 % percentile interval of the resampled means."""
     low, high = np.percentile(resampled, [2.5, 97.5])
     return {"mean": float(mean), "low": float(low), "high": float(high)}
 
 
 def mean_interval(values: Scores, groups: Sequence[object] | None = None) -> dict[str, float]:
-    """Mean with a 95 % bootstrap interval over trainings and groups of cases (None: every case is its own)."""
+    """Return the mean with a 95 % bootstrap interval over trainings and groups of cases.
+
+    Args:
+        values: the scores.
+        groups: group of every case; None makes every case its own group.
+    """
     scores = as_scores(values)
     bootstrap = Bootstrap.over(range(scores.shape[1]) if groups is None else groups)
     return interval(scores.mean(), bootstrap.means(scores, stream=0))
 
 
 def paired_difference(values: Scores, baseline: Scores, groups: Sequence[object] | None = None) -> dict[str, float]:
-    """Mean of ``values - baseline`` with a 95 % bootstrap interval; arguments as for :func:`mean_interval`.
+    """Return the mean of ``values - baseline`` with a 95 % bootstrap interval, see :func:`mean_interval`.
 
     Cases are paired; trainings are not, as the first training of one method has nothing to do with that of another.
     """
@@ -88,10 +95,10 @@ def paired_difference(values: Scores, baseline: Scores, groups: Sequence[object]
 
 
 def training_test(values: Scores, baseline: Scores, groups: Sequence[object] | None = None) -> dict[str, float]:
-    """Student's t for a difference of means that holds the chance in training *and* in the cases.
+    """Test a difference of means by Student's t, with the chance in training *and* in the cases.
 
     The variance of the difference is the sum of three: of the mean over the trainings of either side (n - 1 degrees
-    of freedom each) and of the mean over groups of cases (paired, linearised ratio, G - 1); their degrees of freedom
+    of freedom each) and of the mean over groups of cases (paired, linearized ratio, G - 1); their degrees of freedom
     are joined as Welch and Satterthwaite do. With a single training its chance is unknown and counts as none; a
     single group of cases says nothing about others.
 
@@ -119,16 +126,17 @@ def training_test(values: Scores, baseline: Scores, groups: Sequence[object] | N
 
 
 def wilcoxon_p(values: Scores, baseline: Scores) -> float:
-    """Two-sided p of Wilcoxon's signed-rank test on the cases' means over trainings; 1 where nothing differs.
+    """Return the two-sided p of Wilcoxon's signed-rank test on the cases' means over trainings.
 
-    It takes the cases for independent and knows nothing of the chance in training: :func:`training_test` does.
+    The test assumes independent cases and ignores the chance in training; :func:`training_test` holds both. p is 1
+    where nothing differs.
     """
     difference = as_scores(values).mean(axis=0) - as_scores(baseline).mean(axis=0)
     return 1.0 if not np.any(difference) else float(wilcoxon(difference, zero_method="wilcox").pvalue)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Holm's step-down adjustment for testing several methods at once, in the given order.
+    """Adjust p values by Holm's step-down method for testing several methods at once; the order is kept.
 
     >>> holm([0.01, 0.04, 0.03])
     [0.03, 0.06, 0.06]
@@ -142,7 +150,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def gap_closed(mean: float, baseline: float, bound: float, *, least_gap: float = LEAST_GAP) -> float | None:
-    """Fraction of the gap from ``baseline`` to the upper ``bound`` that ``mean`` closes; None where there is no gap."""
+    """Return the share of the gap from ``baseline`` to the upper ``bound`` that ``mean`` closes; None without a gap."""
     gap = bound - baseline
     return None if gap < least_gap else (mean - baseline) / gap
 
@@ -150,7 +158,7 @@ def gap_closed(mean: float, baseline: float, bound: float, *, least_gap: float =
 def gap_closed_interval(
     values: Scores, baseline: Scores, bound: Scores, groups: Sequence[object] | None = None
 ) -> dict[str, float] | None:
-    """:func:`gap_closed` with a 95 % bootstrap interval; None unless the gap is beyond chance and not small."""
+    """Return :func:`gap_closed` with a 95 % bootstrap interval; None unless the gap is beyond chance and not small."""
     method, none, truth = as_scores(values), as_scores(baseline), as_scores(bound)
     bootstrap = Bootstrap.over(range(none.shape[1]) if groups is None else groups)
     low, high = bootstrap.means(none, stream=1), bootstrap.means(truth, stream=2)

@@ -5,23 +5,28 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-LEAST_SHIFT = 0.03  # score lost on the target; below it there is nothing worth repairing
+MIN_SHIFT = 0.03
+"""Score lost on the target below which there is nothing worth repairing."""
 
-LEAST_SKILL = 0.3  # score in-domain; below it the trainings were too short or the data too few
+MIN_SKILL = 0.3
+"""In-domain score below which the trainings were too short or the data too few."""
 
 SIGNIFICANT = 0.05
+"""Corrected p below which a method differs from the baseline."""
 
 ENOUGH_TRAININGS, ENOUGH_GROUPS = 3, 10
+"""Numbers of trainings and of groups of cases below which the report cautions."""
 
-COSTLY = 0.03  # score lost in-domain beyond which a method is not to be used where the old site still counts
+COSTLY = 0.03
+"""Score lost in-domain beyond which a method should not be used where the old site still counts."""
 
 RULE = (
-    f"First the means without style transfer: below {LEAST_SKILL} in-domain nothing can be said. A method helps (or "
+    f"First the means without style transfer: below {MIN_SKILL} in-domain nothing can be said. A method helps (or "
     "harms) when a t-test of its difference to no style transfer, which holds the chance of training and of the groups "
     f"of cases, has p < {SIGNIFICANT} after Holm's correction for all controls and stylizers. A stylizer is "
     "recommended only when it helps and the 95 % intervals of its differences to every free control (same test) lie "
     "above 0. When "
-    f"nothing helps or harms and less than {LEAST_SHIFT} is lost on the target, there is no shift to repair. Methods "
+    f"nothing helps or harms and less than {MIN_SHIFT} is lost on the target, there is no shift to repair. Methods "
     "whose answer is known beforehand test the harness and are never recommended: the true rendering by its own p, the "
     "identity by that p times the number of methods, as it stands in for them."
 )
@@ -30,7 +35,7 @@ Entries = Sequence[Mapping[str, Any]]
 
 
 def verdict(entries: Entries) -> dict[str, Any]:
-    """``{"rule", "title", "sentences"}`` for the summary entries of one network and target."""
+    """Return ``{"rule", "title", "sentences"}`` for the summary entries of one network and target."""
     none = next(entry for entry in entries if entry["role"] == "baseline")
     drop = none["source"]["mean"] - none["target"]["mean"]
     rule, title = _decide(none, entries, drop)
@@ -44,7 +49,7 @@ def verdict(entries: Entries) -> dict[str, Any]:
 
 
 def _decide(none: Mapping[str, Any], entries: Entries, drop: float) -> tuple[str, str]:
-    if none["source"]["mean"] < LEAST_SKILL:
+    if none["source"]["mean"] < MIN_SKILL:
         return "untrained", "Nothing can be said: the networks have not learned the task even in-domain"
     stylizers = [entry for entry in entries if entry["role"] == "stylizer"]
     controls = [entry for entry in entries if entry["role"] == "control"]
@@ -58,7 +63,7 @@ def _decide(none: Mapping[str, Any], entries: Entries, drop: float) -> tuple[str
         return "control", f"{found}, and {harmed[0]['label']} harms: do not use it here" if harmed else found
     if harmed:
         return "harm", f"Do not use stylization here: {harmed[0]['label']} harms"
-    if drop < LEAST_SHIFT and not any(_harms(entry) for entry in controls):
+    if drop < MIN_SHIFT and not any(_harms(entry) for entry in controls):
         return "no_shift", "There is hardly a shift to repair here"
     return "none", "No method helped beyond chance"
 
@@ -80,30 +85,40 @@ def _with_helping_stylizer(best: Mapping[str, Any], free: Mapping[str, Any] | No
 
 
 def check_sentences(entries: Entries, drop: float) -> list[str]:
-    """What the methods with known answers say about the harness itself; without a drop there is nothing to gain."""
-    said, methods = [], sum(entry["role"] in ("control", "stylizer") for entry in entries)
+    """Return what the methods with known answers say about the harness itself.
+
+    Args:
+        entries: summary entries of one network and target.
+        drop: score lost on the target without style transfer; without one the upper bound has nothing to gain.
+    """
+    sentences, methods = [], len(_compared(entries))
     for entry in entries:
         if entry["role"] == "check":
             test = entry["test"]
             # The truth is one planned comparison; the identity stands in for the methods, and gets their correction.
             gain = test["p"] < SIGNIFICANT and test["mean"] > 0
-            wanted = gain if entry["kind"] == "truth" else test["p"] * max(1, methods) >= SIGNIFICANT
-            answer = "as it must be" if wanted else "NOT as it must be"
-            if entry["kind"] == "truth" and drop < LEAST_SHIFT:
+            passed = gain if entry["kind"] == "truth" else test["p"] * max(1, methods) >= SIGNIFICANT
+            answer = "as it must be" if passed else "NOT as it must be"
+            if entry["kind"] == "truth" and drop < MIN_SHIFT:
                 answer = "there was hardly a loss to win back"
-            said.append(f"Check, {entry['label']}: {signed(test)}, p = {test['p']:.3f} before correction: {answer}.")
-    return said
+            p = f"p = {test['p']:.3f} before correction"
+            sentences.append(f"Check, {entry['label']}: {signed(test)}, {p}: {answer}.")
+    return sentences
 
 
 def signed(value: Mapping[str, float]) -> str:
-    """``+0.123 (95 % interval +0.100 to +0.146)``."""
+    """Return ``+0.123 (95 % interval +0.100 to +0.146)``."""
     return f"{value['mean']:+.3f} (95 % interval {value['low']:+.3f} to {value['high']:+.3f})"
 
 
+def _compared(entries: Entries) -> Entries:
+    """The methods that the correction is for."""
+    return [entry for entry in entries if entry["role"] in ("control", "stylizer")]
+
+
 def _helped(entries: Entries) -> list[str]:
-    methods = [entry for entry in entries if entry["role"] in ("control", "stylizer")]
+    methods, sentences = _compared(entries), []
     corrected = f"after correction for {len(methods)} methods"
-    found = []
     for title, chosen in (
         (f"Better than none {corrected}", [e for e in methods if _helps(e)]),
         (f"Worse than none {corrected}", [e for e in methods if _harms(e)]),
@@ -111,22 +126,21 @@ def _helped(entries: Entries) -> list[str]:
     ):
         if chosen:
             texts = [f"{entry['label']} {signed(entry['test'])}" for entry in chosen]
-            found.append(f"{title}: {'; '.join(texts)}.")
-    return found or ["No method differs from none, not even before correction for their number."]
+            sentences.append(f"{title}: {'; '.join(texts)}.")
+    return sentences or ["No method differs from none, not even before correction for their number."]
 
 
 def _leads(entries: Entries) -> list[str]:
-    said = []
+    sentences = []
     for entry in entries:
         if entry["role"] == "stylizer" and entry["against"]:
-            best = entry["against"][0]
-            said.append(f"{_capital(entry['label'])} minus {best['label']}, the best free control: {signed(best)}.")
-    return said
+            best, name = entry["against"][0], _capital(entry["label"])
+            sentences.append(f"{name} minus {best['label']}, the best free control: {signed(best)}.")
+    return sentences
 
 
 def _cost(entries: Entries) -> list[str]:
-    methods = [entry for entry in entries if entry["role"] in ("control", "stylizer")]
-    costly = [entry for entry in methods if entry["source_test"]["high"] < 0]
+    costly = [entry for entry in _compared(entries) if entry["source_test"]["high"] < 0]
     if not costly:
         return ["In-domain no method loses, even before correction."]
     texts = [f"{entry['label']} {signed(entry['source_test'])}" for entry in costly]
@@ -134,18 +148,18 @@ def _cost(entries: Entries) -> list[str]:
 
 
 def _cautions(none: Mapping[str, Any]) -> list[str]:
-    said = []
+    cautions = []
     if none["seeds"] < ENOUGH_TRAININGS:
-        said.append(
+        cautions.append(
             f"Caution: {none['seeds']} training(s) per method, so the chance of training is not, or hardly, in these "
             "figures; it is often the larger one."
         )
     if none["groups"] < ENOUGH_GROUPS:
-        said.append(
+        cautions.append(
             f"Caution: {none['groups']} independent group(s) of target cases; only large differences can be seen with "
             "so few."
         )
-    return said
+    return cautions
 
 
 def _helps(entry: Mapping[str, Any]) -> bool:
