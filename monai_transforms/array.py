@@ -62,11 +62,9 @@ class OSASISStylize(StyleTransform):
             raise OsasisError("direction must be known", found=direction, remedy=f"Use one of {DIRECTIONS}.")
         if readout is not None and readout not in READOUTS:
             raise OsasisError("The read-out must be known", found=readout, remedy=f"Use one of {READOUTS}.")
-        if isinstance(stylizer, OSASISStylizer) and readout is not None:
-            stylizer = stylizer.configured(readout=readout)  # whose pickle has the networks that this read-out needs
-        self.handle = StylizerHandle(stylizer, device)
+        self.handle = StylizerHandle(stylizer, device, readout)
         self.direction, self.readout = direction, readout
-        self.gated = Gating(gate, audit)
+        self.gating = Gating(gate, audit)
         self._set_options(strength, slice_axis, axes, batched)
 
     @property
@@ -80,13 +78,10 @@ class OSASISStylize(StyleTransform):
     def _restyle(
         self, arrays: list[np.ndarray], strengths: list[float | None], seeds: Sequence[int] | None, names: Sequence[str]
     ) -> list[np.ndarray]:
-        known = [1.0 if strength is None else strength for strength in strengths]
+        amounts = [1.0 if strength is None else strength for strength in strengths]
         stylizer = self.handle.get()
-
-        def stylize(images: Sequence[np.ndarray], amounts: Sequence[float]) -> list[np.ndarray]:
-            return stylizer.stylize_arrays(images, amounts, direction=self.direction, readout=self.readout)
-
-        return self.gated(stylizer, self.readout, stylize, arrays, known, names)
+        changed = stylizer.stylize_arrays(arrays, amounts, direction=self.direction)
+        return self.gating(stylizer, arrays, changed, amounts, names)
 
 
 class RandOSASISStylize(RandStyle):

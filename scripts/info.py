@@ -64,7 +64,7 @@ def main(argv: list[str] | None = None) -> None:
             "config": as_json(stylizer.config),
             "card": stylizer.card,
             "findings": stylizer.findings,
-            "one_pass": one_pass_facts(stylizer),
+            "one_pass": one_pass_facts(stylizer.state),
             "gate": stylizer.gate.to_json() if stylizer.gate else "made by an earlier version: measured when needed",
         }
     else:

@@ -204,7 +204,7 @@ def _build(args: argparse.Namespace, config: BuildConfig, group: Processes) -> N
         )  # fmt: skip
         made = build.run(resume=args.resume)
     if group.is_main:
-        one_pass = ", ".join(one_pass_facts(made)["readouts"]) or "no read-out"
+        one_pass = ", ".join(one_pass_facts(made.state)["readouts"]) or "no read-out"
         print(f"Stylizer: {output}\nPictures: {output / WORK / 'grid_stylized.png'}\nIn one pass: {one_pass}")
 
 

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from nnunet_osasis.gate.calibration import calibrate_gate
-    from nnunet_osasis.gate.gate import Decision, Gated, Segmenter, StructureGate
+    from nnunet_osasis.gate.gate import Decision, GateResult, Segmenter, StructureGate
     from nnunet_osasis.gate.scores import StructureScores, score_structure
     from nnunet_osasis.gate.thresholds import GateThresholds
 
 _MODULES = {
     "Decision": "gate",
+    "GateResult": "gate",
     "GateThresholds": "thresholds",
-    "Gated": "gate",
     "Segmenter": "gate",
     "StructureGate": "gate",
     "StructureScores": "scores",
@@ -27,8 +27,8 @@ _MODULES = {
 
 __all__ = [
     "Decision",
+    "GateResult",
     "GateThresholds",
-    "Gated",
     "Segmenter",
     "StructureGate",
     "StructureScores",
@@ -38,6 +38,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> object:
+    name = {"Gated": "GateResult"}.get(name, name)  # the name it had before
     if name in _MODULES:
         return getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -24,18 +24,19 @@ class StructureScores:
 
     Attributes:
         boundaries: correlation of gradient magnitudes over the whole picture.
-        kept: share of the source's local structure that is still there, in the worst window.
-        own: share of the stylized image's local structure that is the source's, in the worst window.
+        structure_kept: share of the source's local structure that is still there, in the worst window.
+        structure_not_invented: share of the stylized image's local structure that is the source's, in the worst window.
         mutual_information: normalized, 0 to 1; one-channel images only.
-        lesion_contrast, lesion_edges: of the worst lesion; only where there is a mask with a visible lesion.
-        lesions: how many were scored.
+        lesion_contrast: of the worst lesion; None without a mask that has a visible lesion.
+        lesion_edges: of the worst lesion; None without a mask that has a visible lesion.
+        lesions: number of lesions that were scored.
         segmenter_dice: of a frozen segmenter's answers to source and stylized image, where one was given.
         segmenter_lesions: share of the lesions it finds in the source that it finds in the stylized image as well.
     """
 
     boundaries: float
-    kept: float
-    own: float
+    structure_kept: float
+    structure_not_invented: float
     mutual_information: float | None = None
     lesion_contrast: float | None = None
     lesion_edges: float | None = None
@@ -87,8 +88,8 @@ def score_structure(source: np.ndarray, stylized: np.ndarray, mask: np.ndarray |
     lesions = None if labels is None else lesion_scores(quiet[0].numpy(), quiet[1].numpy(), labels)
     return StructureScores(
         boundaries=_boundaries(quiet, view),
-        kept=1 - float(lost.max()),
-        own=1 - float(invented.max()),
+        structure_kept=1 - float(lost.max()),
+        structure_not_invented=1 - float(invented.max()),
         mutual_information=shared,
         lesion_contrast=lesions[0] if lesions else None,
         lesion_edges=lesions[1] if lesions else None,

@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from nnunet_osasis.errors import OsasisError
 
-CALIBRATED = ("boundaries", "kept", "own", "mutual_information", "lesion_contrast", "lesion_edges")
+CALIBRATED = (
+    "boundaries", "structure_kept", "structure_not_invented", "mutual_information", "lesion_contrast", "lesion_edges"
+)  # fmt: skip
 """Scores whose thresholds are measured on source images; the higher, the better."""
+
+FORMER = {"kept": "structure_kept", "own": "structure_not_invented"}
+"""Names that scores have in older files, and their names now."""
+
+
+def renamed(scores: Mapping[str, Any]) -> dict[str, Any]:
+    """Scores by their names of now."""
+    return {FORMER.get(name, name): value for name, value in scores.items()}
 
 
 @dataclass(frozen=True)
@@ -36,6 +47,7 @@ class GateThresholds:
     detection: dict[str, dict[str, float]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "scores", renamed(self.scores))
         if unknown := sorted(set(self.scores) - set(CALIBRATED)):
             raise OsasisError(
                 "A gate's thresholds must be of known scores", found=unknown, remedy=f"Use {', '.join(CALIBRATED)}."

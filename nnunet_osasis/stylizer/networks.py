@@ -92,7 +92,9 @@ class StoredNetwork:
             raise
         except (KeyError, TypeError, AttributeError, ArithmeticError, OSError, RuntimeError, ValueError) as error:
             raise OsasisError(
-                f"The parts of a stylizer's {self.name} must fit together", found=error, remedy="Make it anew."
+                f"The parts of a stylizer's {self.name} must fit together",
+                found=f"{' '.join(str(error).split()):.300}",  # torch lists every weight
+                remedy="Make it anew.",
             ) from error
         require_finite_weights(network)
         return network

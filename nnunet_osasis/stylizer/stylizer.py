@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -18,10 +19,12 @@ from nnunet_osasis.images.intensity import from_unit, to_unit
 from nnunet_osasis.maps.base import PixelMap, blend
 from nnunet_osasis.maps.detail import DetailChange
 from nnunet_osasis.maps.field_of_view import field_of_view
+from nnunet_osasis.maps.modules import map_module
 from nnunet_osasis.maps.resize import resize
 from nnunet_osasis.stylizer.config import DIRECTIONS, StylizerConfig, check_call
-from nnunet_osasis.stylizer.names import STUDENT
+from nnunet_osasis.stylizer.names import NETWORK_READOUTS, STUDENT
 from nnunet_osasis.stylizer.networks import DIFFUSION, Networks
+from nnunet_osasis.stylizer.one_pass import OnePass
 from nnunet_osasis.stylizer.readouts import READOUTS, DiffusionReadout, MapReadout, Readout, StudentReadout
 from nnunet_osasis.stylizer.serialization import StylizerState
 from nnunet_osasis.transfer import check_strength
@@ -31,7 +34,6 @@ if TYPE_CHECKING:  # importing the networks imports diffusers, which a map does 
     from nnunet_osasis.diffusion.spn import StructurePreservingNetwork
     from nnunet_osasis.diffusion.unet import ConditionalUNet
     from nnunet_osasis.stylizer.calibrator import Calibrator
-    from nnunet_osasis.stylizer.one_pass import OnePass
     from nnunet_osasis.stylizer.student import Student
 
 
@@ -232,9 +234,7 @@ class OSASISStylizer:
             style = self.reference_unit() if sampler.mix == "style" else None
             return kind(self.autoencoder, self.decoder, self.spn, sampler, style)
         if issubclass(kind, StudentReadout):
-            from nnunet_osasis.stylizer.one_pass import student_of
-
-            return kind(student_of(self, STUDENT))
+            return kind(self.student_of(STUDENT))
         return MapReadout(self.color_map(name), self.maps.get(f"{name}_inverse"))
 
     def color_map(self, readout: str, *, backwards: bool = False) -> PixelMap:
@@ -248,15 +248,47 @@ class OSASISStylizer:
             )
         return change
 
-    def one_pass(self, direction: str = DIRECTIONS[0], readout: str | None = None) -> OnePass:
+    def as_module(self, direction: str = DIRECTIONS[0], readout: str | None = None) -> OnePass:
         """A read-out as a module ``(images (B, C, H, W), strength (B,))`` in pure torch, without waits for the device.
 
-        A map is that map; of a read-out that runs the diffusion networks it is the student that imitates it. Raises
-        ``OsasisError`` where there is no such student, for detail, and for unknown directions.
+        A map is that map; a read-out that runs the diffusion networks is replaced by the student that imitates it.
+        Raises ``OsasisError`` for a missing student, for detail, and for unknown directions.
         """
-        from nnunet_osasis.stylizer.one_pass import make_one_pass
+        readout = self.config.readout if readout is None else readout
+        if direction not in DIRECTIONS:
+            raise OsasisError("direction must be known", found=direction, remedy=f"Use one of {DIRECTIONS}.")
+        backwards = direction == DIRECTIONS[1]
+        if self.config.detail and not backwards and (self.detail.sharpness or self.detail.noise):
+            raise OsasisError(
+                "One pass carries no sharpness and no noise over",
+                found="a stylizer with detail",
+                remedy="Use stylizer.configured(detail=False).as_module().",
+            )
+        if readout == STUDENT or readout in NETWORK_READOUTS:
+            # a copy, which may be moved and cast without the stylizer's own
+            change: torch.nn.Module = copy.deepcopy(self.student_of(readout).direction(backwards=backwards))
+        else:
+            change = map_module(self.color_map(readout, backwards=backwards))
+        return OnePass(change, self.in_channels).to(self.device)
 
-        return make_one_pass(self, direction, readout)
+    one_pass = as_module  # its name before
+
+    def student_of(self, readout: str = STUDENT) -> Student:
+        """The student, if it imitates this read-out. Raises ``OsasisError`` otherwise."""
+        student = self.student
+        if student is not None and readout in (STUDENT, student.config.teacher):
+            return student
+        remedy = f"--distil {'local_affine' if readout == STUDENT else readout}"
+        if self.config.readout not in (STUDENT, *NETWORK_READOUTS):
+            own = self.config.readout
+            remedy += f", or use the read-out {own}: it needs no student, it is one pass by itself"
+        raise OsasisError(
+            "The read-out student needs a student"
+            if readout == STUDENT
+            else "One pass needs a student of this read-out",
+            found="none" if student is None else f"a student of {student.config.teacher}, not of {readout}",
+            remedy=f"Make the stylizer with osasis-pretrain-stylizer {remedy}.",
+        )
 
     def __call__(self, images: torch.Tensor, **options: Any) -> torch.Tensor:
         """``stylize``."""

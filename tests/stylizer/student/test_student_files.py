@@ -133,11 +133,11 @@ def test_the_gate_judges_a_student_like_a_map(stylizer: OSASISStylizer) -> None:
 
 
 def test_what_is_one_pass_is_told(stylizer: OSASISStylizer) -> None:
-    facts = one_pass_facts(stylizer)
+    facts = one_pass_facts(stylizer.state)
     weights = sum(p.numel() for p in stylizer.student.parameters())
     assert facts == {"readouts": ["combined", "student"], "teacher": "local_affine", "weights": weights}
     stylizer.student = None
-    assert one_pass_facts(stylizer.configured(readout="raw")) == {"readouts": [], "teacher": None, "weights": 0}
+    assert one_pass_facts(stylizer.configured(readout="raw").state) == {"readouts": [], "teacher": None, "weights": 0}
 
 
 def test_the_card_says_why_nothing_was_trained() -> None:
