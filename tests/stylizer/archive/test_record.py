@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 import tracemalloc
 from pathlib import Path
 
 import pytest
-from scale_tasks import write_images
 
 from nnunet_osasis.runtime.distributed import Shard
 from nnunet_osasis.runtime.records import append_sealed_line, iter_jsonl, sealed, write_sealed_json
@@ -18,12 +16,9 @@ from nnunet_osasis.stylizer.archive.record import (
     Log,
     digest_of_entry,
     known_digests,
-    log_of,
     merge,
     names_on_record,
 )
-from nnunet_osasis.stylizer.archive.run import stylize_folder
-from nnunet_osasis.stylizer.stylizer import OSASISStylizer
 
 SETTINGS = {"stylizer": "s", "strength": None}
 
@@ -120,20 +115,3 @@ def test_a_merge_that_is_killed_before_it_deletes_the_logs_is_repeated(tmp_path:
     merge(tmp_path)
     assert (tmp_path / MANIFEST).read_bytes() == manifest
     assert len((tmp_path / "osasis_audit/audit.jsonl").read_text().splitlines()) == 1
-
-
-def test_parts_go_on_from_the_manifest_of_an_earlier_version(
-    stylizer_folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    source, output = write_images(tmp_path / "in", 6), tmp_path / "out"
-    stylizer = OSASISStylizer.from_pretrained(stylizer_folder)
-    stylize_folder(stylizer, source, output, gated=False)
-    whole = (output / MANIFEST).read_bytes()
-    old = json.loads(whole)
-    del old["seal"], old["images"]["image 0003.png"]
-    (output / MANIFEST).write_text(json.dumps(old))
-    with caplog.at_level(logging.WARNING):
-        made = [stylize_folder(stylizer, source, output, gated=False, share=Shard(k, 2)) for k in range(2)]
-    assert made == [0, 1] and "earlier version" in caplog.text
-    assert (output / MANIFEST).read_bytes() == whole
-    assert not log_of(output, Shard(0, 2)).exists()
