@@ -37,6 +37,18 @@ if TYPE_CHECKING:  # importing the networks imports diffusers, which a map does 
     from nnunet_osasis.stylizer.student import Student
 
 
+def _network(name: str, doc: str, *, optional: bool = False) -> Any:
+    """A property for one network; assigning to it leaves copies of the stylizer as they are."""
+
+    def read(stylizer: OSASISStylizer) -> Any:
+        return stylizer.networks.get(name) if optional else stylizer.networks[name]
+
+    def assign(stylizer: OSASISStylizer, network: torch.nn.Module | None) -> None:
+        stylizer.networks = stylizer.networks.changed(name, network)
+
+    return property(read, assign, doc=doc)
+
+
 class OSASISStylizer:
     """Restyles images to look like one reference image, their structure kept in place.
 
@@ -65,6 +77,12 @@ class OSASISStylizer:
         card: what the folder's card says about its origin.
         findings: diagnostics that were measured while it was made.
     """
+
+    autoencoder: DiffusionAutoencoder = _network("autoencoder", "``Enc`` and ``D_A``; ``OsasisError`` without them.")
+    decoder: ConditionalUNet = _network("decoder", "``D_B``'s UNet; ``OsasisError`` without it.")
+    spn: StructurePreservingNetwork = _network("spn", "The structure-preserving network; ``OsasisError`` without it.")
+    calibrator: Calibrator | None = _network("calibrator", "What makes the maps of a reference.", optional=True)
+    student: Student | None = _network("student", "The network of the read-out ``student``.", optional=True)
 
     def __init__(
         self,
@@ -161,51 +179,6 @@ class OSASISStylizer:
     def has_networks(self) -> bool:
         """Whether it has the networks that read-outs with ``needs_networks`` run."""
         return all(name in self.networks for name in DIFFUSION)
-
-    @property
-    def autoencoder(self) -> DiffusionAutoencoder:
-        """``Enc`` and ``D_A``. Raises ``OsasisError`` when the stylizer has none."""
-        return self.networks["autoencoder"]  # type: ignore[return-value]
-
-    @autoencoder.setter
-    def autoencoder(self, network: DiffusionAutoencoder | None) -> None:
-        self.networks = self.networks.changed("autoencoder", network)
-
-    @property
-    def decoder(self) -> ConditionalUNet:
-        """``D_B``'s UNet. Raises ``OsasisError`` when the stylizer has none."""
-        return self.networks["decoder"]  # type: ignore[return-value]
-
-    @decoder.setter
-    def decoder(self, network: ConditionalUNet | None) -> None:
-        self.networks = self.networks.changed("decoder", network)
-
-    @property
-    def spn(self) -> StructurePreservingNetwork:
-        """The structure-preserving network. Raises ``OsasisError`` when the stylizer has none."""
-        return self.networks["spn"]  # type: ignore[return-value]
-
-    @spn.setter
-    def spn(self, network: StructurePreservingNetwork | None) -> None:
-        self.networks = self.networks.changed("spn", network)
-
-    @property
-    def calibrator(self) -> Calibrator | None:
-        """What makes the maps of a reference, None without one."""
-        return self.networks.get("calibrator")  # type: ignore[return-value]
-
-    @calibrator.setter
-    def calibrator(self, network: Calibrator | None) -> None:
-        self.networks = self.networks.changed("calibrator", network)
-
-    @property
-    def student(self) -> Student | None:
-        """The small network behind the read-out ``student``, None without one."""
-        return self.networks.get("student")  # type: ignore[return-value]
-
-    @student.setter
-    def student(self, network: Student | None) -> None:
-        self.networks = self.networks.changed("student", network)
 
     @property
     def device(self) -> torch.device:
