@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 from nnunet_osasis.errors import OsasisError
+from nnunet_osasis.maps.base import blend
 from nnunet_osasis.maps.field_of_view import view_along_lines
-from nnunet_osasis.maps.modules import map_module
 from nnunet_osasis.stylizer.config import DIRECTIONS
 from nnunet_osasis.stylizer.readouts import DECODED, STUDENT
 from nnunet_osasis.stylizer.student import Student
@@ -57,9 +57,7 @@ class OnePass(nn.Module):
         return self._restyle(images, strength)
 
     def _restyle(self, images: torch.Tensor, strength: torch.Tensor) -> torch.Tensor:
-        weight = strength.to(images)[:, None, None, None]
-        changed = torch.lerp(images, self.change(images), weight).clamp_(-1, 1)
-        return torch.where(view_along_lines(images) & (weight != 0), changed, images)
+        return blend(images, self.change(images), strength, view_along_lines(images))
 
 
 def student_of(stylizer: OSASISStylizer, readout: str = STUDENT) -> Student:
@@ -90,11 +88,11 @@ def make_one_pass(stylizer: OSASISStylizer, direction: str = "source_to_target",
             found="a stylizer with detail",
             remedy="Use stylizer.configured(detail=False).one_pass().",
         )
+    # a copy, which may be moved and cast without the stylizer's own
     if readout == STUDENT or readout in DECODED:
-        # a copy, which may be moved and cast without the stylizer's own
         change: nn.Module = copy.deepcopy(student_of(stylizer, readout).direction(backwards=backwards))
     else:
-        change = map_module(stylizer.color_map(readout, backwards=backwards))
+        change = copy.deepcopy(stylizer.color_map(readout, backwards=backwards))
     return OnePass(change, stylizer.in_channels).to(stylizer.device)
 
 

@@ -24,7 +24,7 @@ from nnunet_osasis.errors import OsasisError
 from nnunet_osasis.gate.calibration import GateThresholds
 from nnunet_osasis.images.image import check_array
 from nnunet_osasis.images.intensity import from_unit, to_unit
-from nnunet_osasis.maps.base import ColorMap, PixelMap
+from nnunet_osasis.maps.base import PixelMap
 from nnunet_osasis.maps.detail import DetailChange
 from nnunet_osasis.maps.field_of_view import field_of_view
 from nnunet_osasis.maps.resize import resize
@@ -75,7 +75,7 @@ class StylizerParts:
 
     def to(self, device: str | torch.device) -> Self:
         """Move the networks to a device; returns self."""
-        for module in filter(None, (self.autoencoder, self.decoder, self.spn, self.student)):
+        for module in filter(None, (self.autoencoder, self.decoder, self.spn, self.student, *self.maps.values())):
             module.to(device)
         return self
 
@@ -230,8 +230,6 @@ class OSASISStylizer(StylizerParts):
         ending = "_inverse" if backwards else ""
         if readout + ending in self.maps:
             return self.maps[readout + ending]
-        if readout == "combined":  # of folders in the first format, where it was this mean
-            return ColorMap.mean([self.maps["decoder" + ending], self.maps["pair" + ending]])  # type: ignore[list-item]
         raise OsasisError(
             "The stylizer must hold the read-out's map",
             found=f"no {readout}",
