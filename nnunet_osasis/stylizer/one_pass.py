@@ -10,7 +10,7 @@ from torch import nn
 
 from nnunet_osasis.errors import OsasisError
 from nnunet_osasis.maps.base import blend
-from nnunet_osasis.maps.field_of_view import view_along_lines
+from nnunet_osasis.maps.field_of_view import field_of_view
 from nnunet_osasis.stylizer.config import DIRECTIONS
 from nnunet_osasis.stylizer.readouts import DECODED, STUDENT
 from nnunet_osasis.stylizer.student import Student
@@ -57,7 +57,7 @@ class OnePass(nn.Module):
         return self._restyle(images, strength)
 
     def _restyle(self, images: torch.Tensor, strength: torch.Tensor) -> torch.Tensor:
-        return blend(images, self.change(images), strength, view_along_lines(images))
+        return blend(images, self.change(images), strength, field_of_view(images, connected=False))
 
 
 def student_of(stylizer: OSASISStylizer, readout: str = STUDENT) -> Student:
