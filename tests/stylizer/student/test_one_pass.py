@@ -9,8 +9,8 @@ from specimens import unit_images
 from nnunet_osasis import OsasisError
 from nnunet_osasis.maps.detail import DetailChange
 from nnunet_osasis.stylizer.config import DIRECTIONS
+from nnunet_osasis.stylizer.names import STUDENT
 from nnunet_osasis.stylizer.one_pass import OnePass
-from nnunet_osasis.stylizer.readouts import STUDENT
 from nnunet_osasis.stylizer.stylizer import OSASISStylizer
 
 ONE_PASS = ("decoder", "decoder_bent", "moments", "pair", "calibrator", "combined", STUDENT)
