@@ -74,7 +74,8 @@ class OSASISStylizer:
         detail: sharpness and noise, applied on top if ``config.detail`` (never on the way back).
         gate: thresholds of the structure gate, measured on the source images; ``stylize`` itself does not ask it.
         card: what the folder's card says about its origin.
-        findings: diagnostics that were measured while it was made.
+        diagnostics: what was measured while it was made.
+        findings: former name of ``diagnostics``.
     """
 
     autoencoder: DiffusionAutoencoder = _network("autoencoder", "``Enc`` and ``D_A``; ``OsasisError`` without them.")
@@ -97,6 +98,7 @@ class OSASISStylizer:
         detail: DetailChange | None = None,
         gate: GateThresholds | None = None,
         card: dict | None = None,
+        diagnostics: dict | None = None,
         findings: dict | None = None,
     ) -> None:
         self.networks = Networks(
@@ -104,14 +106,14 @@ class OSASISStylizer:
         )
         self.reference, self.maps, self.config = reference, maps, config
         self.detail, self.gate = detail or DetailChange(), gate
-        self.card, self.findings = card or {}, findings or {}
+        self.card, self.diagnostics = card or {}, diagnostics or findings or {}
 
     @classmethod
     def from_state(cls, state: StylizerState) -> Self:
         """A stylizer of a state, which it shares."""
         stylizer = cls(
             reference=state.reference, maps=state.maps, config=state.config, detail=state.detail, gate=state.gate,
-            card=state.card, findings=state.findings,
+            card=state.card, diagnostics=state.diagnostics,
         )  # fmt: skip
         stylizer.networks = state.networks
         return stylizer
@@ -120,7 +122,7 @@ class OSASISStylizer:
     def state(self) -> StylizerState:
         """What it is made of."""
         return StylizerState(
-            self.config, self.reference, self.maps, self.networks, self.card, self.findings, self.detail, self.gate
+            self.config, self.reference, self.maps, self.networks, self.card, self.diagnostics, self.detail, self.gate
         )
 
     @classmethod
@@ -146,6 +148,15 @@ class OSASISStylizer:
     def fingerprint(self) -> str:
         """SHA-256 (hex) of all that determines the output of the configured read-out."""
         return self.state.fingerprint()
+
+    @property
+    def findings(self) -> dict:
+        """Former name of ``diagnostics``."""
+        return self.diagnostics
+
+    @findings.setter
+    def findings(self, diagnostics: dict) -> None:
+        self.diagnostics = diagnostics
 
     def to(self, device: str | torch.device) -> Self:
         """Move networks and maps to a device; returns self."""
