@@ -2,8 +2,8 @@
 
     python benchmarks/speed/first_folder.py --images DIR --style IMAGE --count 20
 
-``maps`` makes a stylizer with ``--stop-after maps`` and restyles the folder, gate included. Versions without that option
-are run with ``--whole``: every stage, then the folder. Defaults of the ``tiny`` preset, on the CPU.
+``maps`` makes a stylizer with ``--stop-after maps`` and restyles the folder, gate included. Versions without that
+option are run with ``--whole``: every stage, then the folder. Defaults of the ``tiny`` preset, on the CPU.
 """
 
 from __future__ import annotations
@@ -48,7 +48,8 @@ def main() -> None:
         line = ["-i", str(root / "images"), "-o", str(root / "restyled"), "--stylizer", str(root / "stylizer")]
         restyled = timed(f"{SCRIPTS}.stylize", *line, "-device", "cpu")
     total = round(made + restyled, 2)
-    write(args, {"images": args.count, "whole": args.whole, "pretrain": made, "stylize": restyled, "total": total})
+    result = {"images": args.count, "whole": args.whole, "pretrain": made, "stylize": restyled, "total": total}
+    write(args.output, result, " ".join(sys.argv))
 
 
 if __name__ == "__main__":

@@ -2,8 +2,8 @@
 
     python benchmarks/speed/fresh_process.py --stylizer stylizer --image image.png
 
-``torch and image`` imports torch and reads the image with Pillow; ``restyle`` loads the stylizer folder and restyles the
-image in its own units. Both run in turn, each time in a new process. ``networks`` lists what the second process holds
+``torch and image`` imports torch and reads the image with Pillow; ``restyle`` loads the stylizer folder and restyles
+the image in its own units. Both run in turn, each time in a new process. ``networks`` lists what the second process holds
 of the three diffusion networks, and which heavy libraries it has imported.
 """
 
@@ -54,7 +54,8 @@ def main() -> None:
     rows = measure(tasks, rounds=args.rounds, warm_ups=1)
     ratio = rows["restyle"]["median"] / rows["torch and image"]["median"]
     facts = json.loads(run(RESTYLE + FACTS).splitlines()[-1])
-    write(args, {"seconds": rows, "ratio": round(ratio, 3), **facts})
+    result = {"seconds": rows, "ratio": round(ratio, 3), **facts}
+    write(args.output, result, " ".join(sys.argv))
 
 
 if __name__ == "__main__":
