@@ -1,11 +1,14 @@
+"""One image in memory: its pixels, its geometry, and the rules that arrays and file names follow."""
+
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from nnunet_osasis.errors import OsasisError
 
@@ -19,19 +22,42 @@ SUFFIXES = NATURAL_SUFFIXES + TIFF_SUFFIXES + VOLUME_SUFFIXES
 
 
 @dataclass(frozen=True)
+class Geometry:
+    """Where the voxels of a medical image lie, as SimpleITK names it: two to four axes in the order x, y, z, time.
+
+    >>> Geometry.of([0.5, 0.5, 3], [0, 0, 0], np.eye(3)).spacing
+    (0.5, 0.5, 3.0)
+
+    Attributes:
+        spacing: distance between voxels along each axis, in millimeters.
+        origin: position of the first voxel, in millimeters (left, posterior, superior).
+        direction: direction cosines of the axes, row by row.
+    """
+
+    spacing: tuple[float, ...]
+    origin: tuple[float, ...]
+    direction: tuple[float, ...]
+
+    @classmethod
+    def of(cls, spacing: Iterable[float], origin: Iterable[float], direction: npt.ArrayLike) -> Geometry:
+        """Make one of any numbers."""
+        return cls(tuple(map(float, spacing)), tuple(map(float, origin)), tuple(np.ravel(direction).tolist()))
+
+
+@dataclass(frozen=True)
 class LoadedImage:
     """One image or volume as stored.
 
     Attributes:
         array: ``(C, H, W)`` or, for a volume of more than one slice, ``(C, D, H, W)``; the file's own dtype and units.
-        path: where it came from.
-        geometry: spacing, origin and direction of medical formats (SimpleITK's), else None.
-        kept: colour profile and resolution of pictures, header of NIfTI files, for the format's own writer.
+        path: the file.
+        geometry: where the voxels lie; None for formats that do not say.
+        kept: what the format's own writer puts back: color profile and resolution of pictures, header of volumes.
     """
 
     array: np.ndarray
     path: Path
-    geometry: Any = field(default=None, compare=False, repr=False)
+    geometry: Geometry | None = field(default=None, compare=False, repr=False)
     kept: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
     @property
@@ -39,7 +65,7 @@ class LoadedImage:
         """Spacing of ``array``'s spatial axes ``(D, H, W)``; None where the file has none or is no volume."""
         if self.geometry is None or self.array.ndim != 4:
             return None
-        x, y, z = self.geometry.GetSpacing()[:3]
+        x, y, z = self.geometry.spacing[:3]
         return z, y, x
 
 

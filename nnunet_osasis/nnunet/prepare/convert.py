@@ -16,6 +16,7 @@ from tqdm import tqdm
 from nnunet_osasis.errors import OsasisError
 from nnunet_osasis.images.image import LoadedImage, image_suffix
 from nnunet_osasis.images.io import write_like
+from nnunet_osasis.images.nifti import as_labels
 from nnunet_osasis.nnunet.prepare.labels import LabelRule, foreground_value, require_one_foreground
 from nnunet_osasis.nnunet.prepare.pairs import Case
 from nnunet_osasis.nnunet.prepare.reading import read_any
@@ -193,7 +194,8 @@ def _write_pair(image_path: Path, label_path: Path, image: LoadedImage, label: n
         elif path is image_path and image_suffix(image.path) == kind.ending:
             atomic_write_bytes(file, image.path.read_bytes())
         else:
-            write_like(LoadedImage(array, image.path, image.geometry), array, file)
+            kept = image.kept if path is image_path else as_labels(image.kept)
+            write_like(LoadedImage(array, image.path, image.geometry, kept), array, file)
 
 
 def _raise_together(problems: list[OsasisError]) -> None:
