@@ -11,7 +11,7 @@ import numpy as np
 
 from nnunet_osasis.errors import OsasisError
 from nnunet_osasis.images.headers import check_size
-from nnunet_osasis.images.pictures import ORIENTATION, upright
+from nnunet_osasis.images.pictures import ORIENTATION, TURNED, upright
 
 ESSENTIAL = frozenset({256, 257, 258, 259, 262, 266, 273, 274, 277, 278, 279, 284, 317, 320, 322, 323, 324, 325, 338})
 """Tags without which pixels mean something else; tifffile goes on without those it cannot read."""
@@ -133,7 +133,7 @@ def _kept(page: Any, orientation: object) -> dict[str, Any]:
         kept["iccprofile"] = page.iccprofile
     if "XResolution" in page.tags and "YResolution" in page.tags:
         across, down = page.resolution
-        kept["resolution"] = (down, across) if orientation in (5, 6, 7, 8) else (across, down)
+        kept["resolution"] = (down, across) if orientation in TURNED else (across, down)
         kept["resolutionunit"] = page.resolutionunit
     return kept
 
