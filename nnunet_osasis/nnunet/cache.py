@@ -20,12 +20,12 @@ from nnunet_osasis.gate.audit import FILE, WORST, audited_results, badness, in_s
 from nnunet_osasis.gate.pictures import PICTURE, as_picture, save_worst
 from nnunet_osasis.images.intensity import IntensityRange
 from nnunet_osasis.nnunet.case_maker import CaseRecord, Made, StylizedCaseMaker, append_event, cannot_write
-from nnunet_osasis.nnunet.case_pool import make_cases, usual_processes
 from nnunet_osasis.nnunet.cases import open_cases
 from nnunet_osasis.nnunet.configuration import NnunetConfiguration
 from nnunet_osasis.runtime.locks import output_lock
 from nnunet_osasis.runtime.records import write_sealed_json
 from nnunet_osasis.runtime.storage import clear_leftovers, sha256_of_json
+from nnunet_osasis.runtime.workers import make_cases, usual_processes
 from nnunet_osasis.transfer import StyleTransfer
 
 logger = logging.getLogger(__name__)
@@ -43,7 +43,7 @@ class StylizedCache:
     nnU-Net tells a folder's format by its file endings. Folds share the folder; each fills in its own cases.
 
     ``device`` is the transfer's own; ``processes`` is how many make cases side by side, see
-    :func:`nnunet_osasis.nnunet.case_pool.make_cases`. The pixels do not depend on it where weights are ``aligned``.
+    :func:`nnunet_osasis.runtime.workers.make_cases`. The pixels do not depend on it where weights are ``aligned``.
     """
 
     def __init__(
