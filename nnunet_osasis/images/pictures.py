@@ -25,6 +25,9 @@ FORMATS = ("PNG", "JPEG", "BMP")
 ORIENTATION = 274
 """Code of EXIF's and TIFF's orientation tag."""
 
+ORIENTATION_KEY = "orientation"
+"""Key, in ``LoadedImage.kept``, of an orientation tag that the pixels were turned by."""
+
 TURNED = (5, 6, 7, 8)
 """Orientations that swap height and width."""
 
@@ -102,14 +105,19 @@ def _channels_first(pixels: np.ndarray) -> np.ndarray:
 
 
 def _kept(opened: Image.Image, orientation: object) -> dict[str, Any]:
-    """Return profile and resolution; a profile of CMYK says nothing about the RGB that is made of it."""
+    """Return profile, resolution and orientation; a profile of CMYK says nothing about the RGB made of it."""
     kept: dict[str, Any] = {}
     dpi, profile = opened.info.get("dpi"), opened.info.get("icc_profile")
     if isinstance(profile, bytes) and profile and opened.mode != "CMYK":
         kept["icc_profile"] = profile
     if isinstance(dpi, tuple) and len(dpi) == 2 and all(math.isfinite(v) and 0 < v < 1e6 for v in map(float, dpi)):
         kept["dpi"] = tuple(float(v) for v in (reversed(dpi) if orientation in TURNED else dpi))
-    return kept
+    return kept | orientation_entry(orientation)
+
+
+def orientation_entry(orientation: object) -> dict[str, Any]:
+    """Return what ``LoadedImage.kept`` says about a tag that turned the pixels; no writer puts it back."""
+    return {ORIENTATION_KEY: orientation} if orientation in range(2, 9) else {}
 
 
 def write_picture(array: np.ndarray, path: Path, kept: Mapping[str, Any]) -> None:

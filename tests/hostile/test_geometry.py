@@ -243,6 +243,23 @@ def test_tiff_of_any_shape_comes_back(shape: tuple[int, ...], dtype: type, tmp_p
     assert np.array_equal(again, values)
 
 
+@pytest.mark.parametrize(("axes", "shape"), [("CYX", (2, 9, 8)), ("ZCYX", (4, 3, 9, 8)), ("CZYX", (2, 4, 9, 8))])
+@pytest.mark.parametrize("kind", ["ome", "imagej", "plain"])
+def test_channels_in_pages_stay_there(kind: str, axes: str, shape: tuple[int, ...], tmp_path: Path) -> None:
+    """Fluorescence: another order of axes would pair channels with slices in every other program."""
+    if kind == "imagej" and axes == "CZYX":
+        pytest.skip("ImageJ has no such order")
+    values = np.random.default_rng(0).integers(0, 60000, shape).astype(np.uint16)
+    options = {} if kind == "plain" else {kind: True}
+    tifffile.imwrite(tmp_path / "a.tif", values, photometric="minisblack", metadata={"axes": axes}, **options)
+    loaded = read_image(tmp_path / "a.tif")
+    assert len(loaded.array) == shape[axes.index("C")]
+    with tifffile.TiffFile(write_like(loaded, loaded.array, tmp_path / "out.tif")) as opened:
+        assert opened.series[0].axes == axes
+        assert (opened.is_ome, opened.is_imagej) == (kind == "ome", kind == "imagej")
+        assert np.array_equal(opened.asarray(), values)
+
+
 def test_monai_keeps_the_affine_matrix_and_the_type(tmp_path: Path) -> None:
     for direction in DIRECTIONS.values():
         path = written(tmp_path / "a.nii.gz", np.int16, direction)
