@@ -9,19 +9,16 @@ import pytest
 from PIL import Image, ImageFilter
 
 from nnunet_osasis.errors import OsasisError
-from nnunet_osasis.images.masks import binary_labels, one_channel
-from nnunet_osasis.nnunet.prepare.labels import (
-    LabelRule,
+from nnunet_osasis.images.masks import (
+    binary_labels,
     class_labels,
     foreground_value,
-    parse_classes,
+    one_channel,
     require_one_foreground,
 )
 
-from .trees import mask
-
-DISC = mask(size=(96, 96))
-DISC[20:70, 20:70] = 255
+DISC = np.zeros((96, 96), np.uint8)
+DISC[2:5, 3:9] = DISC[20:70, 20:70] = 255
 
 
 def jpeg(array: np.ndarray, quality: int = 75) -> np.ndarray:
@@ -67,17 +64,10 @@ def test_doubtful_masks_are_refused_with_the_way_out(bad):
 
 def test_classes_are_numbered_in_their_order():
     values = np.repeat(np.array([255, 0, 128], np.uint8), 4)[None]
-    classes = parse_classes(["background=0", "disc=128", "cup=255"])
+    classes = {"background": 0, "disc": 128, "cup": 255}
     assert class_labels(values, classes).tolist() == [[2] * 4 + [0] * 4 + [1] * 4]
-    assert LabelRule(classes=classes).names() == {"background": 0, "disc": 1, "cup": 2}
     with pytest.raises(OsasisError, match="also 128"):
         class_labels(values, {"background": 0, "cup": 255})
-
-
-@pytest.mark.parametrize("items", [["disc=1"], ["background=0"], ["background=0", "a=x"], ["background=0", "a=0"], []])
-def test_wrong_classes_are_refused(items):
-    with pytest.raises(OsasisError, match="--labels"):
-        parse_classes(items)
 
 
 def test_single_classes_of_a_label_map_are_not_taken_for_binary_masks():
@@ -88,10 +78,22 @@ def test_single_classes_of_a_label_map_are_not_taken_for_binary_masks():
     require_one_foreground([None, 255, foreground_value(np.array([[0, 254]], np.uint8)), None])
 
 
-def test_coloured_masks_are_refused_and_grey_ones_are_not():
-    grey = np.stack([DISC, DISC, DISC])
-    assert np.array_equal(one_channel(grey), DISC)
-    colours = np.moveaxis(np.array(jpeg(np.stack([DISC] * 3, axis=-1))), -1, 0)
-    assert one_channel(colours).shape == DISC.shape
-    with pytest.raises(OsasisError, match="coloured"):
+def test_colored_masks_are_refused_and_gray_ones_are_not():
+    gray = np.stack([DISC, DISC, DISC])
+    assert np.array_equal(one_channel(gray), DISC)
+    colors = np.moveaxis(np.array(jpeg(np.stack([DISC] * 3, axis=-1))), -1, 0)
+    assert one_channel(colors).shape == DISC.shape
+    with pytest.raises(OsasisError, match="colored"):
         one_channel(np.stack([DISC, 255 - DISC, DISC]))
+
+
+def test_one_channel_per_class_is_not_taken_for_noise():
+    """Only the first class would be left, and the label inverted where that is the background."""
+    for dtype in (np.uint8, np.float32):
+        classes = (np.stack([DISC == 0, DISC > 0]) * 1).astype(dtype)
+        with pytest.raises(OsasisError, match="one channel per class"):
+            one_channel(classes)
+    ignored = np.stack([DISC // 255, 1 - DISC // 255])
+    ignored[:, :4] = 255
+    with pytest.raises(OsasisError, match="one channel per class"):
+        one_channel(ignored)

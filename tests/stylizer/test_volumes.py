@@ -119,7 +119,7 @@ def test_slices_share_one_code(stylizer: OSASISStylizer, monkeypatch: pytest.Mon
         seen.append(code)
         return torch.zeros_like(unit)
 
-    monkeypatch.setattr("nnunet_osasis.diffusion.sampler.encode_images", remember)
+    monkeypatch.setattr("nnunet_osasis.diffusion.transfer.encode_images", remember)
     images = unit_images(10)
     images[0] = -1  # air says nothing about the volume
     stylizer.decode_style(images, joint=True)
