@@ -193,11 +193,7 @@ def _new_header(array: np.ndarray, geometry: Geometry | None) -> Nifti1Header:
         header["intent_code"] = VECTOR
     else:
         header.set_data_shape(padded[:axes])
-    affine = np.eye(4)
-    if geometry is not None:
-        n = min(axes, 3)
-        affine[:n, :n] = np.reshape(geometry.direction, (axes, axes))[:n, :n] * geometry.spacing[:n]
-        affine[:n, 3] = geometry.origin[:n]
+    affine = np.eye(4) if geometry is None else geometry.affine()
     header.set_xyzt_units("mm", "sec")
     header.set_qform(TO_LPS @ affine, 1)
     header.set_sform(TO_LPS @ affine, 1)

@@ -11,7 +11,7 @@ import numpy as np
 from tqdm import tqdm
 
 from nnunet_osasis.errors import OsasisError
-from nnunet_osasis.images.image import LoadedImage, image_suffix
+from nnunet_osasis.images.image import LoadedImage, image_suffix, onto_grid
 from nnunet_osasis.images.io import write_like
 from nnunet_osasis.images.masks import foreground_value, require_one_foreground
 from nnunet_osasis.images.nifti import as_labels
@@ -183,8 +183,9 @@ def _read_image(case: Case) -> tuple[LoadedImage, Kind]:
 
 def _read_mask(path: Path, image: LoadedImage) -> np.ndarray:
     mask = read_any(path)
-    if mask.array.shape[1:] == image.array.shape[1:]:
-        return mask.array
+    values = onto_grid(mask, image)
+    if values.shape[1:] == image.array.shape[1:]:
+        return values
     tags = [loaded.kept.get(ORIENTATION_KEY, 1) for loaded in (image, mask)]
     if tags[0] != tags[1]:
         raise OsasisError(
@@ -195,7 +196,7 @@ def _read_mask(path: Path, image: LoadedImage) -> np.ndarray:
         )
     raise OsasisError(
         "Image and mask must have the same size",
-        found=f"{image.array.shape[1:]} and {mask.array.shape[1:]}",
+        found=f"{image.array.shape[1:]} and {values.shape[1:]}",
         remedy="Resample the mask with nearest-neighbor interpolation.",
     )
 

@@ -139,6 +139,30 @@ def test_labels_lie_where_their_images_lie(tmp_path):
         assert nibabel.load(folder / f"labelsTr/Mine_s{i}.nii.gz").header["cal_max"] == 0
 
 
+@pytest.mark.parametrize("order", ["RAS", "LPS", "PIR", "ASL", "SRA"])
+def test_masks_in_another_order_of_voxels_are_brought_onto_the_image(tmp_path, order):
+    for part in ("a", "b"):
+        (tmp_path / part).mkdir()
+    for i in range(4):
+        array = np.random.default_rng(i).normal(size=(4, 8, 6)).astype(np.float32)
+        image = sitk.GetImageFromArray(array)
+        if i < 3:  # the last image has the geometry that libraries write by default
+            image.SetSpacing((0.5, 0.6, 3.0))
+            image.SetOrigin((-20, 7, 11))
+        sitk.WriteImage(image, tmp_path / f"a/s{i}.nii.gz")
+        sitk.WriteImage(sitk.DICOMOrient(sitk.Cast(image > 1, sitk.sitkUInt8), order), tmp_path / f"b/s{i}.nii.gz")
+    prepare.main(folders(tmp_path))
+    for i in range(4):
+        label = sitk.ReadImage(tmp_path / f"raw/Dataset501_Mine/labelsTr/Mine_s{i}.nii.gz")
+        expected = sitk.GetArrayFromImage(sitk.ReadImage(tmp_path / f"a/s{i}.nii.gz")) > 1
+        assert np.array_equal(sitk.GetArrayFromImage(label) > 0, expected)
+    moved = sitk.ReadImage(tmp_path / "b/s0.nii.gz")
+    moved.SetOrigin((0, 0, 40))
+    sitk.WriteImage(moved, tmp_path / "b/s0.nii.gz")
+    with pytest.raises(OsasisError, match=r"same geometry.*origin"):
+        prepare.main(folders(tmp_path, "--overwrite"))
+
+
 def test_a_mask_without_its_images_orientation_tag_is_named(tmp_path):
     tags = Image.Exif()
     tags[274] = 6
