@@ -246,7 +246,7 @@ class StylizerBuild:
             model, self.y.to(device), self.sources.to(device), config, seed=self.config.adapt.seed,
             counterpart=self.counterpart,
         )  # fmt: skip
-        examples = evenly_spaced(self.sources, EXAMPLES)
+        examples = self.sources[evenly_spaced(len(self.sources), EXAMPLES)]
         stylized = StylePair(self.y, pair, aligned=config.maker != "nearest").maps()[0](examples)
         shown = (("source", examples), ("stylized (pair)", stylized), ("reference", self.y))
         columns: Sequence = [*shown, ("reference as source", pair[:5])]
@@ -378,7 +378,7 @@ def show_stylized(
     path: Path, stylizer: OSASISStylizer, sources: torch.Tensor, reference: torch.Tensor, style_a: torch.Tensor
 ) -> None:
     """A grid of source images, their stylized versions and the pair ``(y, y_A)``."""
-    examples = evenly_spaced(sources, EXAMPLES)
+    examples = sources[evenly_spaced(len(sources), EXAMPLES)]
     columns: Sequence = [
         ("source", examples),
         (f"stylized ({stylizer.config.readout})", stylizer.stylize(examples)),

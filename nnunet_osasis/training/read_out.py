@@ -30,7 +30,7 @@ INVERSE = "_inverse"
 
 def decoder_maps(stylizer: OSASISStylizer, sources: torch.Tensor, family: str = "auto") -> dict[str, PixelMap]:
     """Maps pooled over decoded source images: affine, and with the bends of an acquisition family."""
-    chosen = evenly_spaced(sources, FIT_IMAGES)
+    chosen = sources[evenly_spaced(len(sources), FIT_IMAGES)]
     decoded = torch.cat([stylizer.decode_style(part).cpu() for part in chosen.split(8)])
     view, terms = field_of_view(chosen), family_for(family, chosen.shape[1]).terms
     found: dict[str, PixelMap] = {}
@@ -63,7 +63,7 @@ def estimate_maps(
     for ending, estimates in (("", forth), (INVERSE, back)):
         for name in estimates[0]:
             found[name + ending] = _mean([estimate[name] for estimate in estimates])
-    chosen = evenly_spaced(sources, FIT_IMAGES)
+    chosen = sources[evenly_spaced(len(sources), FIT_IMAGES)]
     view = field_of_view(chosen)
     given = any(pair.given for pair in pairs)
     there, agreed = combine(_independent(forth, given), chosen, view)
