@@ -132,6 +132,14 @@ _UMASK = threading.Lock()
 """The umask belongs to the process: two threads that ask for it at once would leave it at 0."""
 
 
+def share_as_usual(path: Path, mode: int) -> None:
+    """Give ``path`` the permissions ``mode`` less the umask: ``tempfile`` and some libraries make private files."""
+    with _UMASK:
+        umask = os.umask(0)
+        os.umask(umask)
+    path.chmod(mode & ~umask)
+
+
 def atomic_write(path: str | Path, write: Callable[[Path], object]) -> Path:
     """Let ``write`` fill a file in a temporary folder beside ``path``, flush it, rename it, flush the folder.
 
@@ -148,10 +156,7 @@ def atomic_write(path: str | Path, write: Callable[[Path], object]) -> Path:
         write(temporary)
         with open(temporary, "rb+") as stream:
             os.fsync(stream.fileno())
-        with _UMASK:
-            umask = os.umask(0)
-            os.umask(umask)
-        temporary.chmod(0o666 & ~umask)  # some libraries make private files; results should be as shared as others
+        share_as_usual(temporary, 0o666)
         os.replace(temporary, path)
         sync_folder(path.parent)
     except OSError as error:

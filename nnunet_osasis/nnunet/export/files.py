@@ -19,7 +19,8 @@ from nnunet_osasis.nnunet.export.record import (
     describe_preprocessing,
     write_record,
 )
-from nnunet_osasis.runtime.folders import new_folder
+from nnunet_osasis.runtime.folders import atomic_folder
+from nnunet_osasis.runtime.locks import output_lock
 from nnunet_osasis.runtime.records import atomic_write_json
 from nnunet_osasis.runtime.storage import sha256_of_file
 
@@ -49,7 +50,10 @@ def export_networks(
     shape = input_shape(plans, dataset_json, configuration)
     target = output / model.dataset / f"{trainer.__name__}__{model.plans_name}__{configuration}__{form}"
     compared, sources = {}, {}
-    with new_folder(target, overwrite=overwrite, marker=RECORD) as folder:
+    with (
+        output_lock(target.parent, "osasis-export"),
+        atomic_folder(target, overwrite=overwrite, marker=RECORD) as folder,
+    ):
         for fold, path in model.checkpoints.items():
             trained = read_checkpoint(path)
             require_same_training(first, trained, path)

@@ -14,7 +14,8 @@ from nnunet_osasis.errors import OsasisError
 from nnunet_osasis.nnunet.export.model_folder import ModelFolder, read_checkpoint
 from nnunet_osasis.nnunet.export.networks import build_network, has_stock_network, input_shape, trainer_named
 from nnunet_osasis.nnunet.export.record import RECORD, Comparison, compare, write_record
-from nnunet_osasis.runtime.folders import new_folder
+from nnunet_osasis.runtime.folders import atomic_folder
+from nnunet_osasis.runtime.locks import output_lock
 from nnunet_osasis.runtime.records import read_json
 from nnunet_osasis.runtime.storage import atomic_write, atomic_write_bytes, sha256_of_file
 
@@ -44,7 +45,11 @@ def export_plain(model: ModelFolder, output: Path, *, overwrite: bool = False) -
     plans = plain_plans(model.plans)
     name = f"{nnUNetTrainer.__name__}__{model.plans_name}__{configuration}"
     compared, sources = {}, {}
-    with new_folder(output / model.dataset / name, overwrite=overwrite, marker=RECORD) as folder:
+    target = output / model.dataset / name
+    with (
+        output_lock(target.parent, "osasis-export"),
+        atomic_folder(target, overwrite=overwrite, marker=RECORD) as folder,
+    ):
         write_settings(model, plans, folder)
         for fold, path in model.checkpoints.items():
             trained = read_checkpoint(path)
