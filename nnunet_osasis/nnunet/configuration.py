@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from nnunetv2.paths import nnUNet_preprocessed, nnUNet_raw
 from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_dataset_name
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
@@ -102,6 +103,10 @@ class NnunetConfiguration:
         """Names of the image channels, in order."""
         names = self.dataset_json.get("channel_names", self.dataset_json.get("modality", {}))
         return [names[key] for key in sorted(names, key=int)]
+
+    def transposed(self, array: np.ndarray) -> np.ndarray:
+        """Move the axes of an image ``(C, ...)`` from the reader's order to the plans' ``(C, Z, Y, X)``."""
+        return array.transpose(0, *(axis + 1 for axis in self.plans.transpose_forward))
 
     def require_channels(self, count: int) -> None:
         """Raise ``OsasisError`` unless a stylizer for ``count`` channels fits the dataset."""
