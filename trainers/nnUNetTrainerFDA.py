@@ -1,4 +1,4 @@
-"""A control that sees the same single image as the stylizer does: Fourier domain adaptation to the reference."""
+"""``-tr nnUNetTrainerFDA``: a control that knows one image of the new site, as the stylizer does."""
 
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.training.nnUNetTrainer.variants.training_length.nnUNetTrainer_Xepochs import (
@@ -12,6 +12,8 @@ from nnunet_osasis.transfer import StyleTransfer
 
 
 class nnUNetTrainerFDA(ReferenceTraining, nnUNetTrainer):
+    """The stock trainer with cases moved to the reference image by Fourier domain adaptation."""
+
     def style_transfer(self, training_keys: list[str]) -> StyleTransfer:
         from nnunet_osasis.controls import FourierDomainAdaptation
 

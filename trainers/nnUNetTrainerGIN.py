@@ -1,4 +1,4 @@
-"""A control that sees no image of the new site: a random network over every other training patch, drawn afresh."""
+"""``-tr nnUNetTrainerGIN``: a control that knows no image of the new site."""
 
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.training.nnUNetTrainer.variants.training_length.nnUNetTrainer_Xepochs import (
@@ -11,7 +11,10 @@ from nnunet_osasis.nnunet.trainer import GINTraining
 
 
 class nnUNetTrainerGIN(GINTraining, nnUNetTrainer):
-    """The stock trainer with GIN (Ouyang et al. 2022) among its training transforms; no cache, no reference."""
+    """The stock trainer with GIN among its training transforms: a new random network for every other patch.
+
+    Ouyang et al. 2022. No cache, no reference.
+    """
 
 
 class nnUNetTrainerGIN_5epochs(nnUNetTrainerGIN, nnUNetTrainer_5epochs):

@@ -11,20 +11,20 @@ from nnunet_osasis.nnunet.trainer import NetworkTraining, StylizedTraining
 
 
 class nnUNetTrainerUNetPlusPlus(NetworkTraining, nnUNetTrainer):
-    """UNet++ of the widths the plans give nnU-Net's own network; its loss and optimiser are kept. 2D and 3D."""
+    """UNet++ of the widths that the plans give nnU-Net's own network, with its loss and optimizer. 2D and 3D."""
 
     @staticmethod
     def build_network_architecture(
         plans_manager, configuration_manager, num_input_channels, num_output_channels, enable_deep_supervision=True
     ):
-        """nnU-Net's hook, also for predictions."""
+        """Make UNet++ with random weights (nnU-Net's hook, also for predictions)."""
         from nnunet_osasis.networks import UNetPlusPlus
 
         dimensions = len(configuration_manager.patch_size)
-        most = 512 if dimensions == 2 else 320  # the planner's own limits
+        max_features = 512 if dimensions == 2 else 320  # the planner's own limits
         features = list(configuration_manager.network_arch_init_kwargs["features_per_stage"][:5])
         while len(features) < 5:
-            features.append(max(features[-1], min(2 * features[-1], most)))
+            features.append(max(features[-1], min(2 * features[-1], max_features)))
         return UNetPlusPlus(
             num_input_channels,
             num_output_channels,

@@ -112,9 +112,3 @@ class OsasisOptions:
     def stylizers(self) -> tuple[Path | None, ...]:
         """The stylizer folders that the plans name; None stands for the dataset's own."""
         return self.stylizer if isinstance(self.stylizer, tuple) else (self.stylizer,)
-
-
-def options_of(trainer: Any) -> OsasisOptions:
-    """The options in the plans of an nnU-Net trainer."""
-    folder = Path(trainer.preprocessed_dataset_folder_base or ".")
-    return OsasisOptions.from_configuration(trainer.configuration_manager.configuration, relative_to=folder)
