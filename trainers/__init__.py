@@ -8,7 +8,6 @@ from nnunet_osasis.trainers.nnUNetTrainerFDA import *  # noqa: F403
 from nnunet_osasis.trainers.nnUNetTrainerGIN import *  # noqa: F403
 from nnunet_osasis.trainers.nnUNetTrainerHistogramMatching import *  # noqa: F403
 from nnunet_osasis.trainers.nnUNetTrainerOSASIS import *  # noqa: F403
-from nnunet_osasis.trainers.nnUNetTrainerOSASIS_Xepochs import *  # noqa: F403
 from nnunet_osasis.trainers.nnUNetTrainerPraNet import *  # noqa: F403
 from nnunet_osasis.trainers.nnUNetTrainerReinhard import *  # noqa: F403
 from nnunet_osasis.trainers.nnUNetTrainerUNetPlusPlus import *  # noqa: F403

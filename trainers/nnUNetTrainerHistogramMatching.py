@@ -1,13 +1,9 @@
 """``-tr nnUNetTrainerHistogramMatching``: a control that knows one image of the new site, as the stylizer does."""
 
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
-from nnunetv2.training.nnUNetTrainer.variants.training_length.nnUNetTrainer_Xepochs import (
-    nnUNetTrainer_5epochs,
-    nnUNetTrainer_10epochs,
-    nnUNetTrainer_20epochs,
-)
 
 from nnunet_osasis.nnunet.trainer import ReferenceTraining
+from nnunet_osasis.trainers.lengths import with_lengths
 from nnunet_osasis.transfer import StyleTransfer
 
 
@@ -20,13 +16,8 @@ class nnUNetTrainerHistogramMatching(ReferenceTraining, nnUNetTrainer):
         return HistogramMatching(self.reference())
 
 
-class nnUNetTrainerHistogramMatching_5epochs(nnUNetTrainerHistogramMatching, nnUNetTrainer_5epochs):
-    pass
-
-
-class nnUNetTrainerHistogramMatching_10epochs(nnUNetTrainerHistogramMatching, nnUNetTrainer_10epochs):
-    pass
-
-
-class nnUNetTrainerHistogramMatching_20epochs(nnUNetTrainerHistogramMatching, nnUNetTrainer_20epochs):
-    pass
+(
+    nnUNetTrainerHistogramMatching_5epochs,
+    nnUNetTrainerHistogramMatching_10epochs,
+    nnUNetTrainerHistogramMatching_20epochs,
+) = with_lengths(nnUNetTrainerHistogramMatching, 5, 10, 20)

@@ -6,15 +6,11 @@ from pathlib import Path
 import torch
 from nnunetv2.training.lr_scheduler.polylr import PolyLRScheduler
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
-from nnunetv2.training.nnUNetTrainer.variants.training_length.nnUNetTrainer_Xepochs import (
-    nnUNetTrainer_5epochs,
-    nnUNetTrainer_20epochs,
-    nnUNetTrainer_100epochs,
-)
 
 from nnunet_osasis.errors import OsasisError
 from nnunet_osasis.nnunet.options import OsasisOptions
 from nnunet_osasis.nnunet.trainer import NetworkTraining, StylizedTraining
+from nnunet_osasis.trainers.lengths import with_lengths
 
 
 class nnUNetTrainerPraNet(NetworkTraining, nnUNetTrainer):
@@ -100,29 +96,17 @@ class nnUNetTrainerPraNet(NetworkTraining, nnUNetTrainer):
         )
 
 
-class nnUNetTrainerPraNet_5epochs(nnUNetTrainerPraNet, nnUNetTrainer_5epochs):
-    pass
-
-
-class nnUNetTrainerPraNet_20epochs(nnUNetTrainerPraNet, nnUNetTrainer_20epochs):
-    pass
-
-
-class nnUNetTrainerPraNet_100epochs(nnUNetTrainerPraNet, nnUNetTrainer_100epochs):
-    pass
-
-
 class nnUNetTrainerOSASISPraNet(StylizedTraining, nnUNetTrainerPraNet):
     """PraNet, a training case stylized with probability p; the options of both."""
 
 
-class nnUNetTrainerOSASISPraNet_5epochs(nnUNetTrainerOSASISPraNet, nnUNetTrainer_5epochs):
-    pass
-
-
-class nnUNetTrainerOSASISPraNet_20epochs(nnUNetTrainerOSASISPraNet, nnUNetTrainer_20epochs):
-    pass
-
-
-class nnUNetTrainerOSASISPraNet_100epochs(nnUNetTrainerOSASISPraNet, nnUNetTrainer_100epochs):
-    pass
+(
+    nnUNetTrainerPraNet_5epochs,
+    nnUNetTrainerPraNet_20epochs,
+    nnUNetTrainerPraNet_100epochs,
+) = with_lengths(nnUNetTrainerPraNet, 5, 20, 100)
+(
+    nnUNetTrainerOSASISPraNet_5epochs,
+    nnUNetTrainerOSASISPraNet_20epochs,
+    nnUNetTrainerOSASISPraNet_100epochs,
+) = with_lengths(nnUNetTrainerOSASISPraNet, 5, 20, 100)

@@ -1,13 +1,9 @@
 """``-tr nnUNetTrainerReinhard``: a control that knows one image of the new site, as the stylizer does."""
 
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
-from nnunetv2.training.nnUNetTrainer.variants.training_length.nnUNetTrainer_Xepochs import (
-    nnUNetTrainer_5epochs,
-    nnUNetTrainer_10epochs,
-    nnUNetTrainer_20epochs,
-)
 
 from nnunet_osasis.nnunet.trainer import ReferenceTraining
+from nnunet_osasis.trainers.lengths import with_lengths
 from nnunet_osasis.transfer import StyleTransfer
 
 
@@ -20,13 +16,8 @@ class nnUNetTrainerReinhard(ReferenceTraining, nnUNetTrainer):
         return PooledReinhard.fit(self.sources(training_keys), self.reference())
 
 
-class nnUNetTrainerReinhard_5epochs(nnUNetTrainerReinhard, nnUNetTrainer_5epochs):
-    pass
-
-
-class nnUNetTrainerReinhard_10epochs(nnUNetTrainerReinhard, nnUNetTrainer_10epochs):
-    pass
-
-
-class nnUNetTrainerReinhard_20epochs(nnUNetTrainerReinhard, nnUNetTrainer_20epochs):
-    pass
+(
+    nnUNetTrainerReinhard_5epochs,
+    nnUNetTrainerReinhard_10epochs,
+    nnUNetTrainerReinhard_20epochs,
+) = with_lengths(nnUNetTrainerReinhard, 5, 10, 20)

@@ -1,13 +1,9 @@
 """``nnUNetv2_train 501 2d 0 -tr nnUNetTrainerUNetPlusPlus``: UNet++ within nnU-Net, plain or with stylized images."""
 
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
-from nnunetv2.training.nnUNetTrainer.variants.training_length.nnUNetTrainer_Xepochs import (
-    nnUNetTrainer_5epochs,
-    nnUNetTrainer_20epochs,
-    nnUNetTrainer_100epochs,
-)
 
 from nnunet_osasis.nnunet.trainer import NetworkTraining, StylizedTraining
+from nnunet_osasis.trainers.lengths import with_lengths
 
 
 class nnUNetTrainerUNetPlusPlus(NetworkTraining, nnUNetTrainer):
@@ -34,29 +30,17 @@ class nnUNetTrainerUNetPlusPlus(NetworkTraining, nnUNetTrainer):
         )
 
 
-class nnUNetTrainerUNetPlusPlus_5epochs(nnUNetTrainerUNetPlusPlus, nnUNetTrainer_5epochs):
-    pass
-
-
-class nnUNetTrainerUNetPlusPlus_20epochs(nnUNetTrainerUNetPlusPlus, nnUNetTrainer_20epochs):
-    pass
-
-
-class nnUNetTrainerUNetPlusPlus_100epochs(nnUNetTrainerUNetPlusPlus, nnUNetTrainer_100epochs):
-    pass
-
-
 class nnUNetTrainerOSASISUNetPlusPlus(StylizedTraining, nnUNetTrainerUNetPlusPlus):
     """UNet++, a training case stylized with probability p."""
 
 
-class nnUNetTrainerOSASISUNetPlusPlus_5epochs(nnUNetTrainerOSASISUNetPlusPlus, nnUNetTrainer_5epochs):
-    pass
-
-
-class nnUNetTrainerOSASISUNetPlusPlus_20epochs(nnUNetTrainerOSASISUNetPlusPlus, nnUNetTrainer_20epochs):
-    pass
-
-
-class nnUNetTrainerOSASISUNetPlusPlus_100epochs(nnUNetTrainerOSASISUNetPlusPlus, nnUNetTrainer_100epochs):
-    pass
+(
+    nnUNetTrainerUNetPlusPlus_5epochs,
+    nnUNetTrainerUNetPlusPlus_20epochs,
+    nnUNetTrainerUNetPlusPlus_100epochs,
+) = with_lengths(nnUNetTrainerUNetPlusPlus, 5, 20, 100)
+(
+    nnUNetTrainerOSASISUNetPlusPlus_5epochs,
+    nnUNetTrainerOSASISUNetPlusPlus_20epochs,
+    nnUNetTrainerOSASISUNetPlusPlus_100epochs,
+) = with_lengths(nnUNetTrainerOSASISUNetPlusPlus, 5, 20, 100)
