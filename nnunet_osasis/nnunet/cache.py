@@ -173,7 +173,7 @@ class StylizedCache:
 
     def _require_room(self, missing: list[str]) -> float:
         """Estimated size of the missing cases in megabytes. Raises ``OsasisError`` when the disk has less room."""
-        originals = self._setup.preprocessed_folder / self._setup.manager.data_identifier
+        originals = self._setup.data_folder
         files = [originals / f"{key}.b2nd" for key in missing]
         needed = sum(path.stat().st_size for path in files if path.is_file()) * SIZE_MARGIN
         free = shutil.disk_usage(self.folder).free

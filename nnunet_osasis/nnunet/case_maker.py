@@ -17,6 +17,7 @@ from nnunetv2.training.dataloading.nnunet_dataset import comp_blosc2_params, inf
 
 from nnunet_osasis.errors import OsasisError
 from nnunet_osasis.gate import Decision, StructureGate
+from nnunet_osasis.nnunet.cases import Cases
 from nnunet_osasis.nnunet.configuration import NnunetConfiguration
 from nnunet_osasis.nnunet.restyle import restyle_with
 from nnunet_osasis.nnunet.segmenter import NnunetSegmenter
@@ -62,7 +63,7 @@ class StylizedCaseMaker:
     """
 
     setup: NnunetConfiguration
-    cases: Any
+    cases: Cases
     transfer: StyleTransfer
     strength: float | None
     gate: StructureGate | None
@@ -118,7 +119,7 @@ def write_case(path: Path, image: np.ndarray, setup: NnunetConfiguration) -> Pat
     Raises:
         OsasisError: when the original has another shape, and when the image cannot be written.
     """
-    folder, key = str(setup.preprocessed_folder / setup.manager.data_identifier), path.stem
+    folder, key = str(setup.data_folder), path.stem
     original = infer_dataset_class(folder)(folder, [key]).load_case(key)[0]
     if tuple(original.shape) != image.shape:
         raise OsasisError(
@@ -268,7 +269,7 @@ class CaseRecord:
         return CaseRecord(present, result_state)
 
 
-def source_files(cases: Any, key: str, *, labels: bool) -> list[Path]:
+def source_files(cases: Cases, key: str, *, labels: bool) -> list[Path]:
     """The files that a case is made from; with ``labels``, the file of its labels is one of them."""
     files = cases.source_files(key)
     return [*files, *(path for path in cases.label_files(key) if labels and path not in files)]

@@ -29,7 +29,7 @@ INVERTIBLE = ("CTNormalization", "NoNormalization", "RGBTo01Normalization")
 """Normalizations that can be undone with the numbers in the plans; a z-score per image cannot."""
 
 
-def open_cases(setup: NnunetConfiguration) -> RawCases | PreprocessedCases:
+def open_cases(setup: NnunetConfiguration) -> Cases:
     """The cases from ``nnUNet_raw`` if it holds the dataset, else from preprocessed files.
 
     Raises:
@@ -91,7 +91,7 @@ class RawCases:
 
     def require_same_as_preprocessed(self, key: str) -> None:
         """Raise ``OsasisError`` unless the raw images and the plans still give the preprocessed file of ``key``."""
-        folder = str(self._setup.preprocessed_folder / self._setup.manager.data_identifier)
+        folder = str(self._setup.data_folder)
         stored = np.asarray(infer_dataset_class(folder)(folder, [key]).load_case(key)[0][:])
         fresh = self.preprocessed(key)
         if stored.shape != fresh.shape:
@@ -137,7 +137,7 @@ class PreprocessedCases:
         if lost:
             raise _raw_images_needed(setup, f"{', '.join(lost)} keeps no record of the original intensities")
         self._setup = setup
-        self._folder = setup.preprocessed_folder / setup.manager.data_identifier
+        self._folder = setup.data_folder
         if not self._folder.is_dir():
             raise _raw_images_needed(setup, f"there is no preprocessed folder {self._folder} either")
         self._cases = infer_dataset_class(str(self._folder))(str(self._folder))
@@ -187,6 +187,9 @@ class PreprocessedCases:
 
     def require_same_as_preprocessed(self, key: str) -> None:
         """Do nothing: the preprocessed file is the source."""
+
+
+Cases = RawCases | PreprocessedCases
 
 
 def _raw_images_needed(setup: NnunetConfiguration, reason: str) -> OsasisError:
@@ -242,41 +245,31 @@ def training_keys(dataset: int | str, fold: int | str) -> list[str]:
 
 @dataclass(frozen=True)
 class ChannelHint:
-    """What the plans know about the intensities of one channel, in native units, inside the foreground.
+    """What the plans know about one channel.
 
     Attributes:
         name: of the channel, such as ``T1``.
         scheme: class name of the normalization in nnU-Net, such as ``ZScoreNormalization``.
-        minimum: lowest intensity.
-        percentile_00_5: percentile 0.5.
-        median: percentile 50.
-        percentile_99_5: percentile 99.5.
-        maximum: highest intensity.
-        mean: mean intensity.
-        std: standard deviation.
+        percentile_00_5: percentile 0.5 of the intensities inside the foreground, native units.
+        percentile_99_5: percentile 99.5 of them.
     """
 
     name: str
     scheme: str
-    minimum: float
     percentile_00_5: float
-    median: float
     percentile_99_5: float
-    maximum: float
-    mean: float
-    std: float
 
 
 def intensity_hints(dataset: int | str, configuration: str, plans_identifier: str = PLANS) -> list[ChannelHint]:
     """Normalization and foreground intensities of every channel, from the plans."""
     setup = NnunetConfiguration.load(dataset, configuration, plans_identifier)
-    hints = []
-    schemes = setup.manager.normalization_schemes
-    for channel, (name, scheme) in enumerate(zip(setup.channel_names, schemes, strict=True)):
-        known = setup.plans.foreground_intensity_properties_per_channel[str(channel)]
-        same = {key: known[key] for key in ("percentile_00_5", "median", "percentile_99_5", "mean", "std")}
-        hints.append(ChannelHint(name=name, scheme=scheme, minimum=known["min"], maximum=known["max"], **same))
-    return hints
+    known = setup.plans.foreground_intensity_properties_per_channel
+    return [
+        ChannelHint(name, scheme, known[str(channel)]["percentile_00_5"], known[str(channel)]["percentile_99_5"])
+        for channel, (name, scheme) in enumerate(
+            zip(setup.channel_names, setup.manager.normalization_schemes, strict=True)
+        )
+    ]
 
 
 def read_reference(

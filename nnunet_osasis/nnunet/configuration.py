@@ -80,6 +80,11 @@ class NnunetConfiguration:
         return preprocessed_folder(self.dataset)
 
     @property
+    def data_folder(self) -> Path:
+        """Where the preprocessed cases of this configuration are."""
+        return self.preprocessed_folder / self.manager.data_identifier
+
+    @property
     def raw_folder(self) -> Path | None:
         """Where the original images are, or None when ``nnUNet_raw`` is not set or does not hold the dataset."""
         if not nnUNet_raw.is_set():
