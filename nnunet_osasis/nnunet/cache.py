@@ -16,12 +16,12 @@ from nnunet_osasis.gate import StructureGate
 from nnunet_osasis.gate.audit import FILE, WORST, audited_results, badness, in_short, read_audit, write_audit
 from nnunet_osasis.gate.pictures import PICTURE, as_picture, save_worst
 from nnunet_osasis.nnunet.case_maker import CaseRecord, CaseResult, StylizedCaseMaker, append_event, source_states
-from nnunet_osasis.nnunet.case_pool import make_cases, usual_processes
 from nnunet_osasis.nnunet.cases import open_cases
 from nnunet_osasis.nnunet.configuration import NnunetConfiguration
 from nnunet_osasis.runtime.locks import output_lock
 from nnunet_osasis.runtime.records import write_sealed_json
 from nnunet_osasis.runtime.storage import clear_leftovers, sha256_of_json, write_error
+from nnunet_osasis.runtime.workers import make_cases, usual_processes
 from nnunet_osasis.transfer import StyleTransfer
 
 logger = logging.getLogger(__name__)

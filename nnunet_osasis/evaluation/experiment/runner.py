@@ -36,6 +36,14 @@ COMMAND = "osasis-report"
 LOCK = ".lock"
 """Name of a workspace's lock file."""
 
+PRELOAD = (
+    "torch",
+    "monai.inferers",
+    "nnunetv2.training.nnUNetTrainer.nnUNetTrainer",
+    "dynamic_network_architectures.architectures.unet",
+)
+"""Modules that every training imports: its processes get them from one server."""
+
 
 @dataclass(frozen=True)
 class Options:
@@ -131,7 +139,7 @@ def _style_all(
         facts[task.name] = result
         log("styled", name=task.name, **result)
 
-    run_tasks(tasks, workers=options.workers, devices=("cpu",), describe="style", done=done)
+    run_tasks(tasks, workers=options.workers, devices=("cpu",), describe="style", done=done, preload=PRELOAD)
     return [facts[task.name] for task in tasks]
 
 
@@ -151,7 +159,7 @@ def _train_all(
         facts[task.name] = result
         log("trained", **{key: value for key, value in result.items() if key != "losses"})
 
-    run_tasks(tasks, workers=options.workers, devices=options.devices, describe="train", done=done)
+    run_tasks(tasks, workers=options.workers, devices=options.devices, describe="train", done=done, preload=PRELOAD)
     return [facts[cell.name] for cell in cells]
 
 

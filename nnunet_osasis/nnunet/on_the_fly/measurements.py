@@ -15,7 +15,6 @@ from nnunet_osasis.errors import OsasisError
 from nnunet_osasis.gate import Decision, StructureGate
 from nnunet_osasis.gate.audit import FILE, read_audit, write_audit
 from nnunet_osasis.nnunet.case_maker import FileState, append_event, require_unchanged, source_files, source_states
-from nnunet_osasis.nnunet.case_pool import make_cases
 from nnunet_osasis.nnunet.cases import open_cases
 from nnunet_osasis.nnunet.configuration import NnunetConfiguration
 from nnunet_osasis.nnunet.on_the_fly.renormalize import CaseNumbers, ChannelRules
@@ -25,6 +24,7 @@ from nnunet_osasis.nnunet.segmenter import NnunetSegmenter
 from nnunet_osasis.runtime.locks import output_lock
 from nnunet_osasis.runtime.records import read_sealed_json, write_sealed_json
 from nnunet_osasis.runtime.storage import clear_leftovers, sha256_of_json, write_error
+from nnunet_osasis.runtime.workers import make_cases
 
 FORMAT = 1
 
