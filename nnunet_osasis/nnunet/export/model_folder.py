@@ -8,7 +8,6 @@ import pickle
 import zipfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -37,12 +36,18 @@ class ModelFolder:
         plans: content of ``plans.json``.
         dataset_json: content of ``dataset.json``.
         checkpoints: one file per fold, by the fold's name: ``"0"``, ``"1"``, ... or ``"all"``.
+        trainer_name: class name of the trainer.
+        configuration: name of the configuration, such as ``2d``.
+        mirroring_axes: axes along which nnU-Net's predictor may mirror.
     """
 
     path: Path
     plans: dict[str, Any]
     dataset_json: dict[str, Any]
     checkpoints: dict[str, Path]
+    trainer_name: str
+    configuration: str
+    mirroring_axes: list[int] | None
 
     @property
     def dataset(self) -> str:
@@ -53,28 +58,6 @@ class ModelFolder:
     def plans_name(self) -> str:
         """The plans' name, such as ``nnUNetPlans``."""
         return str(self.plans["plans_name"])
-
-    @property
-    def trainer_name(self) -> str:
-        """Name of the trainer class that made the first fold. Raises ``OsasisError`` as :func:`read_checkpoint`."""
-        return self._facts[0]
-
-    @property
-    def configuration(self) -> str:
-        """Name of the first fold's configuration, such as ``2d``. Raises ``OsasisError`` as :func:`read_checkpoint`."""
-        return self._facts[1]
-
-    @property
-    def mirroring_axes(self) -> list[int] | None:
-        """Axes along which nnU-Net's predictor may mirror."""
-        return self._facts[2]
-
-    @cached_property
-    def _facts(self) -> tuple[str, str, list[int] | None]:
-        first = read_checkpoint(next(iter(self.checkpoints.values())))
-        axes = first["inference_allowed_mirroring_axes"]
-        axes = None if axes is None else [int(axis) for axis in axes]
-        return str(first["trainer_name"]), str(first["init_args"]["configuration"]), axes
 
     def folds(self) -> Iterator[tuple[str, dict[str, Any]]]:
         """Read one fold after another: ``(name, checkpoint)``.
@@ -132,7 +115,7 @@ def find_model_folder(dataset: int | str, configuration: str, plans: str, traine
 def open_model_folder(
     path: str | Path, folds: Sequence[str] | None = None, checkpoint: str = "checkpoint_final.pth"
 ) -> ModelFolder:
-    """Read a model folder; checkpoints are only located.
+    """Read a model folder; of the checkpoints, the first one.
 
     Args:
         path: the folder.
@@ -141,7 +124,7 @@ def open_model_folder(
         checkpoint: name of the file in each fold.
 
     Raises:
-        OsasisError: when the folder, its plans, a fold or a checkpoint is missing.
+        OsasisError: when the folder, its plans, a fold or a checkpoint is missing, and as :func:`read_checkpoint`.
     """
     path = Path(path)
     if not path.is_dir():
@@ -163,7 +146,18 @@ def open_model_folder(
             found=checkpoint,
             remedy="Such as checkpoint_best.pth.",
         )
-    return ModelFolder(path, plans, dataset_json, _locate(path, folds, checkpoint))
+    checkpoints = _locate(path, folds, checkpoint)
+    first = read_checkpoint(next(iter(checkpoints.values())))
+    axes = first["inference_allowed_mirroring_axes"]
+    return ModelFolder(
+        path,
+        plans,
+        dataset_json,
+        checkpoints,
+        trainer_name=str(first["trainer_name"]),
+        configuration=str(first["init_args"]["configuration"]),
+        mirroring_axes=None if axes is None else [int(axis) for axis in axes],
+    )
 
 
 def _locate(path: Path, folds: Sequence[str] | None, checkpoint: str) -> dict[str, Path]:
