@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -69,7 +68,7 @@ def estimate_maps(
     there, agreed = combine(_independent(forth, given), chosen, view)
     again, _ = combine(_independent(back, given), there(chosen).clamp(-1, 1), view)
     for ending, one in (("", there), (INVERSE, again)):
-        found["combined" + ending] = one if hold_back else replace(one, confidence=1.0)
+        found["combined" + ending] = one if hold_back else MeanMap(one.maps)
     return found, agreed
 
 
@@ -86,7 +85,7 @@ def _of_reference(
 
 
 def _mean(maps: Sequence[PixelMap]) -> PixelMap:
-    return maps[0] if len(maps) == 1 else MeanMap(tuple(maps))
+    return maps[0] if len(maps) == 1 else MeanMap(maps)
 
 
 def _independent(estimates: Sequence[dict[str, PixelMap]], given: bool) -> list[PixelMap]:
