@@ -15,8 +15,9 @@ from nnunet_osasis.scripts.pretrain_options import distilled, make_parser
 
 if TYPE_CHECKING:
     from nnunet_osasis.runtime.distributed import Processes
+    from nnunet_osasis.training.adaptation.recipes import AdaptConfig
     from nnunet_osasis.training.build import BuildConfig
-    from nnunet_osasis.training.presets import AdaptConfig, Preset
+    from nnunet_osasis.training.presets import Preset
 
 
 def _data(args: argparse.Namespace) -> tuple:
@@ -82,7 +83,7 @@ def _remembered(path: Path) -> int | None:
 
 def _adaptation(args: argparse.Namespace) -> AdaptConfig:
     from nnunet_osasis.runtime.records import override
-    from nnunet_osasis.training.presets import get_recipe
+    from nnunet_osasis.training.adaptation.recipes import get_recipe
 
     config = get_recipe(args.recipe)
     pair = override(config.pair, maker=args.pair)

@@ -41,9 +41,11 @@ from nnunet_osasis.stylizer.serialization import is_stylizer_folder, read_index
 from nnunet_osasis.stylizer.stylizer import OSASISStylizer
 from nnunet_osasis.training.adaptation.adapt import adapt
 from nnunet_osasis.training.adaptation.embedders import make_embedder
+from nnunet_osasis.training.adaptation.recipes import AdaptConfig
 from nnunet_osasis.training.calibrate import train_calibrator, try_calibrator, warn_if_outlying
 from nnunet_osasis.training.distil import DistilConfig, distil
-from nnunet_osasis.training.presets import HOW, AdaptConfig, Preset
+from nnunet_osasis.training.loop import HOW
+from nnunet_osasis.training.presets import Preset
 from nnunet_osasis.training.pretrain import pretrain
 from nnunet_osasis.training.read_out import decoder_maps, estimate_maps
 from nnunet_osasis.training.sources import detail_of

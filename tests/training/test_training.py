@@ -61,17 +61,17 @@ def test_resumed_pretraining_equals_an_uninterrupted_one(
 def test_a_build_cut_during_adaptation_resumes_to_the_same_stylizer(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stylizer_folder: Path
 ) -> None:
-    from nnunet_osasis.training.adaptation.steps import Adaptation as _Adaptation
+    from nnunet_osasis.training.adaptation.steps import Adaptation
 
-    real = _Adaptation.iterate
+    real = Adaptation.iterate
 
-    def cut(self: _Adaptation, content: torch.Tensor, iteration: int) -> dict:
+    def cut(self: Adaptation, content: torch.Tensor, iteration: int) -> dict:
         if iteration == 1:
             raise Stop
         return real(self, content, iteration)
 
     with monkeypatch.context() as patch:
-        patch.setattr(_Adaptation, "iterate", cut)
+        patch.setattr(Adaptation, "iterate", cut)
         with pytest.raises(Stop):
             build_tiny(tmp_path / "s")
     assert not (tmp_path / "s/stylizer.json").exists()
