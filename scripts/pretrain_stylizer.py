@@ -198,14 +198,14 @@ def _build(args: argparse.Namespace, config: BuildConfig, group: Processes) -> N
             more_references=references[1:],
             details=details,
             gate_images=spread.kept,
-            autoencoder=given.autoencoder if given else None,
+            autoencoder=given.autoencoder if given and given.has_networks else None,
             calibrator=lent_calibrator(given, sources),
             counterpart=counterpart,
             tensorboard=output / WORK / "tensorboard" if args.tensorboard else None,
         )  # fmt: skip
         made = build.run(resume=args.resume)
     if group.is_main:
-        one_pass = ", ".join(one_pass_facts(made)["readouts"]) or "no read-out"
+        one_pass = ", ".join(one_pass_facts(made.state)["readouts"]) or "no read-out"
         print(f"Stylizer: {output}\nPictures: {output / WORK / 'grid_stylized.png'}\nIn one pass: {one_pass}")
 
 
