@@ -237,9 +237,8 @@ def distil(
             found=len(sources),
             remedy="Add source images, or leave it out with --no-distil.",
         )
-    chosen = resize(evenly_spaced(sources, min(config.images, len(sources))), (stylizer.size, stylizer.size)).clamp(
-        -1, 1
-    )
+    side = int(stylizer.autoencoder.config.sample_size)
+    chosen = resize(evenly_spaced(sources, min(config.images, len(sources))), (side, side)).clamp(-1, 1)
     restyled = teacher_pairs(stylizer, chosen, teacher, work=work, resume=resume)
     training, held_out = split_scenes(chosen)
     count = len(training)

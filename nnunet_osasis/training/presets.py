@@ -77,11 +77,13 @@ class Preset:
         model: constructor arguments of ``DiffusionAutoencoder``.
         spn: constructor arguments of ``StructurePreservingNetwork``.
         pretrain: training settings.
+        rough_time: how long the networks take with these settings, in words.
     """
 
     model: dict[str, Any]
     spn: dict[str, Any]
     pretrain: PretrainConfig = field(default_factory=PretrainConfig)
+    rough_time: str = "half an hour on two CPU cores"
 
 
 PRESETS: dict[str, Preset] = {
@@ -123,6 +125,7 @@ PRESETS: dict[str, Preset] = {
             checkpoint_every=1000,
             grid_every=2000,
         ),
+        rough_time="hours on a GPU",
     ),
     # DiffAE's 256-px configuration (design of the official ffhq256_autoenc) and OSASIS's SPN
     "base": Preset(
@@ -148,6 +151,7 @@ PRESETS: dict[str, Preset] = {
             checkpoint_every=2000,
             grid_every=5000,
         ),
+        rough_time="days on a GPU",
     ),
 }
 

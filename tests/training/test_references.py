@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import pickle
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +22,7 @@ from nnunet_osasis.scripts import pretrain_stylizer
 from nnunet_osasis.stylizer.names import READOUTS
 from nnunet_osasis.training import presets as preset_module
 from nnunet_osasis.training.build import BuildConfig, StylizerBuild
-from nnunet_osasis.training.read_out import estimate_maps
+from nnunet_osasis.training.read_out import estimate_maps, pair_maps
 from nnunet_osasis.training.style_pair import StylePair
 
 DIRECTIONS = ("source_to_target", "target_to_source")
@@ -150,14 +149,15 @@ def test_combined_counts_every_references_independent_estimates_alike(
 
 def test_a_pair_that_was_given_is_the_truth_and_stands_alone(builds: dict[str, OSASISStylizer]) -> None:
     y = builds["one"].reference_unit()
-    pair = StylePair(y, 0.7 * y + 0.1, given=True)
-    maps, found = estimate_maps([pair], unit_images(8), builds["one"].calibrator)
-    assert found.estimates == 1
+    pair, sources, calibrator = StylePair(y, 0.7 * y + 0.1), unit_images(8), builds["one"].calibrator
+    maps, agreement = estimate_maps([y], sources, calibrator, given=[pair])
+    assert agreement.estimates == 1
+    assert {name: maps[name] for name in maps if "pair" in name} == pair_maps([pair])
     assert maps["combined"] == MeanMap((maps["pair"],), 1.0)
     assert maps["combined_inverse"] == MeanMap((maps["pair_inverse"],), 1.0)
-    made, _ = estimate_maps([replace(pair, given=False)], unit_images(8), builds["one"].calibrator)
+    made, _ = estimate_maps([y], sources, calibrator)
     assert {name: made[name] for name in made if "combined" not in name} == {
-        name: maps[name] for name in maps if "combined" not in name
+        name: maps[name] for name in maps if "combined" not in name and "pair" not in name
     }
     assert made["combined"] != maps["combined"]
 
@@ -189,7 +189,7 @@ def test_findings_are_finite_and_say_how_many_references_there_were(builds: dict
 
 def test_a_pair_of_real_source_images_compares_statistics_alone(builds: dict[str, OSASISStylizer]) -> None:
     y, sources = builds["one"].reference_unit(), unit_images(8)
-    maps, _ = estimate_maps([StylePair(y, sources[:3], aligned=False)], sources, None)
+    maps = pair_maps([StylePair(y, sources[:3], aligned=False)])
     assert maps["pair"] == MomentMap.between(sources[:3], y)
     assert maps["pair_inverse"] == MomentMap.between(sources[:3], y).inverse()
 
