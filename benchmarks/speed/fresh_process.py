@@ -3,8 +3,8 @@
     python benchmarks/speed/fresh_process.py --stylizer stylizer --image image.png
 
 ``torch and image`` imports torch and reads the image with Pillow; ``restyle`` loads the stylizer folder and restyles
-the image in its own units. Both run in turn, each time in a new process. ``networks`` lists what the second process holds
-of the three diffusion networks, and which heavy libraries it has imported.
+the image in its own units. Both run in turn, each time in a new process. ``networks`` lists what the second process
+holds of the three diffusion networks, and which heavy libraries it has imported.
 """
 
 from __future__ import annotations

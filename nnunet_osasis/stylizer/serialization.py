@@ -101,12 +101,13 @@ class StylizerState:
         return None
 
     def fingerprint(self) -> str:
-        """SHA-256 (hex) of configuration, reference, maps and the networks that the configured read-out runs."""
+        """SHA-256 (hex) of configuration, reference, and the maps and networks that the configured read-out runs."""
+        used = (self.config.readout, f"{self.config.readout}_inverse")
         return sha256_of_json(
             {
                 "weights": weights_digest(*(self.networks[name] for name in networks_of(self.config.readout))),
                 "reference": sha256_of_array(self.reference),
-                "maps": {name: change.to_json() for name, change in self.maps.items()},
+                "maps": {name: self.maps[name].to_json() for name in used if name in self.maps},
                 "detail": self.detail.to_json(),
                 "config": as_json(self.config),
             }
