@@ -8,6 +8,7 @@ import tracemalloc
 from pathlib import Path
 
 import pytest
+from scale_tasks import write_images
 
 from nnunet_osasis.runtime.distributed import Shard
 from nnunet_osasis.runtime.records import append_sealed_line, iter_jsonl, sealed, write_sealed_json
@@ -16,9 +17,12 @@ from nnunet_osasis.stylizer.archive.record import (
     Log,
     digest_of_entry,
     known_digests,
+    log_of,
     merge,
     names_on_record,
 )
+from nnunet_osasis.stylizer.archive.run import stylize_folder
+from nnunet_osasis.stylizer.stylizer import OSASISStylizer
 
 SETTINGS = {"stylizer": "s", "strength": None}
 
@@ -115,3 +119,17 @@ def test_a_merge_that_is_killed_before_it_deletes_the_logs_is_repeated(tmp_path:
     merge(tmp_path)
     assert (tmp_path / MANIFEST).read_bytes() == manifest
     assert len((tmp_path / "osasis_audit/audit.jsonl").read_text().splitlines()) == 1
+
+
+def test_parts_go_on_from_a_manifest(stylizer_folder: Path, tmp_path: Path) -> None:
+    source, output = write_images(tmp_path / "in", 6), tmp_path / "out"
+    stylizer = OSASISStylizer.from_pretrained(stylizer_folder)
+    stylize_folder(stylizer, source, output, gated=False)
+    whole = (output / MANIFEST).read_bytes()
+    old = json.loads(whole)
+    del old["images"]["image 0003.png"]
+    write_sealed_json(output / MANIFEST, old)
+    made = [stylize_folder(stylizer, source, output, gated=False, share=Shard(k, 2)) for k in range(2)]
+    assert made == [0, 1]
+    assert (output / MANIFEST).read_bytes() == whole
+    assert not log_of(output, Shard(0, 2)).exists()
