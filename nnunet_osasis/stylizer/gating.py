@@ -17,7 +17,8 @@ from nnunet_osasis.gate.thresholds import GateThresholds
 from nnunet_osasis.images.intensity import to_unit
 from nnunet_osasis.runtime.locks import output_lock
 from nnunet_osasis.runtime.records import read_sealed_json, write_sealed_json
-from nnunet_osasis.stylizer.readouts import READOUTS, DiffusionReadout
+from nnunet_osasis.stylizer.names import needs_networks
+from nnunet_osasis.stylizer.readouts import DiffusionReadout
 
 if TYPE_CHECKING:
     from nnunet_osasis.gate.calibration import Restyle
@@ -46,7 +47,7 @@ def calibrate_for(stylizer: OSASISStylizer, images: Sequence[np.ndarray], *, fam
     """Thresholds for the stylizer's read-out from source images ``(C, H, W)`` in [-1, 1] at their own size."""
     from nnunet_osasis.gate.calibration import calibrate_gate  # most stylizers bring their thresholds
 
-    restyle = round_trip(stylizer) if READOUTS[stylizer.config.readout].needs_networks else None
+    restyle = round_trip(stylizer) if needs_networks(stylizer.config.readout) else None
     return calibrate_gate(images, family=family, seed=seed, restyle=restyle)
 
 
@@ -54,8 +55,8 @@ def own_gate(
     stylizer: OSASISStylizer, *, readout: str | None = None, segmenter: Segmenter | None = None
 ) -> StructureGate | None:
     """The gate with a stylizer's own thresholds; None when it has none for its read-out (or for ``readout``)."""
-    kind = READOUTS[readout or stylizer.config.readout]
-    if stylizer.gate is None or not stylizer.gate.serves(needs_round_trip=kind.needs_networks):
+    needs_round_trip = needs_networks(readout or stylizer.config.readout)
+    if stylizer.gate is None or not stylizer.gate.serves(needs_round_trip=needs_round_trip):
         return None
     return _gate(stylizer, stylizer.gate, segmenter)
 

@@ -36,7 +36,7 @@ from nnunet_osasis.runtime.storage import (
 )
 from nnunet_osasis.stylizer.checks import check_index, check_maps, read_config
 from nnunet_osasis.stylizer.config import StylizerConfig
-from nnunet_osasis.stylizer.names import NETWORK_READOUTS
+from nnunet_osasis.stylizer.names import is_map
 from nnunet_osasis.stylizer.networks import (
     CONFIG,
     NETWORKS,
@@ -292,7 +292,7 @@ def model_card(state: StylizerState) -> str:
             f"- one-pass student of `{student.config.teacher}`, {weights} weights; on source images it was not trained "
             f"on, beside its teacher: {fidelity}"
         )
-    elif state.config.readout not in NETWORK_READOUTS:
+    elif is_map(state.config.readout):
         lines.append(f"- one pass: `{state.config.readout}` is a map and needs no student; ONNX with osasis-export")
     if state.gate is not None:
         lines.append(

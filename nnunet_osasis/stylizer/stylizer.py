@@ -21,7 +21,7 @@ from nnunet_osasis.maps.detail import DetailChange
 from nnunet_osasis.maps.field_of_view import field_of_view
 from nnunet_osasis.maps.resize import resize
 from nnunet_osasis.stylizer.config import DIRECTIONS, StylizerConfig, check_call
-from nnunet_osasis.stylizer.names import NETWORK_READOUTS, STUDENT
+from nnunet_osasis.stylizer.names import STUDENT, is_map
 from nnunet_osasis.stylizer.networks import DIFFUSION, Networks
 from nnunet_osasis.stylizer.one_pass import OnePass
 from nnunet_osasis.stylizer.readouts import READOUTS, DiffusionReadout, MapReadout, Readout, StudentReadout
@@ -247,10 +247,10 @@ class OSASISStylizer:
                 remedy="Use stylizer.configured(detail=False).as_module().",
             )
         change: torch.nn.Module
-        if readout == STUDENT or readout in NETWORK_READOUTS:
-            change = self.student_of(readout).direction(backwards=backwards)
-        else:
+        if is_map(readout):
             change = self.color_map(readout, backwards=backwards)
+        else:
+            change = self.student_of(readout).direction(backwards=backwards)
         # a copy, which may be moved and cast without the stylizer's own
         return OnePass(copy.deepcopy(change), self.in_channels).to(self.device)
 
@@ -262,7 +262,7 @@ class OSASISStylizer:
         if student is not None and readout in (STUDENT, student.config.teacher):
             return student
         remedy = f"--distil {'local_affine' if readout == STUDENT else readout}"
-        if self.config.readout not in (STUDENT, *NETWORK_READOUTS):
+        if is_map(self.config.readout):
             own = self.config.readout
             remedy += f", or use the read-out {own}: it needs no student, it is one pass by itself"
         raise OsasisError(
