@@ -88,6 +88,11 @@ def describe(images: torch.Tensor) -> torch.Tensor:
     return torch.stack(rows)
 
 
+def description_size(channels: int) -> int:
+    """The number ``K`` of statistics of ``describe``."""
+    return channels * (2 + len(QUANTILES) + GROUPS) + channels * (channels + 1) // 2
+
+
 class Calibrator(ModelMixin, ConfigMixin):
     """One reference to the coefficients of two maps: source to target, and back.
 
@@ -122,7 +127,7 @@ class Calibrator(ModelMixin, ConfigMixin):
                 for layer in (nn.Conv2d(a, b, 3, stride=2, padding=1), nn.GroupNorm(8, b), nn.SiLU())
             )
         )
-        known = describe(torch.zeros(1, channels, 8, 8)).shape[1]
+        known = description_size(channels)
         self.register_buffer("mean", torch.zeros(known))
         self.register_buffer("deviation", torch.ones(known))
         last = nn.Linear(hidden, 2 * channels * self.count)

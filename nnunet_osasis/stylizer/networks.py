@@ -76,13 +76,11 @@ class StoredNetwork:
 
     def build(self) -> nn.Module:
         """The network on the CPU. Raises ``OsasisError`` when its parts do not fit together."""
-        from accelerate import init_empty_weights
-
         try:
             config = self.config()
             check_network_fits(self.name, config, self.channels)
             kind = _class_of(self.name)
-            with init_empty_weights():  # a shape that does not fit is found before memory is taken for it
+            with torch.device("meta"):  # a shape that does not fit is found before memory is taken for it
                 network = kind(**config)
                 network = network.make_unet() if self.name == "decoder" else network
             # copies: the memory of a mapped file is aligned otherwise, and sums would be taken in another order
