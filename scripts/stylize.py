@@ -15,7 +15,7 @@ from nnunet_osasis.runtime.command import (
     unit_interval,
     whole_number,
 )
-from nnunet_osasis.stylizer.readouts import READOUTS
+from nnunet_osasis.stylizer.names import READOUTS
 
 EXAMPLES = """examples:
   osasis-stylize -i site_a/images -o site_a_as_b --stylizer stylizer

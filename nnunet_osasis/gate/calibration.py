@@ -1,18 +1,15 @@
 """Thresholds of the structure gate, measured on the source images themselves.
 
 What a change of style does to the scores is known from source images seen through random cameras or scanners: they
-change every colour and no structure. What damage does is known from damaging them on purpose. The thresholds let the
-former pass, and the latter says what that is worth.
-
-Which images a gate is calibrated on: a few, evenly spaced, their middle.
+change every color and no structure. What damage does is known from damaging them on purpose. The thresholds let the
+former pass, and the share of the latter that fails is what the gate is worth. A few images are enough, evenly spaced;
+of large ones the middle is taken.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from typing import Any
 
 import numpy as np
 import torch
@@ -21,78 +18,41 @@ from tqdm import tqdm
 from nnunet_osasis.errors import OsasisError
 from nnunet_osasis.gate.damage import KINDS
 from nnunet_osasis.gate.local import smooth
-from nnunet_osasis.gate.scores import CALIBRATED, StructureScores, score_structure
+from nnunet_osasis.gate.scores import StructureScores, score_structure
+from nnunet_osasis.gate.thresholds import CALIBRATED, GateThresholds
 from nnunet_osasis.maps.parametric import places
 from nnunet_osasis.runtime.compute import generator_for
-from nnunet_osasis.stylizer.readouts import DECODED
 from nnunet_osasis.synthetic.acquisition import family_for
 
 logger = logging.getLogger(__name__)
 
 VIEWS = 12
-"""Random acquisitions of each."""
+"""Number of random acquisitions of each image."""
 
 FALSE_ALARMS = 0.01
 """Share of undamaged views that may fail."""
 
 SLACK = {"lesion_contrast": 0.0, "lesion_edges": 0.5}
-"""Where thresholds of lesions lie between erased (0) and undamaged ones (1)."""
+"""Place of a lesion score's threshold between erased lesions (0) and undamaged ones (1)."""
 
-POOR = 0.95
-"""Share of erased lesions found below which a calibration is said to be poor."""
+MIN_DETECTION = 0.95
+"""Share of erased lesions that a good calibration finds; a lower one is logged."""
+
+IMAGES = 16
+"""Number of source images that a calibration looks at."""
+
+SIDE_PX = 512
+"""Side of the middle that is taken of larger images, in pixels."""
 
 Restyle = Callable[[np.ndarray], np.ndarray]
 """``(C, H, W)`` in [-1, 1] to the same, its structure kept as well as a read-out can."""
 
 
-@dataclass(frozen=True)
-class GateThresholds:
-    """What the gate asks for.
-
-    Attributes:
-        scores: least values by the names of ``CALIBRATED``.
-        round_trip: whether round trips of the networks counted as undamaged, as read-outs that run them need.
-        segmenter_dice: least Dice between a frozen segmenter's answers to source and stylized image, if one is given;
-            0.975 is an IoU of 0.95. No lesion that it finds may be lost, whatever this says.
-        views: undamaged views they were measured on. false_alarms: share of those that fail.
-        detection: share of damaged views that fail, by kind of damage, without and (``with_mask``) with the mask.
-    """
-
-    scores: dict[str, float]
-    round_trip: bool = False
-    segmenter_dice: float = 0.975
-    views: int = 0
-    false_alarms: float = 0.0
-    detection: dict[str, dict[str, float]] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        if unknown := sorted(set(self.scores) - set(CALIBRATED)):
-            raise OsasisError(
-                "A gate's thresholds must be of scores there are", found=unknown, remedy=f"Use {', '.join(CALIBRATED)}."
-            )
-        for name, value in {**self.scores, "segmenter_dice": self.segmenter_dice}.items():
-            if isinstance(value, bool) or not isinstance(value, int | float) or not -1 <= value <= 1:
-                raise OsasisError(f"A gate's threshold ({name}) must lie in [-1, 1]", found=value, remedy="Make anew.")
-
-    @property
-    def least(self) -> dict[str, float]:
-        """All thresholds by name."""
-        return {**self.scores, "segmenter_dice": self.segmenter_dice, "segmenter_lesions": 1.0}
-
-    def serve(self, readout: str) -> bool:
-        """Whether they fit a read-out: those that run the networks need a round trip among the undamaged views."""
-        return self.round_trip or readout not in DECODED
-
-    def to_json(self) -> dict[str, Any]:
-        """For the stylizer's index; ``GateThresholds(**value)`` reads it."""
-        return asdict(self)
-
-
 def likely_lesion(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Of 24 random ellipses the one that stands out most from its surroundings: bool ``(H, W)``."""
+    """The one of 24 random ellipses that stands out most from its surroundings: bool ``(H, W)``."""
     height, width = image.shape[1:]
     y, x = np.mgrid[:height, :width]
-    best, found = -1.0, np.zeros((height, width), bool)
+    best, lesion = -1.0, np.zeros((height, width), bool)
     for _ in range(24):
         centre, turn = rng.uniform(0.2, 0.8, 2) * (height, width), rng.uniform(0, np.pi)
         radii = rng.uniform(0.05, 0.14, 2) * min(height, width)
@@ -106,14 +66,14 @@ def likely_lesion(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         apart = image[:, inside].mean(axis=1) - image[:, around].mean(axis=1)
         contrast = float(np.linalg.norm(apart) / (image[:, inside | around].std() + 0.05))
         if contrast > best:
-            best, found = contrast, inside
-    return found
+            best, lesion = contrast, inside
+    return lesion
 
 
 def _views(images: Sequence[np.ndarray], family: str, seed: int) -> Iterator[tuple[np.ndarray, list[np.ndarray]]]:
-    """Every image with random acquisitions of it, noise and resolution left as they are.
+    """Every image with ``VIEWS`` random acquisitions of it, noise and resolution left as they are.
 
-    Of twice as many as are wanted, those that clip least: what a camera clips is lost, and no measure of what is not.
+    Twice as many are drawn, and those that clip least are kept: what a camera clips is lost structure.
     """
     for index, image in enumerate(images):
         acquisitions, generator = family_for(family, len(image)), generator_for(seed, index, stream=7)
@@ -140,11 +100,13 @@ def calibrate_gate(
 
     Args:
         images: source images ``(C, H, W)`` in [-1, 1] at their own size; ``IMAGES`` evenly spaced ones are used.
-        family: of acquisitions (``nnunet_osasis.synthetic.acquisition``).
-        restyle: the image stylized to itself, for read-outs that run the networks: what their round trip loses is no
+        family: family of acquisitions (``nnunet_osasis.synthetic.acquisition``).
+        seed: of the random acquisitions and of the damage.
+        restyle: restyles an image to itself, for read-outs that run the networks: what their round trip loses is no
             fault of an image. These views count as undamaged too.
 
-    Raises ``OsasisError`` when there is no image.
+    Raises:
+        OsasisError: there is no image.
     """
     if not len(images):
         raise OsasisError("A gate is calibrated on source images", found="none", remedy="Give at least one.")
@@ -164,11 +126,11 @@ def calibrate_gate(
                 bad[kind].append(score_structure(image, damage(views[-1], mask, rng), mask.astype(np.uint8)))
     scores = between(thresholds_for(good), bad["erased"] + bad["erased_textured"])
     caught = {
-        kind: {"without_mask": share_failed(found, without_mask(scores)), "with_mask": share_failed(found, scores)}
-        for kind, found in bad.items()
-        if found
+        kind: {"without_mask": share_failed(damaged, without_mask(scores)), "with_mask": share_failed(damaged, scores)}
+        for kind, damaged in bad.items()
+        if damaged
     }
-    if caught.get("erased", {}).get("with_mask", 1.0) < POOR:
+    if caught.get("erased", {}).get("with_mask", 1.0) < MIN_DETECTION:
         logger.warning(
             "The structure gate finds %.0f %% of lesions erased on purpose in these images; look at its decisions.",
             100 * caught["erased"]["with_mask"],
@@ -197,15 +159,15 @@ def between(scores: Mapping[str, float], erased: Sequence[StructureScores]) -> d
     """
     moved = dict(scores)
     for name in set(scores) - set(without_mask(scores)):
-        found = [one.values()[name] for one in erased if name in one.values()]
-        if found and (highest := float(np.quantile(found, 0.95))) < scores[name]:
+        values = [lesion.values()[name] for lesion in erased if name in lesion.values()]
+        if values and (highest := float(np.quantile(values, 0.95))) < scores[name]:
             moved[name] = round(highest + SLACK[name] * (scores[name] - highest), 4)
     return moved
 
 
-def share_failed(found: Sequence[StructureScores], scores: Mapping[str, float]) -> float:
+def share_failed(images: Sequence[StructureScores], thresholds: Mapping[str, float]) -> float:
     """Share of images that fail thresholds."""
-    return round(float(np.mean([bool(one.failures(scores)) for one in found])), 4)
+    return round(float(np.mean([bool(scores.failures(thresholds)) for scores in images])), 4)
 
 
 def without_mask(scores: Mapping[str, float]) -> dict[str, float]:
@@ -215,22 +177,15 @@ def without_mask(scores: Mapping[str, float]) -> dict[str, float]:
 
 def thresholds_for(good: Sequence[StructureScores]) -> dict[str, float]:
     """The strictest thresholds, alike for every score, that fail at most ``FALSE_ALARMS`` of the undamaged views."""
-    values = {name: [one.values()[name] for one in good if name in one.values()] for name in CALIBRATED}
-    values = {name: found for name, found in values.items() if found}
+    ordered = {name: sorted(view.values()[name] for view in good if name in view.values()) for name in CALIBRATED}
+    ordered = {name: values for name, values in ordered.items() if values}
     scores: dict[str, float] = {}
-    for rank in range(max(map(len, values.values()))):  # the n-th smallest of every score, as long as few enough fail
-        tried = {name: round(sorted(found)[min(rank, len(found) - 1)] - 1e-4, 4) for name, found in values.items()}
-        if np.mean([bool(one.failures(tried)) for one in good]) > FALSE_ALARMS:
+    for rank in range(max(map(len, ordered.values()))):  # the n-th smallest of every score, as long as few enough fail
+        tried = {name: round(values[min(rank, len(values) - 1)] - 1e-4, 4) for name, values in ordered.items()}
+        if np.mean([bool(view.failures(tried)) for view in good]) > FALSE_ALARMS:
             break
         scores = tried
     return {name: max(-1.0, value) for name, value in scores.items()}
-
-
-IMAGES = 16
-"""Source images a calibration looks at."""
-
-SIDE = 512
-"""Of larger images the middle is taken."""
 
 
 def chosen_indices(count: int) -> list[int]:
@@ -239,9 +194,9 @@ def chosen_indices(count: int) -> list[int]:
 
 
 def middle(image: np.ndarray) -> np.ndarray:
-    """At most ``SIDE`` pixels of ``(C, H, W)`` to either direction, around its middle."""
-    starts = [max(0, (side - SIDE) // 2) for side in image.shape[1:]]
-    return image[:, starts[0] : starts[0] + SIDE, starts[1] : starts[1] + SIDE]
+    """At most ``SIDE_PX`` pixels of ``(C, H, W)`` in either direction, around its middle."""
+    top, left = (max(0, (side - SIDE_PX) // 2) for side in image.shape[1:])
+    return image[:, top : top + SIDE_PX, left : left + SIDE_PX]
 
 
 class EvenlySpaced:
