@@ -11,8 +11,8 @@ import sys
 from collections.abc import Callable
 from typing import NoReturn, TypeVar
 
-from nnunet_osasis import __version__
 from nnunet_osasis.errors import OsasisError
+from nnunet_osasis.runtime.provenance import versions
 
 N = TypeVar("N", int, float)
 
@@ -76,7 +76,8 @@ def command_parser(prog: str, description: str, examples: str) -> argparse.Argum
 
 def add_version(parser: argparse.ArgumentParser) -> None:
     """Add ``--version``, which prints the package's version and ends the command."""
-    parser.add_argument("--version", action="version", version=f"%(prog)s of nnunet-osasis {__version__}")
+    version = versions(["nnunet-osasis"])["nnunet-osasis"]
+    parser.add_argument("--version", action="version", version=f"%(prog)s of nnunet-osasis {version}")
 
 
 def add_device(parser: argparse._ActionsContainer) -> None:

@@ -252,9 +252,10 @@ def _spoiled(name: str, copy: Path, tmp_path: Path, stylizer_folder: Path, kind:
     return right(name, copy, tmp_path / "out", stylizer_folder)
 
 
-@pytest.mark.parametrize(
-    "name", ["demo", "evaluate", "export", "info", "prepare", "pretrain_stylizer", "report", "stylize"]
-)
+COMMANDS = ("demo", "evaluate", "export", "info", "prepare", "pretrain_stylizer", "report", "stylize")
+
+
+@pytest.mark.parametrize("name", COMMANDS)
 def test_every_command_says_its_version(name: str, capsys: pytest.CaptureFixture) -> None:
     main = importlib.import_module(f"nnunet_osasis.scripts.{name}").main
     with pytest.raises(SystemExit) as ended:
@@ -263,7 +264,7 @@ def test_every_command_says_its_version(name: str, capsys: pytest.CaptureFixture
     assert f"of nnunet-osasis {__version__}" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("name", ["demo", "evaluate", "export", "info", "prepare", "report"])
+@pytest.mark.parametrize("name", COMMANDS)
 def test_help_imports_no_heavy_library(name: str) -> None:
     program = (
         f"import sys\nfrom nnunet_osasis.scripts.{name} import make_parser\nmake_parser().format_help()\n"
