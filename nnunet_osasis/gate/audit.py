@@ -77,7 +77,7 @@ def audited_results(path: str | Path) -> dict[str, str]:
 
 def _rows(path: str | Path, *, strict: bool = True) -> Iterator[dict[str, Any]]:
     """All lines, one at a time; lines that belong to no audit are refused, or left out unless ``strict``."""
-    for row in iter_jsonl(path):
+    for row in iter_jsonl(path, accepts=_scores_are_numbers):
         scores, failures = row.get("scores"), row.get("failures")
         named = isinstance(row.get("case"), str) and row.get("decision") in OUTCOMES
         if named and isinstance(scores, dict) and isinstance(failures, dict):
@@ -85,9 +85,14 @@ def _rows(path: str | Path, *, strict: bool = True) -> Iterator[dict[str, Any]]:
         elif strict:
             raise OsasisError(
                 "Every line of an audit names a case, a decision, scores and failures",
-                found=str(row)[:200],
+                found=f"{str(row)[:200]} in {path}",
                 remedy="Give the audit.jsonl that a command of this package wrote.",
             )
+
+
+def _scores_are_numbers(row: dict[str, Any]) -> bool:
+    scores = row.get("scores")
+    return not isinstance(scores, dict) or all(isinstance(score, int | float) for score in scores.values())
 
 
 def badness(row: Mapping[str, Any]) -> tuple[int, int, float]:

@@ -84,3 +84,17 @@ def test_other_lines_than_an_audits_are_refused_or_left_out(line: str, tmp_path:
         return
     with pytest.raises(OsasisError, match="audit"):
         read_audit(path)
+
+
+@pytest.mark.parametrize("score", ['"x"', "null", "[0.9]", "1" * 5000, "[" * 100_000])
+def test_a_line_whose_score_is_no_number_is_left_out_and_named(
+    score: str, audit: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    rows = read_audit(audit)
+    lines = len(audit.read_text().splitlines())
+    with audit.open("a") as stream:
+        stream.write(
+            f'{{"case": "rotten", "decision": "full", "failures": {{}}, "scores": {{"structure_kept": {score}}}}}\n'
+        )
+    assert read_audit(audit) == rows
+    assert f"left out: {lines + 1}" in caplog.text and str(audit) in caplog.text
