@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -48,10 +47,9 @@ class Geometry:
         return cls(tuple(map(float, spacing)), tuple(map(float, origin)), tuple(np.ravel(direction).tolist()))
 
     @property
-    def is_stated(self) -> bool:
-        """Whether anything differs from what libraries write by default: spacing 1, origin 0, no turn."""
-        axes = len(self.spacing)
-        return self != Geometry.of(np.ones(axes), np.zeros(axes), np.eye(axes))
+    def is_placed(self) -> bool:
+        """Whether origin or direction differ from the zeros and the identity that libraries write by default."""
+        return any(self.origin) or self.direction != tuple(np.eye(len(self.spacing)).ravel().tolist())
 
     def affine(self) -> np.ndarray:
         """Return the matrix ``(4, 4)`` from voxel indices (x, y, z, 1) to millimeters."""
@@ -101,16 +99,16 @@ def onto_grid(mask: LoadedImage, image: LoadedImage) -> np.ndarray:
     if ours is None or theirs is None:
         return mask.array
     volume = mask.array if mask.array.ndim == 4 else mask.array[:, None]
-    sides, mask_sides = (np.array(([1, 1, *array.shape[1:]])[:-4:-1]) for array in (image.array, volume))
-    to_mask = np.linalg.pinv(theirs.affine()) @ ours.affine()  # indices of the image to indices of the mask
-    corners = np.array(list(product(*((0, side - 1) for side in sides)))).T
-    exact = to_mask[:3, :3] @ corners + to_mask[:3, 3:]
-    places = np.rint(exact)
+    sides, mask_sides = _sides(image.array), _sides(volume)
+    to_mask = np.linalg.pinv(theirs.affine()) @ ours.affine()  # voxel indices of the image to those of the mask
     turn = np.rint(to_mask[:3, :3])
-    swaps = (np.abs(turn).sum(axis=0) == 1).all() and (np.abs(turn).sum(axis=1) == 1).all()
-    whole = (places.min(axis=1) == 0).all() and (places.max(axis=1) == mask_sides - 1).all()
-    if not (swaps and whole and np.abs(exact - places).max() < GRID_TOLERANCE):
-        if not (ours.is_stated and theirs.is_stated):
+    corners = np.array(list(np.ndindex(2, 2, 2))).T * (sides[:, None] - 1)
+    places = to_mask[:3, :3] @ corners + to_mask[:3, 3:]
+    mask_corners = np.rint(places)
+    one_to_one = (np.abs(turn).sum(axis=0) == 1).all() and (np.abs(turn).sum(axis=1) == 1).all()
+    fills_mask = (mask_corners.min(axis=1) == 0).all() and (mask_corners.max(axis=1) == mask_sides - 1).all()
+    if not (one_to_one and fills_mask and np.abs(places - mask_corners).max() < GRID_TOLERANCE):
+        if not (ours.is_placed and theirs.is_placed):
             return mask.array
         raise OsasisError(
             "Image and mask must have the same geometry",
@@ -122,6 +120,12 @@ def onto_grid(mask: LoadedImage, image: LoadedImage) -> np.ndarray:
     flips = [axis for axis in range(3) if turn[order[axis], axis] < 0]
     values = np.flip(values, [3 - axis for axis in flips])
     return values[:, 0] if image.array.ndim == 3 else values
+
+
+def _sides(array: np.ndarray) -> np.ndarray:
+    """Return the sides along x, y and z of ``(C, H, W)`` or ``(C, D, H, W)``."""
+    depth, height, width = array.shape[1:] if array.ndim == 4 else (1, *array.shape[1:])
+    return np.array([width, height, depth])
 
 
 def image_suffix(path: str | Path) -> str:
