@@ -24,7 +24,7 @@ from nnunet_osasis.nnunet.cases import open_cases
 from nnunet_osasis.nnunet.configuration import NnunetConfiguration
 from nnunet_osasis.runtime.locks import output_lock
 from nnunet_osasis.runtime.records import write_sealed_json
-from nnunet_osasis.runtime.storage import clear_leftovers, sha256_of_json
+from nnunet_osasis.runtime.storage import remove_stale_temporaries, sha256_of_json
 from nnunet_osasis.runtime.workers import make_cases, usual_processes
 from nnunet_osasis.transfer import StyleTransfer
 
@@ -114,7 +114,7 @@ class StylizedCache:
 
     def _build(self, keys: list[str]) -> list[str]:
         shutil.rmtree(self._maker.workbench, ignore_errors=True)  # left by a process that was killed
-        clear_leftovers(self.records / "cases")
+        remove_stale_temporaries(self.records / "cases")
         self._audited = audited_results(self.audit)  # another process may have been at work until now
         missing = [key for key in keys if not self._is_whole(key)]
         there = len(keys) - len(missing)

@@ -285,7 +285,7 @@ class CaseRecord:
         if not path.is_file():
             return None
         try:
-            value = read_sealed_json(path, what="A case's record", unsealed=("sources", "result"))
+            value = read_sealed_json(path, what="A case's record")
             sources = {name: FileState(**state) for name, state in value["sources"].items()}
             return cls(sources, FileState(**value["result"]))
         except (OsasisError, AttributeError, KeyError, TypeError, ValueError, RecursionError):
