@@ -46,6 +46,10 @@ class Geometry:
         """Make one of any numbers."""
         return cls(tuple(map(float, spacing)), tuple(map(float, origin)), tuple(np.ravel(direction).tolist()))
 
+    def __str__(self) -> str:
+        parts = (("spacing", self.spacing), ("origin", self.origin), ("direction", self.direction))
+        return ", ".join(f"{name} ({' '.join(f'{number:g}' for number in numbers)})" for name, numbers in parts)
+
     @property
     def is_placed(self) -> bool:
         """Whether origin or direction differ from the zeros and the identity that libraries write by default."""
@@ -112,7 +116,7 @@ def onto_grid(mask: LoadedImage, image: LoadedImage) -> np.ndarray:
             return mask.array
         raise OsasisError(
             "Image and mask must have the same geometry",
-            found=f"{ours} and, in {mask.path}, {theirs}",
+            found=f"{ours}, but {theirs} in {mask.path}",
             remedy="Resample the mask to the image's grid with nearest-neighbor interpolation.",
         )
     order = np.abs(turn).argmax(axis=0)  # the mask's axis of each axis of the image, x first

@@ -138,13 +138,12 @@ def _geometry(header: Nifti1Header) -> Geometry:
     sform_code, qform_code = int(header["sform_code"]), int(header["qform_code"])
     if sform_code > 0 and (sform_code == 1 or qform_code <= 0):
         affine = TO_LPS @ header.get_sform()
-        lengths = np.linalg.norm(affine[:3, :3], axis=0)
-        turn = affine[:3, :3] / np.where(lengths > 0, lengths, 1)
     elif qform_code > 0:
         affine = TO_LPS @ header.get_qform()
-        turn = affine[:3, :3] / steps[:3]
     else:
-        affine, turn = np.eye(4), np.eye(3)
+        affine = np.eye(4)
+    lengths = np.linalg.norm(affine[:3, :3], axis=0)
+    turn = affine[:3, :3] / np.where(lengths > 0, lengths, 1)
     axes = 4 if header["dim"][0] >= 4 and header["dim"][4] > 1 else min(max(int(header["dim"][0]), 2), 3)
     unit = MILLIMETERS.get(int(header["xyzt_units"]) % 8, 1.0)
     spacing, origin, direction = np.ones(4), np.zeros(4), np.eye(4)
