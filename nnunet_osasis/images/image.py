@@ -165,6 +165,8 @@ def check_array(array: np.ndarray, *, name: str = "the image", channels: int | N
     """
     if not isinstance(array, np.ndarray):
         raise OsasisError(f"{name} must be an array", found=type(array).__name__, remedy="Read it with read_image.")
+    if isinstance(array, np.ma.MaskedArray):  # its masked values would escape the clip to a range
+        raise OsasisError(f"{name} must be a plain array", found="a masked one", remedy="Use array.filled(value).")
     if array.ndim not in (3, 4):
         raise OsasisError(
             f"{name} must have the axes (C, H, W) or (C, D, H, W)",
