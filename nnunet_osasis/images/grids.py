@@ -1,4 +1,4 @@
-"""Labelled picture grids: what the trainings and commands show a person."""
+"""Labeled picture grids, which trainings and commands show a person."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ import torch
 from nnunet_osasis.runtime.storage import atomic_write
 
 CELL = 1.9
-"""Inches of a picture's place in a grid."""
+"""Side of a picture's place in a grid, in inches."""
 
 
 def picture(image: torch.Tensor) -> np.ndarray:
-    """``(C, H, W)`` in [-1, 1] as ``(H, W, 3)`` in [0, 1]: three channels as colour, else the first as grey."""
+    """Turn ``(C, H, W)`` in [-1, 1] into ``(H, W, 3)`` in [0, 1]: three channels as color, else the first as gray."""
     values = ((image.float().cpu().clamp(-1, 1) + 1) / 2).numpy()
     return np.moveaxis(values if len(values) == 3 else np.repeat(values[:1], 3, axis=0), 0, -1)
 
@@ -24,6 +24,11 @@ def save_grid(path: str | Path, columns: Sequence[tuple[str, Sequence[torch.Tens
     """Write a PNG with one titled column per entry and one row per image ``(C, H, W)`` in [-1, 1].
 
     A column shorter than the longest leaves its cells empty.
+
+    Args:
+        path: the file to write.
+        columns: title and images of each column.
+        title: shown above all columns.
     """
     from matplotlib import style
 

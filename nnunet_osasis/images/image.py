@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -47,11 +46,14 @@ class Geometry:
         """Make one of any numbers."""
         return cls(tuple(map(float, spacing)), tuple(map(float, origin)), tuple(np.ravel(direction).tolist()))
 
+    def __str__(self) -> str:
+        parts = (("spacing", self.spacing), ("origin", self.origin), ("direction", self.direction))
+        return ", ".join(f"{name} ({' '.join(f'{number:g}' for number in numbers)})" for name, numbers in parts)
+
     @property
-    def is_stated(self) -> bool:
-        """Whether anything differs from what libraries write by default: spacing 1, origin 0, no turn."""
-        axes = len(self.spacing)
-        return self != Geometry.of(np.ones(axes), np.zeros(axes), np.eye(axes))
+    def is_placed(self) -> bool:
+        """Whether origin or direction differ from the zeros and the identity that libraries write by default."""
+        return any(self.origin) or self.direction != tuple(np.eye(len(self.spacing)).ravel().tolist())
 
     def affine(self) -> np.ndarray:
         """Return the matrix ``(4, 4)`` from voxel indices (x, y, z, 1) to millimeters."""
@@ -101,20 +103,20 @@ def onto_grid(mask: LoadedImage, image: LoadedImage) -> np.ndarray:
     if ours is None or theirs is None:
         return mask.array
     volume = mask.array if mask.array.ndim == 4 else mask.array[:, None]
-    sides, mask_sides = (np.array(([1, 1, *array.shape[1:]])[:-4:-1]) for array in (image.array, volume))
-    to_mask = np.linalg.pinv(theirs.affine()) @ ours.affine()  # indices of the image to indices of the mask
-    corners = np.array(list(product(*((0, side - 1) for side in sides)))).T
-    exact = to_mask[:3, :3] @ corners + to_mask[:3, 3:]
-    places = np.rint(exact)
+    sides, mask_sides = _sides(image.array), _sides(volume)
+    to_mask = np.linalg.pinv(theirs.affine()) @ ours.affine()  # voxel indices of the image to those of the mask
     turn = np.rint(to_mask[:3, :3])
-    swaps = (np.abs(turn).sum(axis=0) == 1).all() and (np.abs(turn).sum(axis=1) == 1).all()
-    whole = (places.min(axis=1) == 0).all() and (places.max(axis=1) == mask_sides - 1).all()
-    if not (swaps and whole and np.abs(exact - places).max() < GRID_TOLERANCE):
-        if not (ours.is_stated and theirs.is_stated):
+    corners = np.array(list(np.ndindex(2, 2, 2))).T * (sides[:, None] - 1)
+    places = to_mask[:3, :3] @ corners + to_mask[:3, 3:]
+    mask_corners = np.rint(places)
+    one_to_one = (np.abs(turn).sum(axis=0) == 1).all() and (np.abs(turn).sum(axis=1) == 1).all()
+    fills_mask = (mask_corners.min(axis=1) == 0).all() and (mask_corners.max(axis=1) == mask_sides - 1).all()
+    if not (one_to_one and fills_mask and np.abs(places - mask_corners).max() < GRID_TOLERANCE):
+        if not (ours.is_placed and theirs.is_placed):
             return mask.array
         raise OsasisError(
             "Image and mask must have the same geometry",
-            found=f"{ours} and, in {mask.path}, {theirs}",
+            found=f"{ours}, but {theirs} in {mask.path}",
             remedy="Resample the mask to the image's grid with nearest-neighbor interpolation.",
         )
     order = np.abs(turn).argmax(axis=0)  # the mask's axis of each axis of the image, x first
@@ -122,6 +124,12 @@ def onto_grid(mask: LoadedImage, image: LoadedImage) -> np.ndarray:
     flips = [axis for axis in range(3) if turn[order[axis], axis] < 0]
     values = np.flip(values, [3 - axis for axis in flips])
     return values[:, 0] if image.array.ndim == 3 else values
+
+
+def _sides(array: np.ndarray) -> np.ndarray:
+    """Return the sides along x, y and z of ``(C, H, W)`` or ``(C, D, H, W)``."""
+    depth, height, width = array.shape[1:] if array.ndim == 4 else (1, *array.shape[1:])
+    return np.array([width, height, depth])
 
 
 def image_suffix(path: str | Path) -> str:
@@ -157,6 +165,8 @@ def check_array(array: np.ndarray, *, name: str = "the image", channels: int | N
     """
     if not isinstance(array, np.ndarray):
         raise OsasisError(f"{name} must be an array", found=type(array).__name__, remedy="Read it with read_image.")
+    if isinstance(array, np.ma.MaskedArray):  # its masked values would escape the clip to a range
+        raise OsasisError(f"{name} must be a plain array", found="a masked one", remedy="Use array.filled(value).")
     if array.ndim not in (3, 4):
         raise OsasisError(
             f"{name} must have the axes (C, H, W) or (C, D, H, W)",

@@ -1,4 +1,4 @@
-"""Native units to the stylizer's [-1, 1] and back. The only place that knows intensity ranges."""
+"""Native units to the stylizer's [-1, 1] and back; the only module that knows intensity ranges."""
 
 from __future__ import annotations
 
@@ -13,22 +13,26 @@ from nnunet_osasis.errors import OsasisError
 KINDS = ("fixed", "percentile", "channel_percentile")
 
 LARGEST = 1e30
-"""Native units beyond this cannot be told apart as float32, whose largest number is 3e38."""
+"""Largest magnitude, in native units, that computations in float32 (up to 3e38) bear."""
 
 Bounds = tuple[float, float] | tuple[np.ndarray, np.ndarray]
-"""Native values that become -1 and 1: two numbers, or two arrays ``(C,)``."""
+"""Native values that become -1 and 1: two numbers for all channels, or two arrays ``(C,)``."""
 
 
 @dataclass(frozen=True)
 class IntensityRange:
     """How native intensities map onto [-1, 1].
 
+    >>> IntensityRange("fixed", 0, 200).bounds(np.zeros((1, 4, 4)))
+    (0, 200)
+
     Attributes:
-        kind: ``fixed``: ``low`` and ``high`` are native units, the same for every image (8-bit colour: 0 and 255;
+        kind: ``fixed``: ``low`` and ``high`` are native units, the same for every image (8-bit color: 0 and 255;
             CT: a window in HU). ``percentile``: ``low`` and ``high`` are percentiles taken from each image or volume
-            over all channels, for units that differ between scans (16-bit colour). ``channel_percentile``: the same,
+            over all channels, for units that differ between scans (16-bit color). ``channel_percentile``: the same,
             channel by channel, for channels with units of their own (MR sequences).
-        low, high: become -1 and 1.
+        low: becomes -1.
+        high: becomes 1.
     """
 
     kind: str = "fixed"
@@ -49,8 +53,11 @@ class IntensityRange:
             )
 
     def bounds(self, array: np.ndarray, *, name: str = "the image") -> Bounds:
-        """The native values that become -1 and 1 for ``array`` ``(C, ...)``. Raises ``OsasisError`` when a
-        per-image range is empty (a constant image or channel)."""
+        """Return the native values that become -1 and 1 for ``array`` ``(C, ...)``.
+
+        Raises:
+            OsasisError: a range taken from the image is empty (a constant image or channel).
+        """
         if self.kind == "fixed":
             return self.low, self.high
         joint = self.kind == "percentile"
@@ -68,7 +75,7 @@ class IntensityRange:
         return (float(low[0]), float(high[0])) if joint else (low, high)
 
     def to_json(self) -> dict[str, str | float]:
-        """JSON form; ``IntensityRange(**value)`` reads it."""
+        """Return the JSON form; ``IntensityRange(**value)`` reads it."""
         return asdict(self)
 
 
@@ -78,13 +85,13 @@ def _columns(bounds: Bounds, ndim: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def to_unit(array: np.ndarray, bounds: Bounds) -> np.ndarray:
-    """Native units ``(C, ...)`` to [-1, 1], float32; values outside ``bounds`` are clipped."""
+    """Map native units ``(C, ...)`` to [-1, 1], float32; values outside ``bounds`` are clipped."""
     low, high = _columns(bounds, array.ndim)
     return np.clip((np.asarray(array, dtype=np.float64) - low) * (2 / (high - low)) - 1, -1, 1).astype(np.float32)
 
 
 def from_unit(unit: np.ndarray, bounds: Bounds, original: np.ndarray | None = None) -> np.ndarray:
-    """[-1, 1] to native units ``(C, ...)``, float32.
+    """Map [-1, 1] to native units ``(C, ...)``, float32.
 
     With ``original`` (native), what lay outside ``bounds`` there keeps its excess: metal in a CT stays metal.
     """
@@ -101,13 +108,17 @@ def infer_range(
     """Choose the range for a training set.
 
     8-bit values (unsigned bytes, or whole numbers in [0, 255] that reach above 1): fixed 0..255. nnU-Net's CT
-    scheme in all channels: the plans' foreground percentiles ``window`` (low, high). Images in [0, 1]: fixed 0..1.
-    All else: per-image percentiles 0.5 and 99.5; jointly for one and for three channels (colour), channel by channel
-    for other counts, and for three when nnU-Net's ``schemes`` say that they are no colours.
+    scheme in all channels: the window. Images in [0, 1]: fixed 0..1. All else: per-image percentiles 0.5 and 99.5;
+    jointly for one and for three channels (color), channel by channel for other counts, and for three when nnU-Net's
+    schemes say that they are no colors.
 
     Args:
-        arrays: some training images, native units.
-        schemes: nnU-Net's normalization scheme names, if there is a plan.
+        arrays: some training images ``(C, ...)``, native units.
+        schemes: nnU-Net's normalization scheme of each channel; empty without a plan.
+        window: the plan's foreground percentiles (low, high), for CT.
+
+    Raises:
+        OsasisError: there is no image.
     """
     if window and schemes and all("CT" in scheme for scheme in schemes):
         return IntensityRange("fixed", float(window[0]), float(window[1]))
@@ -124,6 +135,6 @@ def infer_range(
         return IntensityRange("fixed", 0.0, 255.0)
     if unit_like:
         return IntensityRange("fixed", 0.0, 1.0)
-    colour = channels == 3 and not any("ZScore" in scheme for scheme in schemes)
-    kind = "percentile" if channels == 1 or colour else "channel_percentile"
+    color = channels == 3 and not any("ZScore" in scheme for scheme in schemes)
+    kind = "percentile" if channels == 1 or color else "channel_percentile"
     return IntensityRange(kind, 0.5, 99.5)

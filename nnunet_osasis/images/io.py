@@ -105,10 +105,15 @@ def read_image(path: str | Path) -> LoadedImage:
 
 
 def write_like(loaded: LoadedImage, array: np.ndarray, path: str | Path) -> Path:
-    """Write ``array`` (axes as ``loaded.array``) with the dtype, geometry and colour profile of ``loaded``, atomically.
+    """Write ``array`` with the dtype, geometry, header and color profile of ``loaded``, atomically; return ``path``.
 
-    The suffix of ``path`` decides the format; JPEG becomes PNG by the caller's choice of ``path``, as lossy
-    re-encoding would change structure.
+    Args:
+        loaded: the image that ``array`` was made from.
+        array: the result, in the shape of ``loaded.array``; integers are rounded and clipped.
+        path: its suffix chooses the format. Callers choose PNG for JPEG, as lossy re-encoding changes structure.
+
+    Raises:
+        OsasisError: another shape, a full disk, a folder that cannot be written.
     """
     if array.shape != loaded.array.shape:
         raise OsasisError("The result must have its source's shape", found=f"{array.shape} for {loaded.array.shape}")

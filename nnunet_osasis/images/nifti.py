@@ -9,11 +9,13 @@ import gzip
 import math
 import struct
 from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
+from nnunet_osasis.errors import OsasisError
 from nnunet_osasis.images.headers import check_size, check_spacing, refuse
 from nnunet_osasis.images.image import Geometry, LoadedImage
 
@@ -97,7 +99,7 @@ def _read_header(stream: IO[bytes], path: Path) -> Nifti1Header:
 
 
 def _read_voxels(stream: IO[bytes], header: Nifti1Header, path: Path, *, packed: bool) -> np.ndarray:
-    """Read ``(C, H, W)`` or ``(C, D, H, W)``, scaled, after a look at every number that memory is taken by."""
+    """Read ``(C, H, W)`` or ``(C, D, H, W)``, scaled; every number that memory is taken by is checked before."""
     dtype, offset = header.get_data_dtype(), float(header["vox_offset"])
     colors = 3 if header["datatype"] == RGB else 1
     plain = dtype.kind in "iuf" and dtype.itemsize <= 8
@@ -131,20 +133,19 @@ def _scaled(values: np.ndarray, header: Nifti1Header) -> np.ndarray:
 
 
 def _geometry(header: Nifti1Header) -> Geometry:
-    """Where the voxels lie, in ITK's coordinates (left, posterior, superior), by ITK's choice of the two matrices."""
+    """Compute where voxels lie, in ITK's coordinates (left, posterior, superior), by ITK's choice of two matrices."""
     header = header.copy()
     steps = header["pixdim"][1:5].astype(np.float64)
     header["pixdim"][1:4] = steps[:3] = np.where(steps[:3] > 0, steps[:3], 1)  # 0 along axes of one voxel
     sform_code, qform_code = int(header["sform_code"]), int(header["qform_code"])
     if sform_code > 0 and (sform_code == 1 or qform_code <= 0):
         affine = TO_LPS @ header.get_sform()
-        lengths = np.linalg.norm(affine[:3, :3], axis=0)
-        turn = affine[:3, :3] / np.where(lengths > 0, lengths, 1)
     elif qform_code > 0:
         affine = TO_LPS @ header.get_qform()
-        turn = affine[:3, :3] / steps[:3]
     else:
-        affine, turn = np.eye(4), np.eye(3)
+        affine = np.eye(4)
+    lengths = np.linalg.norm(affine[:3, :3], axis=0)
+    turn = affine[:3, :3] / np.where(lengths > 0, lengths, 1)
     axes = 4 if header["dim"][0] >= 4 and header["dim"][4] > 1 else min(max(int(header["dim"][0]), 2), 3)
     unit = MILLIMETERS.get(int(header["xyzt_units"]) % 8, 1.0)
     spacing, origin, direction = np.ones(4), np.zeros(4), np.eye(4)
@@ -158,23 +159,25 @@ def write_nifti(loaded: LoadedImage, array: np.ndarray, path: Path) -> None:
 
     Sizes, numbers and their place are the array's; all else is the source's, except for extensions, which are
     dropped. A packed file holds no name and no time: the same voxels give the same bytes.
+
+    Raises:
+        OsasisError: the header of ``loaded`` is of another size than ``array``.
     """
-    kept: Nifti1Header | None = loaded.kept.get(HEADER)
     array = array.astype({"?": np.uint8, "e": np.float32}.get(array.dtype.char, array.dtype), copy=False)
-    header = _new_header(array, loaded.geometry) if kept is None else kept.copy()
+    header = loaded.kept[HEADER].copy() if HEADER in loaded.kept else _new_header(array, loaded.geometry)
     colors = header["datatype"] == RGB
+    if math.prod(header.get_data_shape()) * (3 if colors else 1) != array.size:
+        raise OsasisError("A NIfTI header must fit the voxels", found=f"{header.get_data_shape()} for {array.shape}")
     if not colors:
         header.set_data_dtype(array.dtype)
     header["vox_offset"] = len(header.binaryblock) + 4
     header["scl_slope"], header["scl_inter"] = 1, 0
     stored = array.dtype.newbyteorder(header.endianness)
     voxels = np.ascontiguousarray(np.moveaxis(array, 0, -1) if colors else array, dtype=stored)
-    with open(path, "wb") as raw:
-        stream: Any = gzip.GzipFile("", "wb", 6, raw, 0) if path.name.lower().endswith(".gz") else raw
+    packed = path.name.lower().endswith(".gz")
+    with open(path, "wb") as raw, gzip.GzipFile("", "wb", 6, raw, 0) if packed else nullcontext(raw) as stream:
         stream.write(header.binaryblock + bytes(4))
         stream.write(voxels.data)
-        if stream is not raw:
-            stream.close()
 
 
 def _new_header(array: np.ndarray, geometry: Geometry | None) -> Nifti1Header:
@@ -201,7 +204,7 @@ def _new_header(array: np.ndarray, geometry: Geometry | None) -> Nifti1Header:
 
 
 def as_labels(kept: Mapping[str, Any]) -> dict[str, Any]:
-    """What a label map keeps of its image: where the voxels lie, but not the range that viewers show."""
+    """Return what a label map keeps of its image: where the voxels lie, but not the range that viewers show."""
     if HEADER not in kept:
         return {}
     header = kept[HEADER].copy()

@@ -57,7 +57,7 @@ def nifti(
     sides: Sequence[int] = (6, 7, 4), *, axes: int | None = None, kind: int = 4, bits: int = 16,
     steps: Sequence[float] = (1, 1, 1), offset: float = 352.0, magic: bytes = b"n+1\0", data: bytes | None = None,
 ) -> bytes:  # fmt: skip
-    """A NIfTI-1 file by its header's entries, with 336 bytes of voxels unless told otherwise."""
+    """A NIfTI-1 file by its header's entries, with 336 bytes of voxels by default."""
     header = bytearray(352)
     struct.pack_into("<i", header, 0, 348)
     rest = [1] * (7 - len(sides))

@@ -16,9 +16,9 @@ from nnunet_osasis import OsasisError
 from nnunet_osasis.runtime.command import run_command
 
 SECONDS = 60
-"""After so long an input counts as a hang. Nothing here takes more than a few."""
+"""Time after which an input counts as a hang, in seconds; nothing here takes more than a few."""
 LONGEST = 2500
-"""Characters of a message that a person still reads."""
+"""Longest message that a person still reads, in characters."""
 
 
 @dataclass(frozen=True)
@@ -27,9 +27,9 @@ class Bad:
 
     Attributes:
         name: what is odd about it.
-        make: from an empty folder to the call that meets it.
-        check: looks at the result, where there may be one; None: it must be refused.
-        refusable: with ``check``: it may also be refused.
+        make: takes an empty folder and returns the call that meets the input.
+        check: checks the result; None means that the input must be refused.
+        refusable: whether the input may be refused although there is a ``check``.
     """
 
     name: str
@@ -39,7 +39,7 @@ class Bad:
 
 
 def bad(cases: Sequence[Bad]) -> Any:
-    """The parametrisation over ``cases``."""
+    """Parametrize a test over ``cases``."""
     names = [case.name for case in cases]
     assert len(set(names)) == len(names), sorted(name for name in names if names.count(name) > 1)
     return pytest.mark.parametrize("case", cases, ids=names)
@@ -62,14 +62,14 @@ def no_longer_than(seconds: float) -> Iterator[None]:
 
 
 def require_clear(message: str) -> None:
-    """One message: a sentence, not a dump."""
+    """Require one message: a sentence, not a dump."""
     assert message.strip()
     assert "Traceback" not in message
     assert len(message) < LONGEST, message[:300]
 
 
 def meet(case: Bad, folder: Path) -> str:
-    """Let the library meet ``case``; how it ended, ``result`` or ``refused``. Any other end is the test's."""
+    """Let the library meet ``case``; return how it ended, ``result`` or ``refused``. Any other end fails the test."""
     call = case.make(folder)
     refusal: OsasisError | None = None
     with no_longer_than(SECONDS):
@@ -87,7 +87,7 @@ def meet(case: Bad, folder: Path) -> str:
 
 
 def command(main: Callable[[list[str]], object], arguments: Sequence[object], capsys: pytest.CaptureFixture) -> str:
-    """A command as typed, to its exit status: the one message it must leave on stderr, or ``""`` when it did its work.
+    """Run a command as typed; return the one message that it must leave on stderr, or ``""`` if it did its work.
 
     Warnings of progress bars and libraries may stand before the message.
     """

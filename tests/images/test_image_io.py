@@ -8,9 +8,11 @@ import sys
 import zlib
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from nnunet_osasis import OsasisError
+from nnunet_osasis.images.image import check_array
 from nnunet_osasis.images.io import read_image
 
 
@@ -28,6 +30,11 @@ def test_pictures_too_large_or_without_content_are_named(tmp_path: Path, side: i
     path.write_bytes(empty_png(side))
     with pytest.raises(OsasisError, match=rf"readable; got .*a\.png: .*{reason}"):
         read_image(path)
+
+
+def test_masked_arrays_are_refused() -> None:
+    with pytest.raises(OsasisError, match="filled"):
+        check_array(np.ma.array(np.zeros((1, 4, 4)), mask=np.ones((1, 4, 4), bool)))
 
 
 def test_libraries_of_other_formats_are_not_loaded(tmp_path: Path) -> None:

@@ -178,7 +178,7 @@ def broken(data: Path, tmp: Path, case: str) -> tuple[list[str], str]:
     if case == "colour reference for grey":
         for path in (copy / "images").iterdir():
             Image.open(path).convert("L").save(path)
-        return command, "colour"
+        return command, "color"
     if case == "constant reference":
         Image.fromarray(np.full((40, 40, 3), 9, np.uint8)).save(copy / "style.png")
         return command, "contrast"

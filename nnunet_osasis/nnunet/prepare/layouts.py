@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 PICTURE = r"\.(?:png|jpe?g|bmp|tiff?)"
+"""Regular expression of a picture's suffix."""
 
 ANYWHERE = r"(?:.*/)?"
+"""Regular expression of any folders before a path."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -14,8 +16,9 @@ class Part:
     """Regular expressions over a file's path below the source folder (``/`` between folders, case ignored).
 
     Attributes:
-        images, masks: each names a group ``case``, the same for an image and its mask.
-        field: likewise for masks of the field of view, where a dataset has them.
+        images: of images; its group ``case`` is the case's name.
+        masks: of masks; its group ``case`` is the name of the image's case.
+        field: of masks of the field of view, likewise; empty for datasets that have none.
         test: whether the publishers meant these cases for testing.
     """
 
@@ -31,14 +34,14 @@ class Layout:
 
     Attributes:
         title: its name in full.
-        arrangements: ways it is found on disks, the first one that matches counts; each has one or more parts.
+        arrangements: ways it is found on disks, each of one or more parts; the first that matches counts.
         foreground: what the masks show.
         terms: what its publishers allow, in brief. Read theirs before you share anything.
-        sequence_starts: where frames are numbered in order, the first frame of every sequence.
-        group: a regular expression whose first group is, in a case's name, what must stay together (a patient).
-        group_table: a CSV file (regular expression), its column of case names, its column of groups.
+        sequence_starts: the first frame of every sequence, where frames are numbered in order.
+        group: a regular expression whose first group is the part of a case's name that must stay together (a patient).
+        group_table: a regular expression of a CSV file, its column of case names, its column of groups.
         caution: what the converter cannot know.
-        threshold: foreground is what lies above, where the masks are JPEG files; else the converter's own rules hold.
+        threshold: the value above which foreground lies, where masks are JPEG files; None takes the converter's rules.
     """
 
     title: str
@@ -53,7 +56,7 @@ class Layout:
 
 
 def _pair(images: str, masks: str, *, prefix: str = "", case: str = r"[^/]+?") -> tuple[Part, ...]:
-    """One part: files of the same name in two folders, the mask's perhaps with a prefix."""
+    """Return one part: files of the same name in two folders, the mask's with an optional prefix."""
     return (
         Part(
             images=rf"{ANYWHERE}{images}/(?P<case>{case}){PICTURE}",
@@ -64,39 +67,17 @@ def _pair(images: str, masks: str, *, prefix: str = "", case: str = r"[^/]+?") -
 
 PLAIN = _pair("images?", "masks?")
 
-# First frames of the 29 sequences, as the set is commonly described: neighbouring frames show the same polyp. 20 of the
-# 28 starts after frame 1 lie at the largest jumps between consecutive images; 26, 200, 228, 253, 298, 448, 529 and 547
-# could not be confirmed that way.
-_CLINICDB: tuple[int, ...] = (
-    1,
-    26,
-    51,
-    68,
-    79,
-    104,
-    127,
-    152,
-    178,
-    200,
-    206,
-    228,
-    253,
-    278,
-    298,
-    318,
-    343,
-    364,
-    384,
-    409,
-    429,
-    448,
-)
+CLINICDB_STARTS = (
+    1, 26, 51, 68, 79, 104, 127, 152, 178, 200, 206, 228, 253, 278, 298, 318, 343, 364, 384, 409, 429, 448, 467, 479,
+    504, 529, 547, 572, 592,
+)  # fmt: skip
+"""First frames of CVC-ClinicDB's 29 sequences, as the set is commonly described; neighboring frames show one polyp.
 
-_CLINICDB += (467, 479, 504, 529, 547, 572, 592)
+20 of the 28 starts after frame 1 lie at the largest jumps between consecutive images; 26, 200, 228, 253, 298, 448, 529
+and 547 could not be confirmed that way.
+"""
 
-_NO_SEQUENCES = (
-    "Frames of one video lie in this set without a table of sequences: use it for testing, or give --groups."
-)
+NO_SEQUENCES = "Frames of one video lie in this set without a table of sequences: use it for testing, or give --groups."
 
 LAYOUTS: dict[str, Layout] = {
     "clinicdb": Layout(
@@ -109,22 +90,17 @@ LAYOUTS: dict[str, Layout] = {
         ),
         foreground="polyp",
         terms="research and education only; no redistribution",
-        sequence_starts=_CLINICDB,
+        sequence_starts=CLINICDB_STARTS,
     ),
     "colondb": Layout(
         title="CVC-ColonDB",
         arrangements=(
             PLAIN,
-            (
-                Part(
-                    images=rf"{ANYWHERE}(?P<case>\d+){PICTURE}",
-                    masks=rf"{ANYWHERE}p(?P<case>\d+){PICTURE}",
-                ),
-            ),
+            (Part(images=rf"{ANYWHERE}(?P<case>\d+){PICTURE}", masks=rf"{ANYWHERE}p(?P<case>\d+){PICTURE}"),),
         ),
         foreground="polyp",
         terms="research",
-        caution=_NO_SEQUENCES,
+        caution=NO_SEQUENCES,
     ),
     "etis": Layout(
         title="ETIS-LaribPolypDB",
@@ -135,7 +111,7 @@ LAYOUTS: dict[str, Layout] = {
         ),
         foreground="polyp",
         terms="research and education only",
-        caution=_NO_SEQUENCES,
+        caution=NO_SEQUENCES,
     ),
     "kvasir": Layout(
         title="Kvasir-SEG",

@@ -1,7 +1,4 @@
-"""Which image belongs to which mask, and which cases belong together.
-
-Which cases must stay together: frames of one sequence, images of one patient.
-"""
+"""Which image belongs to which mask, and which cases must stay together: frames of a sequence, images of a patient."""
 
 from __future__ import annotations
 
@@ -17,7 +14,11 @@ from nnunet_osasis.images.image import SUFFIXES, image_stem, is_file
 from nnunet_osasis.images.io import list_images
 from nnunet_osasis.nnunet.prepare.layouts import ANYWHERE, Layout, Part
 
-_LEFT_BY_ARCHIVERS = re.compile(r"(?:^|/)(?:\.|__MACOSX/)")  # macOS puts a shadow of every file into its archives
+ARCHIVE_LITTER = re.compile(r"(?:^|/)(?:\.|__MACOSX/)")
+"""Pattern of hidden files and of the shadow that macOS puts beside every file of its archives."""
+
+MAX_TABLE_BYTES = 64 * 2**20
+"""Largest table of groups that is read, in bytes."""
 
 
 @dataclass(frozen=True)
@@ -26,9 +27,11 @@ class Case:
 
     Attributes:
         key: its name in the source, unique.
-        group: what it must not be separated from; unique where nothing is known.
+        image: the file of the image.
+        mask: the file of the mask.
+        group: the name of what it must not be separated from; unique where nothing is known.
         test: whether it is meant for testing.
-        field: the mask of the field of view, if there is one.
+        field: the mask of the field of view; None where the dataset has none.
     """
 
     key: str
@@ -40,21 +43,23 @@ class Case:
 
 
 def find_layout_cases(source: Path, layout: Layout, table: Path | None = None) -> list[Case]:
-    """The cases of a known dataset below ``source``, in the order of their numbers or names.
+    """Find the cases of a known dataset below ``source``, in the order of their numbers or names.
 
     Args:
+        source: the folder that the dataset was unpacked to.
+        layout: the dataset.
         table: a CSV file of groups (columns ``case`` and ``group``) that goes before the layout's own rule.
 
     Raises:
-        OsasisError: nothing there in any known arrangement; an image or mask without a partner; names twice.
+        OsasisError: nothing is there in any known arrangement; an image or mask has no partner; a name is there twice.
     """
     if not source.is_dir():
         raise OsasisError("The source folder must exist", found=f"no folder {source}", remedy="Check the path.")
-    paths = {path.relative_to(source): path for path in sorted(source.rglob("*")) if path.is_file()}
-    files = {name.as_posix(): path for name, path in paths.items() if not _LEFT_BY_ARCHIVERS.search(name.as_posix())}
+    paths = {path.relative_to(source).as_posix(): path for path in sorted(source.rglob("*")) if path.is_file()}
+    files = {name: path for name, path in paths.items() if not ARCHIVE_LITTER.search(name)}
     for parts in layout.arrangements:
-        found = [(part, _matches(files, part.images), _matches(files, part.masks)) for part in parts]
-        if all(images and masks for _, images, masks in found):
+        matches = [(part, _matches(files, part.images), _matches(files, part.masks)) for part in parts]
+        if all(images and masks for _, images, masks in matches):
             break
     else:
         raise OsasisError(
@@ -64,58 +69,63 @@ def find_layout_cases(source: Path, layout: Layout, table: Path | None = None) -
         )
     group_of = group_rule(layout, files, table)
     cases = []
-    for part, image_files, mask_files in found:
+    for part, image_files, mask_files in matches:
         images, masks = _unique(image_files), _unique(mask_files)
         _require_partners(images, masks)
-        field = _unique(_matches(files, part.field)) if part.field else {}
-        for number, path in images.items():
-            key = _key(part, number, parts)
-            cases.append(Case(key, path, masks[number], group_of(key), part.test, field.get(number)))
+        fields = _unique(_matches(files, part.field)) if part.field else {}
+        for name, path in images.items():
+            key = _key(part, name, parts)
+            cases.append(Case(key, path, masks[name], group_of(key), part.test, fields.get(name)))
     return sorted(cases, key=lambda case: natural(case.key))
 
 
 def find_folder_cases(
     images: Path, masks: Path, *, suffix: str = "", pattern: str = "", table: Path | None = None
 ) -> list[Case]:
-    """Images and masks of the same stem in two folders.
+    """Pair images and masks of the same stem in two folders.
 
     Args:
+        images: the folder of images.
+        masks: the folder of masks.
         suffix: what a mask's stem has in addition, such as ``_segmentation``.
         pattern: a regular expression whose first group is, in a stem, the case's group.
         table: a CSV file of groups (columns ``case`` and ``group``).
 
     Raises:
-        OsasisError: a folder is missing or empty; an image or mask without a partner; names twice; a bad pattern.
+        OsasisError: a folder is missing or empty; an image or mask has no partner; a name is there twice; a bad
+            pattern.
     """
     by_stem = _unique((image_stem(path), path) for path in list_images(images))
-    marked = _unique((image_stem(path), path) for path in list_images(masks))
+    masks_by_stem = _unique((image_stem(path), path) for path in list_images(masks))
     if suffix:
-        marked = {stem.removesuffix(suffix): path for stem, path in marked.items() if stem.endswith(suffix)}
-    _require_partners(by_stem, marked)
+        masks_by_stem = {
+            stem.removesuffix(suffix): path for stem, path in masks_by_stem.items() if stem.endswith(suffix)
+        }
+    _require_partners(by_stem, masks_by_stem)
     group_of = group_rule(Layout(title="folders", arrangements=(), foreground="", terms="", group=pattern), {}, table)
-    return [Case(stem, by_stem[stem], marked[stem], group_of(stem)) for stem in sorted(by_stem, key=natural)]
+    return [Case(stem, by_stem[stem], masks_by_stem[stem], group_of(stem)) for stem in sorted(by_stem, key=natural)]
 
 
-def _matches(files: dict[str, Path], pattern: str) -> list[tuple[str, Path]]:
+def _matches(files: Mapping[str, Path], pattern: str) -> list[tuple[str, Path]]:
     compiled = re.compile(pattern, re.IGNORECASE)
     return [(match["case"], path) for name, path in files.items() if (match := compiled.fullmatch(name))]
 
 
 def _unique(pairs: Iterable[tuple[str, Path]]) -> dict[str, Path]:
-    found: dict[str, Path] = {}
+    paths: dict[str, Path] = {}
     for key, path in pairs:
-        if key in found:
+        if key in paths:
             raise OsasisError(
                 "Every case must be there once",
-                found=f"{found[key]} and {path}",
+                found=f"{paths[key]} and {path}",
                 remedy="Point at one of the two copies, or move one away.",
             )
-        found[key] = path
-    return found
+        paths[key] = path
+    return paths
 
 
 def _key(part: Part, key: str, parts: tuple[Part, ...]) -> str:
-    """Parts may number their cases alike (DRIVE does not, but copies of it do)."""
+    """Make keys of several parts differ, which may number their cases alike (copies of DRIVE do)."""
     return key if len(parts) == 1 else f"{key}_{'test' if part.test else 'training'}"
 
 
@@ -130,56 +140,45 @@ def _require_partners(images: dict[str, Path], masks: dict[str, Path]) -> None:
         )
 
 
-LARGEST_TABLE = 64 * 2**20
-
-
 def natural(key: str) -> tuple[tuple[int, int | str], ...]:
-    """A sorting key that puts case 9 before case 10."""
+    """Return a sorting key that puts case 9 before case 10."""
     return tuple((0, int(part)) if part.isdigit() else (1, part.lower()) for part in re.findall(r"\d+|\D+", key))
 
 
 def number_of(key: str) -> int | None:
-    """The last number in a name; None without one."""
-    found = re.findall(r"\d+", key)
-    return int(found[-1]) if found else None
+    """Return the last number in a name; None without one."""
+    numbers = re.findall(r"\d+", key)
+    return int(numbers[-1]) if numbers else None
 
 
 def group_rule(layout: Layout, files: Mapping[str, Path], table: Path | None) -> Callable[[str], str]:
-    """From a case's name in the source to its group.
+    """Return the function from a case's name in the source to its group.
 
-    The first of these that there is: ``table`` (CSV with the columns ``case`` and ``group``, all cases in it), the
-    layout's own table among ``files``, its sequences, its pattern. A case without any has a group of its own.
+    The first of these decides: ``table`` (CSV with the columns ``case`` and ``group``, all cases in it), the layout's
+    own table among ``files``, its sequences, its pattern. Without any a case has a group of its own.
 
     Raises:
         OsasisError: an unreadable table, a bad pattern; on use: a case that ``table`` or the pattern leaves out.
     """
     if table is not None:
-        rows = _read_table(table, "case", "group")
-        return lambda key: _required(rows, key)
+        groups = _read_table(table, "case", "group")
+        return lambda key: _required(groups, key)
     if layout.group_table is not None:
         pattern, case, group = layout.group_table
-        found = [path for name, path in files.items() if re.fullmatch(ANYWHERE + pattern, name, re.IGNORECASE)]
-        rows = _read_table(found[0], case, group) if found else {}
-        return lambda key: rows.get(key, _alone(key))
+        tables = [path for name, path in files.items() if re.fullmatch(ANYWHERE + pattern, name, re.IGNORECASE)]
+        groups = _read_table(tables[0], case, group) if tables else {}
+        return lambda key: groups.get(key, f"case {key}")
     if layout.sequence_starts:
         return lambda key: f"sequence {bisect_right(layout.sequence_starts, number_of(key) or 0)}"
-    if layout.group:
-        return _pattern_rule(layout.group)
-    return _alone
+    return _pattern_rule(layout.group) if layout.group else lambda key: f"case {key}"
 
 
-def _alone(key: str) -> str:
-    return f"case {key}"
-
-
-def _required(rows: Mapping[str, str], key: str) -> str:
-    if key not in rows:
+def _required(groups: Mapping[str, str], key: str) -> str:
+    if key not in groups:
         raise OsasisError(
-            "Every case needs a row in the table of groups",
-            found=f"none for {key}",
-            remedy="Add it to the table.",
+            "Every case needs a row in the table of groups", found=f"none for {key}", remedy="Add it to the table."
         )
-    return rows[key]
+    return groups[key]
 
 
 def _pattern_rule(pattern: str) -> Callable[[str], str]:
@@ -202,25 +201,17 @@ def _pattern_rule(pattern: str) -> Callable[[str], str]:
 
 
 def _read_table(path: Path, case: str, group: str) -> dict[str, str]:
-    if not is_file(path) or path.stat().st_size > LARGEST_TABLE:
-        raise OsasisError(
-            f"The table of groups must be a file of {LARGEST_TABLE // 2**20} MiB at most",
-            found=f"none at {path}",
-            remedy="Add it to the table.",
-        )
+    """Return the group of every case, from the columns ``case`` and ``group``."""
+    remedy = f"Save it as text in UTF-8, comma- or tab-separated, with the columns {case} and {group}."
+    if not is_file(path) or path.stat().st_size > MAX_TABLE_BYTES:
+        rule = f"The table of groups must be a file of {MAX_TABLE_BYTES // 2**20} MiB at most"
+        raise OsasisError(rule, found=f"none at {path}", remedy=remedy)
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
         rows = list(csv.DictReader(lines, delimiter="\t" if lines and "\t" in lines[0] else ","))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise OsasisError(
-            "The table of groups must be readable",
-            found=f"{error} in {path}",
-            remedy="Add it to the table.",
-        ) from error
+        raise OsasisError("The table of groups must be readable", found=f"{error} in {path}", remedy=remedy) from error
     if not rows or case not in rows[0] or group not in rows[0]:
-        raise OsasisError(
-            f"The table of groups needs the columns {case} and {group}",
-            found=f"{path} without them",
-            remedy="Add it to the table.",
-        )
+        rule = f"The table of groups needs the columns {case} and {group}"
+        raise OsasisError(rule, found=f"{path} without them", remedy=remedy)
     return {row[case]: row[group] for row in rows}

@@ -16,13 +16,15 @@ from nnunet_osasis.nnunet.prepare.pairs import Case, number_of
 
 @dataclass(frozen=True, kw_only=True)
 class SplitRule:
-    """What the user wants where. A selection is a list such as ``1-408,500`` or ``*_training``, see :func:`selects`.
+    """How cases are divided, by selections such as ``1-408,500`` or ``*_training``, see :func:`selects`.
 
     Attributes:
-        train, val, test: selections of cases; without ``train`` all that is left, without ``val`` folds of it, without
-            ``test`` what the dataset's publishers meant for testing.
-        test_groups: a selection of groups, added to ``test``.
-        folds: number of folds. seed: of their draw.
+        train: selection of training cases; None takes all that are left.
+        val: selection of validation cases, for one fold; None makes folds of the training cases.
+        test: selection of test cases; None takes those that the dataset's publishers meant for testing.
+        test_groups: selection of groups, added to ``test``.
+        folds: number of folds.
+        seed: seed of the draw of folds.
     """
 
     train: str | None = None
@@ -63,7 +65,7 @@ def divide(cases: Sequence[Case], rule: SplitRule) -> Division:
     """Divide ``cases`` by ``rule``; cases that no selection takes are left out.
 
     Raises:
-        OsasisError: a selection that takes nothing, a case or group on two sides, fewer groups than folds.
+        OsasisError: a selection takes nothing, a case or group is on two sides, there are fewer groups than folds.
     """
     test = {case.key for case in cases if case.test}
     if rule.test is not None or rule.test_groups is not None:
@@ -88,9 +90,12 @@ def divide(cases: Sequence[Case], rule: SplitRule) -> Division:
 
 
 def make_folds(cases: Sequence[Case], count: int, seed: int) -> list[dict[str, list[str]]]:
-    """``count`` folds of nearly equal size with whole groups: the largest group first, each to the smallest fold.
+    """Make ``count`` folds of nearly equal size from whole groups: the largest first, each to the smallest fold.
 
-    Groups of equal size go in an order drawn with ``seed``. Raises ``OsasisError`` for fewer groups than folds.
+    Groups of equal size go in an order drawn with ``seed``.
+
+    Raises:
+        OsasisError: fewer than two folds, or fewer groups than folds.
     """
     members: dict[str, list[str]] = defaultdict(list)
     for case in cases:
@@ -110,7 +115,7 @@ def make_folds(cases: Sequence[Case], count: int, seed: int) -> list[dict[str, l
 
 
 def selects(selection: str, name: str) -> bool:
-    """Whether a comma-separated list takes ``name``: ``7``, ``1-408`` by its last number, all else as ``*`` patterns.
+    """Tell whether a comma-separated list takes ``name``: ``7``, ``1-408`` by its last number, else as ``*`` patterns.
 
     >>> selects("1-408,500", "img_500"), selects("*_test", "01_test"), selects("1-9", "01_test")
     (True, True, True)

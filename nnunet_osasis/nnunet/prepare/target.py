@@ -12,12 +12,19 @@ from nnunet_osasis.errors import OsasisError
 from nnunet_osasis.runtime.storage import atomic_write_bytes
 
 UNFINISHED = ".osasis_unfinished"
-"""A file in a dataset that is whole, but whose splits are not yet where nnU-Net looks for them."""
+"""Name of the file that marks a whole dataset whose splits are not yet where nnU-Net looks for them."""
 
 
 @dataclass(frozen=True)
 class Target:
-    """``<raw>/Dataset501_Name``, and the folder where nnU-Net looks for splits, if it is known."""
+    """The folder of a dataset, ``<raw>/Dataset501_Name``.
+
+    Attributes:
+        raw: nnU-Net's folder of raw datasets.
+        preprocessed: nnU-Net's folder of preprocessed datasets, where it looks for splits; None if not known.
+        number: the dataset's number, 1 to 999.
+        name: the dataset's name.
+    """
 
     raw: Path
     preprocessed: Path | None
@@ -26,9 +33,15 @@ class Target:
 
     @classmethod
     def of(cls, dataset: str, name: str, raw: Path | None) -> Target:
-        """From the command line; without ``raw`` the environment variable ``nnUNet_raw`` says where.
+        """Check what the command line says.
 
-        Raises ``OsasisError`` for a number outside 1 to 999, a name nnU-Net could not use, no folder.
+        Args:
+            dataset: a number, or ``Dataset`` and a number.
+            name: the dataset's name.
+            raw: the folder of raw datasets; None takes the environment variable ``nnUNet_raw``.
+
+        Raises:
+            OsasisError: a number outside 1 to 999, a name nnU-Net could not use, no folder.
         """
         digits = re.fullmatch(r"(?:Dataset)?(\d{1,3})", dataset)
         if digits is None or int(digits[1]) == 0:
@@ -48,27 +61,27 @@ class Target:
 
     @property
     def folder(self) -> Path:
-        """The dataset's folder."""
+        """Folder of the dataset."""
         return self.raw / f"Dataset{self.number:03d}_{self.name}"
 
     @property
     def splits(self) -> Path | None:
-        """Where nnU-Net reads the splits from: beside the preprocessed data, not the raw ones."""
+        """File that nnU-Net reads splits from: beside the preprocessed data, not the raw ones."""
         return None if self.preprocessed is None else self.preprocessed / self.folder.name / "splits_final.json"
 
     def require_free(self, *, overwrite: bool) -> None:
-        """Raise ``OsasisError`` if the number has another name, or the dataset is there without ``overwrite``."""
+        """Refuse a number that another dataset has, and without ``overwrite`` a dataset that is there."""
         for root in filter(None, (self.raw, self.preprocessed)):
             for other in sorted(root.glob(f"Dataset{self.number:03d}_*")):
                 if other.name != self.folder.name:
                     raise OsasisError(
                         "A dataset's number must be its own", found=f"{other}", remedy="Take another number for -d."
                     )
-        there = [path for path in (self.folder, self.splits) if path is not None and path.exists()]
-        if there and not overwrite and not self.is_unfinished:
+        existing = [path for path in (self.folder, self.splits) if path is not None and path.exists()]
+        if existing and not overwrite and not self.is_unfinished:
             raise OsasisError(
                 "A dataset that is there is not overwritten",
-                found=f"{there[0]}",
+                found=f"{existing[0]}",
                 remedy="Say --overwrite to replace it, or take another number.",
             )
 

@@ -162,8 +162,8 @@ def test_damaged_and_oversized_old_files_are_named(tmp_path, monkeypatch):
         with pytest.raises(OsasisError, match=f"readable; got .*{name}"):
             read_any(tmp_path / name)
     (tmp_path / "whole.ppm.gz").write_bytes(packed)
-    monkeypatch.setattr(reading, "LARGEST", len(content))
+    monkeypatch.setattr(reading, "MAX_BYTES", len(content))
     assert read_any(tmp_path / "whole.ppm.gz").array.shape == (3, 40, 40)
-    monkeypatch.setattr(reading, "LARGEST", len(content) - 1)
+    monkeypatch.setattr(reading, "MAX_BYTES", len(content) - 1)
     with pytest.raises(OsasisError, match="MiB when unpacked"):
         read_any(tmp_path / "whole.ppm.gz")
