@@ -8,6 +8,7 @@ import pickle
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -95,6 +96,14 @@ def test_networks_read_while_restyling_can_still_be_trained(stylizer_folder: Pat
     stylizer.stylize(unit_images(1), readout="raw")
     unet = stylizer.decoder.requires_grad_(True)
     unet(unit_images(1), torch.zeros(1), torch.zeros(1, unet.z_dim)).sum().backward()
+
+
+def test_threads_that_read_networks_at_once_get_equal_ones(stylizer_folder: Path) -> None:
+    stylizer, images = OSASISStylizer.from_pretrained(stylizer_folder), unit_images(1)
+    with ThreadPoolExecutor(4) as pool:
+        results = list(pool.map(lambda _: stylizer.stylize(images, readout="raw"), range(4)))
+    assert all(torch.equal(result, results[0]) for result in results)
+    assert torch.nn.Linear(1, 1).weight.device == torch.device("cpu")
 
 
 def test_copies_share_the_networks_and_replacing_one_leaves_the_other(stylizer: OSASISStylizer) -> None:
