@@ -24,7 +24,7 @@ from nnunet_osasis import OSASISStylizer
 from nnunet_osasis.diffusion.autoencoder import DiffusionAutoencoder
 from nnunet_osasis.diffusion.ddim import linear_alpha_bar
 from nnunet_osasis.diffusion.spn import StructurePreservingNetwork
-from nnunet_osasis.training.presets import SAMPLER
+from nnunet_osasis.training.adaptation.recipes import SAMPLER
 from nnunet_osasis.training.sources import folder_arrays, load_sources
 
 

@@ -8,6 +8,8 @@ import numpy as np
 from skimage.color import deltaE_ciede2000, rgb2lab
 from skimage.metrics import structural_similarity
 
+from nnunet_osasis.images.slices import evenly_spaced
+
 
 def psnr(image: np.ndarray, truth: np.ndarray) -> float:
     """Return the peak signal-to-noise ratio in dB of two uint8 pictures; capped at 99 for equal ones."""
@@ -27,7 +29,7 @@ def ssim(image: np.ndarray, truth: np.ndarray) -> float:
 
 def distances(images: Sequence[np.ndarray], truths: Sequence[np.ndarray], *, most: int = 48) -> dict[str, list[float]]:
     """Return ``{"psnr", "ssim", "ciede2000"}``, one value per picture, of ``most`` evenly spaced ones at most."""
-    chosen = np.unique(np.linspace(0, len(images) - 1, min(most, len(images))).round().astype(int))
+    chosen = evenly_spaced(len(images), most)
     measures = {"psnr": psnr, "ssim": ssim, "ciede2000": ciede2000}
     return {name: [round(measure(images[i], truths[i]), 4) for i in chosen] for name, measure in measures.items()}
 

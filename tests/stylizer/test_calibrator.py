@@ -203,8 +203,8 @@ def test_the_log_tells_the_loss(tmp_path: Path) -> None:
     train_calibrator(SOURCES, replace(DIMMED, iterations=25), work=tmp_path)
     rows = [json.loads(line) for line in (tmp_path / "calibrator.jsonl").read_text().splitlines()]
     assert [row["iteration"] for row in rows] == [10, 20, 25]
-    assert all(math.isfinite(row[name]) for row in rows for name in ("loss", "forth", "back", "norm"))
-    assert rows[-1]["forth"] < rows[0]["forth"]
+    assert all(math.isfinite(row[name]) for row in rows for name in ("loss", "forward", "inverse", "grad_norm"))
+    assert rows[-1]["forward"] < rows[0]["forward"]
 
 
 def saved(net: Calibrator, folder: Path) -> bytes:

@@ -148,7 +148,7 @@ def test_both_loss_presets_train(tmp_path: Path) -> None:
 
 
 def test_the_published_recipe_is_there_and_differs_where_the_facts_say() -> None:
-    from nnunet_osasis.training.presets import get_recipe
+    from nnunet_osasis.training.adaptation.recipes import get_recipe
 
     recipe = get_recipe("osasis")
     assert recipe.sampler.t0 == 500

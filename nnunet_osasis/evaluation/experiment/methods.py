@@ -230,7 +230,7 @@ def make_stylizers(
 
 def losses_of(method: MethodSpec) -> str:
     """The loss preset of an OSASIS method; without one, the default recipe's."""
-    from nnunet_osasis.training.presets import AdaptConfig
+    from nnunet_osasis.training.adaptation.recipes import AdaptConfig
 
     return str(method.parameters.get("losses", AdaptConfig().losses))
 
