@@ -31,7 +31,7 @@ def fit_local_affine(
         target: ``(B, C, h, w)`` in [-1, 1].
         radius: of the window in pixels.
         epsilon: ridge on ``A - I``: where the guide is flat, its own detail is kept as it is.
-        slices: the batch is a volume's slices and a window reaches this many to either side, so that neighbouring
+        slices: the batch is a volume's slices and a window reaches this many to either side, so that neighboring
             slices are changed alike.
 
     Returns:
