@@ -1,8 +1,8 @@
 """Carry a low-resolution change to an image's own grid, edge by edge.
 
-Where a stylizer works at 64 px and an image has 1024, the change it makes is described at 64 px by one small
-affine colour map per neighbourhood (a guided filter with a colour guide, He et al. 2013), and the *maps* are
-upsampled, not the pixels: every edge of the result is an edge of the original.
+If a stylizer works at 64 px and an image has 1024, the change is described at 64 px by one small affine color map per
+neighborhood (a guided filter with a color guide, He et al. 2013), and the *maps* are upsampled, not the pixels: every
+edge of the result is an edge of the original.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 
 def _box(x: torch.Tensor, radius: int, slices: int = 0) -> torch.Tensor:
-    """Mean over ``(2 radius + 1)`` squares, and over ``2 slices + 1`` neighbours along the batch."""
+    """Average over ``(2 radius + 1)`` squares, and over ``2 slices + 1`` neighbors along the batch."""
     mean = F.avg_pool2d(x, 2 * radius + 1, stride=1, padding=radius, count_include_pad=False)
     if slices:
         rows = mean.flatten(1).T[:, None]
@@ -24,12 +24,14 @@ def _box(x: torch.Tensor, radius: int, slices: int = 0) -> torch.Tensor:
 def fit_local_affine(
     guide: torch.Tensor, target: torch.Tensor, *, radius: int = 2, epsilon: float = 1e-3, slices: int = 0
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Per-pixel affine maps ``A, b`` with ``A guide + b ~ target`` in each ``(2 radius + 1)`` square window.
+    """Fit affine maps ``A, b`` with ``A guide + b ~ target`` in the ``(2 radius + 1)`` square around each pixel.
 
     Args:
-        guide, target: ``(B, C, h, w)`` in [-1, 1].
+        guide: ``(B, C, h, w)`` in [-1, 1].
+        target: ``(B, C, h, w)`` in [-1, 1].
+        radius: of the window in pixels.
         epsilon: ridge on ``A - I``: where the guide is flat, its own detail is kept as it is.
-        slices: the batch is a volume's slices and a window reaches this many to either side, so that neighbouring
+        slices: the batch is a volume's slices and a window reaches this many to either side, so that neighboring
             slices are changed alike.
 
     Returns:
@@ -42,8 +44,8 @@ def fit_local_affine(
 
     def covariance(a: torch.Tensor, b: torch.Tensor, mean_a: torch.Tensor, mean_b: torch.Tensor) -> torch.Tensor:
         product = (a[:, :, None] * b[:, None]).flatten(1, 2)
-        centred = _box(product, radius, slices) - (mean_a[:, :, None] * mean_b[:, None]).flatten(1, 2)
-        return centred.unflatten(1, (channels, channels)).permute(0, 3, 4, 1, 2)
+        centered = _box(product, radius, slices) - (mean_a[:, :, None] * mean_b[:, None]).flatten(1, 2)
+        return centered.unflatten(1, (channels, channels)).permute(0, 3, 4, 1, 2)
 
     var_g = covariance(guide, guide, mean_g, mean_g) + epsilon * torch.eye(channels).to(guide)
     cov_gd = covariance(guide, delta, mean_g, mean_d)
@@ -68,7 +70,7 @@ def apply_local_affine(slope: torch.Tensor, offset: torch.Tensor, images: torch.
 def carry_change(
     before: torch.Tensor, after: torch.Tensor, images: torch.Tensor, *, epsilon: float = 1e-3, slices: int = 0
 ) -> torch.Tensor:
-    """What turns ``before`` into ``after`` (both ``(B, C, h, w)``), applied to ``images`` ``(B, C, H, W)``."""
+    """Apply to ``images`` ``(B, C, H, W)`` the change from ``before`` to ``after``, both ``(B, C, h, w)``."""
     slope, offset = fit_local_affine(before, after, epsilon=epsilon, slices=slices)
     parts = zip(slope.split(8), offset.split(8), images.split(8), strict=True)  # the maps at full size are large
     return torch.cat([apply_local_affine(*part) for part in parts])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import torch
 
@@ -57,7 +57,7 @@ class MomentMap(PixelMap, key="source_mean"):
     0.10000000149011612
     """
 
-    _NAMES = ("source_mean", "source_std", "target_mean", "target_std")
+    _NAMES: ClassVar = ("source_mean", "source_std", "target_mean", "target_std")
 
     source_mean: torch.Tensor
     source_std: torch.Tensor
@@ -100,9 +100,9 @@ class MomentMap(PixelMap, key="source_mean"):
         return MomentMap(there["target_mean"], there["target_std"], there["source_mean"], there["source_std"])
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        before, spread, after, wanted = (getattr(self, name).to(images)[:, None, None] for name in self._NAMES)
+        mean, std, new_mean, new_std = (getattr(self, name).to(images)[:, None, None] for name in self._NAMES)
         values = perceptual(images, self.to_xyz)
-        return from_perceptual(values.sub_(before).mul_(wanted / spread).add_(after), self.from_xyz)
+        return from_perceptual(values.sub_(mean).mul_(new_std / std).add_(new_mean), self.from_xyz)
 
     def to_json(self) -> dict[str, Any]:
         return {name: numbers_of(getattr(self, name)) for name in self._NAMES}

@@ -1,3 +1,5 @@
+"""Resampling of images to another size, by torch's own function and in a form that exporters write."""
+
 from __future__ import annotations
 
 from typing import Any
@@ -7,25 +9,25 @@ from torch.nn import functional as F
 
 
 def resize(images: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
-    """Antialiased bilinear resize of ``(B, C, H, W)`` to ``(B, C, *size)``; the identity at equal size."""
+    """Resize ``(B, C, H, W)`` to ``(B, C, *size)``, bilinear and antialiased; the identity at equal size."""
     if tuple(images.shape[-2:]) == tuple(size):
         return images
     return F.interpolate(images, size=size, mode="bilinear", antialias=True, align_corners=False)
 
 
-def line_weights(given: int, wanted: int, like: torch.Tensor) -> torch.Tensor:
-    """Antialiased linear resampling of a line as a matrix ``(wanted, given)``, equal to ``F.interpolate``'s.
+def line_weights(size: int, new_size: int, like: torch.Tensor) -> torch.Tensor:
+    """Return antialiased linear resampling of a line as a matrix ``(new_size, size)``, equal to ``F.interpolate``'s.
 
     As a matrix it is quick for few channels on a CPU, and any exporter can write it.
     """
-    place = torch.arange(given, device=like.device, dtype=like.dtype) + 0.5
-    centre = (torch.arange(wanted, device=like.device, dtype=like.dtype) + 0.5) * (given / wanted)
-    steepness: Any = torch.sym_min(given, wanted) / given  # min as exporters understand it
-    weights = (1 - (place[None, :] - centre[:, None]).abs() * steepness).clamp(min=0)
+    place = torch.arange(size, device=like.device, dtype=like.dtype) + 0.5
+    center = (torch.arange(new_size, device=like.device, dtype=like.dtype) + 0.5) * (size / new_size)
+    steepness: Any = torch.sym_min(size, new_size) / size  # min as exporters understand it
+    weights = (1 - (place[None, :] - center[:, None]).abs() * steepness).clamp(min=0)
     return weights / weights.sum(dim=1, keepdim=True)
 
 
 def resample(images: torch.Tensor, height: int, width: int) -> torch.Tensor:
-    """``(B, C, h, w)`` to ``(B, C, height, width)``, bilinear and antialiased."""
+    """Resize ``(B, C, h, w)`` to ``(B, C, height, width)``, bilinear and antialiased, by two products of matrices."""
     across = torch.matmul(images, line_weights(images.shape[-1], width, images).T)
     return torch.matmul(line_weights(images.shape[-2], height, images), across)

@@ -18,7 +18,7 @@ from nnunet_osasis.networks.pranet import PraNet, build_encoder
 
 
 def find_imagenet_weights(backbone: str) -> Path | None:
-    """The file timm would use for ``backbone``, where Hugging Face's or torch hub's cache has it; None otherwise.
+    """Return the file timm would use for ``backbone`` if Hugging Face's or torch hub's cache has it, else None.
 
     Never asks the network. Fill a cache once with ``timm.create_model(backbone, pretrained=True)``.
     """
@@ -42,16 +42,20 @@ def find_imagenet_weights(backbone: str) -> Path | None:
 def load_imagenet_weights(network: PraNet, path: Path | None = None) -> Path | None:
     """Load the backbone of ``network``, in place, and return the file used.
 
-    Without ``path`` the caches are searched, and None comes back when they have nothing that fits (a file that does not
-    is warned of). Images of other than three
-    channels are served as timm does: the first convolution is summed or repeated over channels. Files are
-    safetensors, or torch files of tensors only. Raises ``OsasisError`` for a file that is missing, damaged or made for
-    another model.
+    For images of other than three channels the first convolution is summed or repeated over channels, as timm does.
+
+    Args:
+        network: gets the weights.
+        path: safetensors, or a torch file of tensors only. None searches the caches; the result is None when they have
+            no file that fits (a warning names one that does not).
+
+    Raises:
+        OsasisError: the file is missing, damaged or made for another model.
     """
     if path is None:
-        found = find_imagenet_weights(network.backbone)
+        cached = find_imagenet_weights(network.backbone)
         try:
-            return None if found is None else load_imagenet_weights(network, found)
+            return None if cached is None else load_imagenet_weights(network, cached)
         except OsasisError as error:  # somebody else's file of a similar name must not stop a training
             warnings.warn(f"Passed over: {error}", stacklevel=2)
             return None
@@ -88,12 +92,12 @@ def _read(path: Path) -> dict[str, torch.Tensor]:
 
 
 def _for_backbone(state: dict[str, torch.Tensor], backbone: str, path: Path) -> dict[str, torch.Tensor]:
-    """Exactly the entries the backbone has. timm itself would load what fits and leave the rest random."""
-    wanted = timm.create_model(backbone, pretrained=False, num_classes=0).state_dict()
-    missing = [name for name in wanted if name not in state and not name.endswith("num_batches_tracked")]
+    """Return exactly the entries the backbone has. timm itself would load what fits and leave the rest random."""
+    entries = timm.create_model(backbone, pretrained=False, num_classes=0).state_dict()
+    missing = [name for name in entries if name not in state and not name.endswith("num_batches_tracked")]
     if missing:
-        raise _foreign(path, backbone, f"{len(missing)} of {len(wanted)} missing, such as {missing[0]}")
-    return {name: state[name] for name in wanted if name in state}
+        raise _foreign(path, backbone, f"{len(missing)} of {len(entries)} missing, such as {missing[0]}")
+    return {name: state[name] for name in entries if name in state}
 
 
 def _foreign(path: Path, backbone: str, why: str) -> OsasisError:

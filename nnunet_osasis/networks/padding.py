@@ -21,7 +21,7 @@ def check_input(image: torch.Tensor, channels: int, axes: int) -> None:
 
 
 def pad_to_multiple(image: torch.Tensor, multiple: int, *, minimum: int = 1) -> torch.Tensor:
-    """``(B, C, *spatial)`` with every side grown to a multiple of ``multiple`` and to ``minimum`` at least.
+    """Grow every side of ``(B, C, *spatial)`` to a multiple of ``multiple`` and to ``minimum`` at least.
 
     Two or three spatial axes. Both ends grow alike (the far end by one more where the growth is odd), by reflection;
     an axis too short to be reflected that far repeats its edge.
@@ -39,7 +39,7 @@ def pad_to_multiple(image: torch.Tensor, multiple: int, *, minimum: int = 1) -> 
 
 
 def crop_to(image: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
-    """The middle of ``(B, C, *spatial)``, of the given spatial size: undoes :func:`pad_to_multiple`."""
+    """Cut the middle of a spatial size out of ``(B, C, *spatial)``: undoes :func:`pad_to_multiple`."""
     for axis, (have, want) in enumerate(zip(image.shape[2:], size, strict=True), start=2):
         image = image.narrow(axis, (have - want) // 2, want)
     return image

@@ -17,10 +17,13 @@ from nnunet_osasis.errors import OsasisError
 from nnunet_osasis.runtime.storage import atomic_write_bytes
 
 INPUT, OUTPUT = "image", "logits"
+"""Names of the input and the output of a file."""
 
-OPSET = 18  # what torch 2.8's exporter writes, and newer ones still do; runtimes of 2023 and later read it
+OPSET = 18
+"""ONNX operator set that the exporters of torch 2.8 and newer write; runtimes of 2023 and later read it."""
 
 Run = Callable[[torch.Tensor], torch.Tensor]
+"""A network read from a file: patches ``(B, C, *patch)`` to logits."""
 
 
 @dataclass(frozen=True)
@@ -28,10 +31,12 @@ class PortableForm:
     """One file format.
 
     Attributes:
-        suffix: of its files.
-        tolerance: largest difference to PyTorch's logits that is accepted, as a share of the largest logit where that
-            is above 1; 0 asks for equality of every bit.
-        write: network and example patches ``(2, C, *patch)`` to a file. read: that file to a function of patches.
+        suffix: end of its file names.
+        tolerance: largest accepted difference to PyTorch's logits, as a share of the largest logit if that is above 1;
+            0 asks for equality of every bit.
+        write: writes a network to a file, given example patches ``(2, C, *patch)``.
+        read: reads that file as a function of patches.
+        packages: modules that it needs.
     """
 
     suffix: str
@@ -60,7 +65,7 @@ def write_onnx(network: torch.nn.Module, example: torch.Tensor, path: Path) -> N
 def onnx_bytes(
     network: torch.nn.Module, examples: tuple[torch.Tensor, ...], inputs: list[str], output: str, free: tuple
 ) -> bytes:
-    """A network as ONNX; ``free`` names each input's axes of any size."""
+    """Export a network as ONNX; ``free`` names each input's axes of any size."""
     import onnx
 
     program = torch.onnx.export(
@@ -84,7 +89,7 @@ def onnx_bytes(
 
 
 def read_onnx(path: Path) -> Run:
-    """ONNX Runtime on the CPU."""
+    """Read an ONNX file into ONNX Runtime on the CPU."""
     import onnxruntime
 
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
@@ -100,7 +105,7 @@ def write_torchscript(network: torch.nn.Module, example: torch.Tensor, path: Pat
 
 
 def _without_sources(archive: bytes) -> bytes:
-    """The archive without its notes on where in whose source each operation stood."""
+    """Remove the archive's notes on the source line of each operation."""
     slim = io.BytesIO()
     with zipfile.ZipFile(io.BytesIO(archive)) as old, zipfile.ZipFile(slim, "w", zipfile.ZIP_STORED) as new:
         for entry in sorted(old.infolist(), key=lambda entry: entry.filename):
@@ -110,15 +115,17 @@ def _without_sources(archive: bytes) -> bytes:
 
 
 def read_torchscript(path: Path) -> Run:
-    """What ``torch.jit.load`` gives, on the CPU."""
+    """Read a TorchScript file on the CPU."""
     with _no_deprecation():
         loaded: Any = torch.jit.load(str(path), map_location="cpu")
     return loaded.eval()
 
 
 class _no_deprecation(warnings.catch_warnings):
-    """TorchScript is deprecated in favour of ``torch.export``, whose files promise no other version of torch to read
-    them; the size of an image, which tracing fixes, is meant to be fixed."""
+    """Hides TorchScript's deprecation: files of ``torch.export``, its successor, need one version of torch.
+
+    It also hides the tracer's warnings, as the size of an image is meant to be fixed.
+    """
 
     def __enter__(self) -> Any:
         entered = super().__enter__()
@@ -131,3 +138,4 @@ FORMS = {
     "onnx": PortableForm(".onnx", 1e-4, write_onnx, read_onnx, ("onnx", "onnxscript", "onnxruntime")),
     "torchscript": PortableForm(".pt", 0.0, write_torchscript, read_torchscript),
 }
+"""The file formats by name."""

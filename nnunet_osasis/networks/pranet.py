@@ -18,8 +18,13 @@ from nnunet_osasis.networks.pranet_blocks import (
 )
 
 _STRIDES = (8, 16, 32)
-_WIDTH = 32  # channels of the receptive field blocks
-_MINIMUM = 64  # two by two at stride 32: batch norm needs more than one value even in a batch of one
+"""Strides of the backbone's features that are used."""
+
+_WIDTH = 32
+"""Number of channels of the receptive field blocks."""
+
+_MIN_SIDE_PX = 64
+"""Smallest padded side, two pixels at stride 32: batch norm needs more than one value even in a batch of one."""
 
 
 class PraNet(nn.Module):
@@ -32,12 +37,15 @@ class PraNet(nn.Module):
     Weights start random; see :func:`nnunet_osasis.networks.imagenet.load_imagenet_weights`.
 
     Args:
+        in_channels: number of image channels.
+        out_channels: number of maps.
         backbone: a timm model with convolutional features at strides 8, 16 and 32.
+        deep_supervision: whether four maps come back.
         exclusive: whether the channels are softmax classes, channel 0 the background, or sigmoid regions. None means
             classes when there is more than one channel. Travels with the weights, see :meth:`set_exclusive`.
 
-    Raises ``OsasisError`` for a backbone that timm does not know or that lacks one of the strides, and for images of
-    another kind.
+    Raises:
+        OsasisError: a backbone that timm does not know or that lacks one of the strides, or images of another shape.
     """
 
     encoder: Any  # timm's wrapper, which tells the channels and strides of its features
@@ -81,9 +89,9 @@ class PraNet(nn.Module):
         self.exclusive.fill_(exclusive)
 
     def forward(self, image: torch.Tensor) -> torch.Tensor | list[torch.Tensor]:
-        """``(B, in_channels, H, W)`` to logits, see the class."""
+        """Map ``(B, in_channels, H, W)`` to logits, see the class."""
         check_input(image, self.in_channels, 2)
-        padded = pad_to_multiple(image, _STRIDES[-1], minimum=_MINIMUM)
+        padded = pad_to_multiple(image, _STRIDES[-1], minimum=_MIN_SIDE_PX)
         features = self.encoder(padded)
         at_8, at_16, at_32 = (features[stage] for stage in self.stages)
         global_map = self.decoder(*(field(x) for field, x in zip(self.fields, (at_8, at_16, at_32), strict=True)))
@@ -96,7 +104,7 @@ class PraNet(nn.Module):
 
 
 def build_encoder(backbone: str, in_channels: int, **options: object) -> nn.Module:
-    """timm's model as a list of feature maps ``(B, C_i, H / s_i, W / s_i)``, random unless ``options`` say otherwise.
+    """Make timm's model with a list of feature maps ``(B, C_i, H / s_i, W / s_i)``, random by default.
 
     Raises ``OsasisError`` when timm has no such model or cannot give its features.
     """
@@ -114,7 +122,7 @@ def build_encoder(backbone: str, in_channels: int, **options: object) -> nn.Modu
 
 
 def _stages(encoder: Any, backbone: str) -> tuple[int, ...]:
-    """Positions of the features at strides 8, 16 and 32; of several with one stride, the last."""
+    """Return the positions of the features at strides 8, 16 and 32; of several with one stride, the last."""
     strides = encoder.feature_info.reduction()
     channels_first = getattr(encoder, "output_fmt", None) in ("NCHW", None)
     if not channels_first or any(stride not in strides for stride in _STRIDES):

@@ -1,8 +1,7 @@
-"""PraNet's first guess: the three deepest stages combined into one global map.
+"""PraNet's parts: the receptive field block of each stage, the partial decoder, and reverse attention.
 
-PraNet's refinement: look where the coarser map saw no foreground, and correct it there.
-
-PraNet's view of one backbone stage: convolutions that look far at several scales at once.
+The decoder combines the three deepest stages into one global map; reverse attention looks where the coarser map saw no
+foreground, and corrects it there.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ from torch.nn import functional as F
 
 
 def resize(maps: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
-    """``maps`` ``(B, C, h, w)`` at the height and width of ``like``, bilinear."""
+    """Resize ``maps`` ``(B, C, h, w)`` to the height and width of ``like``, bilinear."""
     return F.interpolate(maps, size=like.shape[2:], mode="bilinear", align_corners=False)
 
 
@@ -37,8 +36,7 @@ class ParallelPartialDecoder(nn.Module):
         self.seg_layers = nn.ModuleList([nn.Conv2d(3 * channels, out_channels, 1)])
 
     def forward(self, at_8: torch.Tensor, at_16: torch.Tensor, at_32: torch.Tensor) -> torch.Tensor:
-        """Three ``(B, channels, h, w)`` at strides 8, 16 and 32 to the global map S_g: logits
-        ``(B, out_channels, h, w)`` at stride 8."""
+        """Combine ``(B, channels, h, w)`` of strides 8, 16, 32 into the global map S_g, logits ``(B, K, h, w)``."""
         up_32 = resize(at_32, at_16)
         gated_16 = self.gate_16_by_32(up_32) * at_16
         gated_8 = self.gate_8_by_32(resize(up_32, at_8)) * self.gate_8_by_16(resize(at_16, at_8)) * at_8
@@ -48,7 +46,7 @@ class ParallelPartialDecoder(nn.Module):
 
 
 def reverse_attention(logits: torch.Tensor, exclusive: torch.Tensor) -> torch.Tensor:
-    """``1 - P(foreground)`` of logits ``(B, K, H, W)`` as ``(B, 1, H, W)`` in [0, 1].
+    """Return ``1 - P(foreground)`` of logits ``(B, K, H, W)`` as ``(B, 1, H, W)`` in [0, 1].
 
     ``exclusive`` is a bool tensor without dimensions. True: softmax classes, channel 0 is background. False: sigmoid
     regions, foreground is whatever any of them says. Both are computed, so that a compiled graph does not branch.
@@ -62,8 +60,12 @@ class ReverseAttentionBranch(nn.Module):
     """One correction, added to the coarser map (Chen et al., "Reverse Attention for Salient Object Detection", 2018).
 
     Args:
-        in_channels: of the backbone stage. ``width``: of the branch. ``depth``: convolutions with ReLU in it.
-        kernel: their side. ``head_kernel``: side of the last convolution, which makes the maps.
+        in_channels: number of channels of the backbone stage.
+        out_channels: number of maps.
+        width: number of channels of the branch.
+        depth: number of convolutions with ReLU in it.
+        kernel: their side in pixels.
+        head_kernel: side of the last convolution, which makes the maps.
     """
 
     def __init__(
@@ -78,8 +80,16 @@ class ReverseAttentionBranch(nn.Module):
         self.seg_layers = nn.ModuleList([nn.Conv2d(width, out_channels, head_kernel, padding=head_kernel // 2)])
 
     def forward(self, features: torch.Tensor, coarser: torch.Tensor, exclusive: torch.Tensor) -> torch.Tensor:
-        """Features ``(B, in_channels, H, W)`` and a coarser (or global) map ``(B, K, h, w)`` to a finer map
-        ``(B, K, H, W)``; all maps are logits."""
+        """Refine a coarser (or global) map.
+
+        Args:
+            features: ``(B, in_channels, H, W)``.
+            coarser: logits ``(B, K, h, w)``.
+            exclusive: see :func:`reverse_attention`.
+
+        Returns:
+            logits ``(B, K, H, W)``.
+        """
         coarser = resize(coarser, features)
         return coarser + self.seg_layers[0](self.layers(features * reverse_attention(coarser, exclusive)))
 
@@ -87,7 +97,7 @@ class ReverseAttentionBranch(nn.Module):
 def conv_norm(
     in_channels: int, out_channels: int, kernel: int | tuple[int, int], *, dilation: int = 1
 ) -> nn.Sequential:
-    """Convolution and batch norm, the size kept: ``(B, in, H, W)`` to ``(B, out, H, W)``; no activation."""
+    """Make a convolution with batch norm and no activation: ``(B, in, H, W)`` to ``(B, out, H, W)``."""
     sides = (kernel, kernel) if isinstance(kernel, int) else kernel
     padding = dilation * (sides[0] // 2), dilation * (sides[1] // 2)
     conv = nn.Conv2d(in_channels, out_channels, sides, padding=padding, dilation=dilation, bias=False)
@@ -118,6 +128,6 @@ class ReceptiveFieldBlock(nn.Module):
         self.shortcut = conv_norm(in_channels, out_channels, 1)
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
-        """``(B, in_channels, H, W)`` to ``(B, out_channels, H, W)``, non-negative."""
+        """Map ``(B, in_channels, H, W)`` to ``(B, out_channels, H, W)``, non-negative."""
         seen = torch.cat([branch(features) for branch in self.branches], dim=1)
         return F.relu(self.fuse(seen) + self.shortcut(features))

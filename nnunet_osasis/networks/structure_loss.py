@@ -19,7 +19,7 @@ from nnunet_osasis.errors import OsasisError
 
 
 class StructureLoss(nn.Module):
-    """Errors near boundaries cost more. Targets are nnU-Net's.
+    """Weighted cross entropy plus weighted IoU: errors near boundaries cost more. Targets are nnU-Net's.
 
     Classes (``regions=False``): targets ``(B, 1, H, W)``. One channel of logits is the foreground's sigmoid, its target
     the foreground's share of a pixel in [0, 1], which may be soft. K channels are a softmax, targets the classes 0 to
@@ -29,11 +29,14 @@ class StructureLoss(nn.Module):
     Regions: targets ``(B, R, H, W)`` of 0 and 1; every region is a binary problem, and the mean over them is taken.
 
     Args:
-        ignore_label: pixels with this label count nowhere, neither in the loss nor in a neighbour's weight. With
+        regions: whether targets are regions.
+        ignore_label: pixels with this label count nowhere, neither in the loss nor in a neighbor's weight. With
             regions the last of ``(B, R + 1, H, W)`` target channels marks them, whatever the label is.
-        window: side of the neighbourhood in pixels, odd. ``gain``: weight of the boundary.
+        window: side of the neighborhood in pixels, odd.
+        gain: weight of the boundary.
 
-    Raises ``OsasisError`` for an even window and for targets whose shape or values do not fit the logits.
+    Raises:
+        OsasisError: an even window, or targets whose shape or values do not fit the logits.
     """
 
     def __init__(
@@ -47,12 +50,14 @@ class StructureLoss(nn.Module):
         self.regions, self.ignore_label, self.window, self.gain = regions, ignore_label, window, gain
 
     def forward(self, logits: torch.Tensor | Sequence[torch.Tensor], target: torch.Tensor) -> torch.Tensor:
-        """Logits ``(B, K, H, W)`` and a target, see the class, to a scalar in float32.
+        """Return a scalar in float32.
 
-        Several maps of the target's size may be given; their losses are added up.
+        Args:
+            logits: ``(B, K, H, W)``, or several such maps, whose losses are added up.
+            target: see the class.
         """
         if not isinstance(logits, torch.Tensor):
-            return torch.stack([self(one, target) for one in logits]).sum()
+            return torch.stack([self(scale, target) for scale in logits]).sum()
         self._require_fit(logits, target)
         logits = logits.float()  # sums over pixels overflow in half precision
         truth, valid = self._truth(logits.shape[1], target)
@@ -66,7 +71,7 @@ class StructureLoss(nn.Module):
         return self._per_image(entropy, pixel_weight, logits.softmax(dim=1)[:, 1:], truth, pixel_weight)
 
     def _truth(self, channels: int, target: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Foreground planes ``(B, F, H, W)`` and where they count ``(B, 1, H, W)``, both 0 or 1 in float32."""
+        """Return foreground planes ``(B, F, H, W)`` and where they count ``(B, 1, H, W)``, both 0 or 1 in float32."""
         if self.regions:
             planes, ignored = target, torch.zeros_like(target[:, :1])
             if self.ignore_label is not None:
@@ -91,7 +96,7 @@ class StructureLoss(nn.Module):
         return (target == classes).float() * valid, valid
 
     def _weight(self, truth: torch.Tensor) -> torch.Tensor:
-        """``w`` of every plane, ``(B, F, H, W)`` in [1, 1 + gain]; the mean is taken along rows, then columns."""
+        """Return ``w`` of every plane, ``(B, F, H, W)`` in [1, 1 + gain]; means are along rows, then columns."""
         side, half = self.window, self.window // 2
         mean = F.avg_pool2d(truth, (1, side), stride=1, padding=(0, half), count_include_pad=True)
         mean = F.avg_pool2d(mean, (side, 1), stride=1, padding=(half, 0), count_include_pad=True)
@@ -101,7 +106,7 @@ class StructureLoss(nn.Module):
     def _per_image(
         entropy: torch.Tensor, entropy_weight: torch.Tensor, p: torch.Tensor, g: torch.Tensor, w: torch.Tensor
     ) -> torch.Tensor:
-        """Both terms per image and plane, averaged. Without a single valid pixel both are 0."""
+        """Return the sum of both terms, averaged over images and planes; 0 without a single valid pixel."""
         space = (2, 3)
         total = entropy_weight.sum(space).clamp_min(torch.finfo(torch.float32).tiny)
         weighted_entropy = (entropy_weight * entropy).sum(space) / total

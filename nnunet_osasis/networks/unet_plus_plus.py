@@ -12,8 +12,13 @@ from nnunet_osasis.errors import OsasisError
 from nnunet_osasis.networks.padding import check_input, crop_to, pad_to_multiple
 
 _LEVELS = 5
-_MULTIPLE = 16  # four halvings
-_LEAST = 32  # on one axis at least: instance norm needs more than one value at the bottom
+"""Number of resolutions."""
+
+_MULTIPLE = 16
+"""Number that sides are padded to multiples of: four halvings."""
+
+_MIN_SIDE = 32
+"""Size of the longest axis at least: instance norm needs more than one value at the lowest resolution."""
 
 
 class _Heads(nn.Module):
@@ -32,11 +37,15 @@ class UNetPlusPlus(nn.Module):
     first alone. ``deep_supervision`` may be set any time; the weights are the same either way.
 
     Args:
+        in_channels: number of image channels.
+        out_channels: number of maps.
         spatial_dims: 2 or 3.
-        features: channels of the five levels, then of the last decoder node.
+        features: number of channels of the five levels, then of the last decoder node.
+        deep_supervision: whether four maps come back.
         dropout: probability in [0, 1).
 
-    Raises ``OsasisError`` for another number of features or of dimensions, and for images of another kind.
+    Raises:
+        OsasisError: another number of features or of dimensions, or images of another shape.
     """
 
     def __init__(
@@ -74,10 +83,10 @@ class UNetPlusPlus(nn.Module):
             delattr(self.nested, f"final_conv_0_{j}")
 
     def forward(self, image: torch.Tensor) -> torch.Tensor | list[torch.Tensor]:
-        """``(B, in_channels, *spatial)`` to logits, see the class."""
+        """Map ``(B, in_channels, *spatial)`` to logits, see the class."""
         check_input(image, self.in_channels, self.spatial_dims)
         size = image.shape[2:]
-        grown = pad_to_multiple(image, _MULTIPLE, minimum=_LEAST if max(size) <= _MULTIPLE else 1)
+        grown = pad_to_multiple(image, _MULTIPLE, minimum=_MIN_SIDE if max(size) <= _MULTIPLE else 1)
         row, heads = self._top_row(grown), self.heads.seg_layers
         if self.deep_supervision:
             return [crop_to(heads[j - 1](row[j]), size) for j in (4, 3, 2, 1)]
@@ -88,7 +97,7 @@ class UNetPlusPlus(nn.Module):
         return best
 
     def _top_row(self, image: torch.Tensor) -> list[torch.Tensor]:
-        """The nodes ``X 0,0 ... X 0,4`` at full size: ``X i,j = H([X i,0 ... X i,j-1, up(X i+1,j-1)])``.
+        """Return the nodes ``X 0,0 ... X 0,4`` at full size: ``X i,j = H([X i,0 ... X i,j-1, up(X i+1,j-1)])``.
 
         MONAI's own forward gives the same, but torch.compile cannot trace the type check in it.
         """

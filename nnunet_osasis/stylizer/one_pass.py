@@ -1,4 +1,4 @@
-"""One pass from image to restyled image: what a training step, a GPU and an exported file can afford."""
+"""One pass from image to restyled image, for training steps, GPUs and exported files."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ class OnePass(nn.Module):
     """A read-out, its strength and the field of view as one module in pure torch, without a branch on values.
 
     Args:
-        change: ``(B, C, H, W)`` in [-1, 1] to the restyled image at full strength, not clipped. channels: ``C``.
+        change: maps ``(B, C, H, W)`` in [-1, 1] to the restyled image at full strength, not clipped.
+        channels: ``C``.
     """
 
     def __init__(self, change: nn.Module, channels: int) -> None:
@@ -30,14 +31,15 @@ class OnePass(nn.Module):
         """Restyle a batch.
 
         Args:
-            images: ``(B, C, H, W)`` in [-1, 1], any size, finite. strength: ``(B,)`` in [0, 1]; neither is looked at,
-                so that nothing waits for the device.
+            images: ``(B, C, H, W)`` in [-1, 1], any size, finite; not checked, so that nothing waits for the device.
+            strength: ``(B,)`` in [0, 1]; not checked.
 
         Returns:
-            ``(B, C, H, W)`` float32 in [-1, 1]: bit for bit the image where the strength is 0; a frame around the
-            field of view stays (``border_torch``).
+            ``(B, C, H, W)`` float32 in [-1, 1]: bit for bit the image where the strength is 0, and in a frame around
+            the field of view.
 
-        Raises ``OsasisError`` for another rank, other channels, or another number of strengths than of images.
+        Raises:
+            OsasisError: another rank, other channels, or another number of strengths than of images.
         """
         if images.ndim != 4 or images.shape[1] != self.channels or strength.shape != images.shape[:1]:
             raise OsasisError(
@@ -46,7 +48,7 @@ class OnePass(nn.Module):
                 remedy="Add the batch axis, or use a stylizer made for such images.",
             )
         images = images.float()
-        if torch.is_autocast_enabled(images.device.type):  # rounding a colour map to 16 bits would show as bands
+        if torch.is_autocast_enabled(images.device.type):  # rounding a color map to 16 bits would show as bands
             with torch.autocast(images.device.type, enabled=False):
                 return self._restyle(images, strength)
         return self._restyle(images, strength)
@@ -56,7 +58,7 @@ class OnePass(nn.Module):
 
 
 def one_pass_facts(state: StylizerState) -> dict[str, Any]:
-    """What runs in one pass: the read-outs, and the size of the student if there is one."""
+    """Return what runs in one pass: the read-outs, the teacher of the student, and its number of weights."""
     student: Any = state.networks.get(STUDENT)
     names = [state.config.readout] if is_map(state.config.readout) else []
     names += [] if student is None else [STUDENT]

@@ -19,14 +19,16 @@ if TYPE_CHECKING:
     from nnunet_osasis.stylizer.stylizer import OSASISStylizer
 
 INPUTS, OUTPUT = ["image", "strength"], "restyled"
+"""Names of the inputs and the output of a file."""
 
 SUFFIX = ".onnx"
+"""End of a file's name."""
 
-LEAST = 4
-"""Pixels a side must have."""
+MIN_SIDE_PX = 4
+"""Smallest side of an image in pixels."""
 
-TRIED = ((1, 64, 64), (3, 57, 131), (2, 250, 96), (1, 33, 12))
-"""Batch, height and width the file is compared with PyTorch on before it is kept: odd, wide, high, small."""
+TRIALS = ((1, 64, 64), (3, 57, 131), (2, 250, 96), (1, 33, 12))
+"""Batch, height and width that a file is compared with PyTorch on before it is kept: odd, wide, high, small."""
 
 
 def export_one_pass(
@@ -37,21 +39,32 @@ def export_one_pass(
     readout: str | None = None,
     overwrite: bool = False,
 ) -> float:
-    """Write ``stylizer.one_pass(direction, readout)`` to ``path``, whole or not at all.
+    """Write ``stylizer.as_module(direction, readout)`` to a file, whole or not at all.
 
     The file takes ``image`` ``(B, C, H, W)`` float32 in [-1, 1], every axis but the channels of any size, and
-    ``strength`` ``(B,)`` in [0, 1]; it gives ``restyled`` like ``image``. How native units map onto [-1, 1] stands in
-    its metadata. Returns the largest difference to PyTorch that was found.
+    ``strength`` ``(B,)`` in [0, 1]; it returns ``restyled`` like ``image``. Its metadata say how native units map onto
+    [-1, 1].
 
-    Raises ``OsasisError`` for a read-out that is not one pass, missing packages, a file that is there already, and a
-    file that answers otherwise than PyTorch.
+    Args:
+        stylizer: what is exported.
+        path: ends in ``.onnx``.
+        direction: ``source_to_target`` or ``target_to_source``.
+        readout: overrides the configured one.
+        overwrite: whether a file may be replaced.
+
+    Returns:
+        the largest difference to PyTorch over ``TRIALS``.
+
+    Raises:
+        OsasisError: a read-out that is not one pass, missing packages, an existing file, or a file that differs from
+            PyTorch.
     """
     FORMS["onnx"].require_packages()
     if path.suffix != SUFFIX:
         raise OsasisError(f"The file's name must end in {SUFFIX}", found=path, remedy=f"Such as restyle{SUFFIX}.")
     if path.is_dir() or (path.exists() and not overwrite):
         raise OsasisError("The file must not exist", found=path, remedy="Choose another -o, or add --overwrite.")
-    module = stylizer.one_pass(direction, readout).to("cpu")
+    module = stylizer.as_module(direction, readout).to("cpu")
     data = _with_facts(_onnx(module), stylizer, direction, readout or stylizer.config.readout)
     difference = _largest_difference(module, data)
     if not difference <= FORMS["onnx"].tolerance:
@@ -65,7 +78,9 @@ def export_one_pass(
 
 
 def _onnx(module: OnePass) -> bytes:
-    batch, height, width = (torch.export.Dim(name, min=low) for name, low in (("b", 1), ("h", LEAST), ("w", LEAST)))
+    batch, height, width = (
+        torch.export.Dim(name, min=low) for name, low in (("b", 1), ("h", MIN_SIDE_PX), ("w", MIN_SIDE_PX))
+    )
     example = (torch.zeros(2, module.channels, 96, 120), torch.ones(2))
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="# The axis name")  # that both inputs have one batch is meant
@@ -89,20 +104,20 @@ def _with_facts(data: bytes, stylizer: OSASISStylizer, direction: str, readout: 
 
 @torch.inference_mode()
 def _largest_difference(module: OnePass, data: bytes) -> float:
-    """Over pictures of several sizes with a frame, at several strengths; infinity unless 0 keeps every bit."""
+    """Compare the file with PyTorch over ``TRIALS`` with a frame; infinity unless strength 0 keeps every bit."""
     import onnxruntime
 
     session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
-    found = 0.0
-    for batch, height, width in TRIED:
+    largest = 0.0
+    for batch, height, width in TRIALS:
         generator = torch.Generator().manual_seed(height)
         images = torch.rand((batch, module.channels, height, width), generator=generator) * 2 - 1
         images[..., : width // 8] = -1
         for strength in (torch.ones(batch), torch.linspace(0, 1, batch)):
-            given = {"image": images.numpy(), "strength": strength.numpy()}
-            answer = torch.from_numpy(session.run([OUTPUT], given)[0])
+            inputs = {"image": images.numpy(), "strength": strength.numpy()}
+            answer = torch.from_numpy(session.run([OUTPUT], inputs)[0])
             kept = strength == 0
             if answer.shape != images.shape or not torch.equal(answer[kept], images[kept]):
                 return float("inf")
-            found = max(found, float((answer - module(images, strength)).abs().max()))
-    return found
+            largest = max(largest, float((answer - module(images, strength)).abs().max()))
+    return largest

@@ -1,7 +1,7 @@
-"""The one-pass student: a small network that says, from a small copy of an image, which colour change goes where.
+"""The one-pass student: a small network that predicts, from a small copy of an image, where which color changes how.
 
-It looks at the image at the teacher's size, whatever size the image has, and answers with a field of affine colour maps
-(a slope and an offset for every neighbourhood), the form in which ``local_affine`` carries the teacher's own change.
+It sees the image at the teacher's size, whatever size the image has, and predicts a field of affine color maps (a slope
+and an offset for every neighborhood), the form in which ``local_affine`` carries the teacher's own change.
 The field is interpolated and applied to the image's pixels, so that every edge of the result is an edge of the
 original. Of the forms that were tried, this one came nearest to the teacher (``benchmarks/speed/student_designs.py``).
 """
@@ -17,13 +17,13 @@ from torch.nn import functional as F
 from nnunet_osasis.maps.resize import resample
 
 LARGEST = 128
-"""Side a student looks at most: the time of a pass is for the image's own pixels."""
+"""Largest side in pixels that a student sees: the time of a pass is for the image's own pixels."""
 
-NEIGHBOURS = 2
-"""Slices to either side that a volume's field is averaged over, as the teacher fits its maps."""
+NEIGHBORS = 2
+"""Number of slices to either side that a volume's field is averaged over, as the teacher fits its maps."""
 
 PART = 8
-"""Images whose fields are laid out at full size at once."""
+"""Number of images whose fields are laid out at full size at once."""
 
 
 class _Residual(nn.Module):
@@ -39,9 +39,9 @@ class _Residual(nn.Module):
 
 
 class FieldNetwork(nn.Module):
-    """``(B, C, S, S)`` in [-1, 1] to ``(B, outputs, S / 2, S / 2)``; zero before training.
+    """A small U-Net from ``(B, C, S, S)`` in [-1, 1] to ``(B, outputs, S / 2, S / 2)``; zero before training.
 
-    A small U-Net with the mean of its deepest features added everywhere: style is a matter of the whole picture.
+    The mean of its deepest features is added everywhere: style is a matter of the whole picture.
     """
 
     def __init__(self, channels: int, outputs: int, width: int) -> None:
@@ -69,7 +69,7 @@ class FieldNetwork(nn.Module):
 
 
 class LocalAffineStudent(nn.Module):
-    """One direction: ``(B, C, H, W)`` in [-1, 1] of any size to the changed image, not clipped."""
+    """The student of one direction: ``(B, C, H, W)`` in [-1, 1] of any size to the changed image, not clipped."""
 
     def __init__(self, channels: int, size: int, width: int) -> None:
         super().__init__()
@@ -80,17 +80,17 @@ class LocalAffineStudent(nn.Module):
         return apply_field(self.field(resample(images, self.size, self.size)), images)
 
     def stack(self, images: torch.Tensor) -> torch.Tensor:
-        """The slices of a volume ``(D, C, H, W)``, in order: a field is the mean over neighbouring slices."""
+        """Restyle the slices of a volume ``(D, C, H, W)``, in order: a field is the mean over neighboring slices."""
         field = torch.cat([self.field(resample(part, self.size, self.size)) for part in images.split(PART)])
         rows = field.flatten(1).T[:, None]
-        mean = F.avg_pool1d(rows, 2 * NEIGHBOURS + 1, stride=1, padding=NEIGHBOURS, count_include_pad=False)
+        mean = F.avg_pool1d(rows, 2 * NEIGHBORS + 1, stride=1, padding=NEIGHBORS, count_include_pad=False)
         field = mean[:, 0].T.reshape(field.shape)
         parts = zip(field.split(PART), images.split(PART), strict=True)
         return torch.cat([apply_field(*part) for part in parts])
 
 
 def apply_field(field: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
-    """Images ``(B, C, H, W)`` plus ``A images + b``, with ``A`` and ``b`` from a field ``(B, C * C + C, h, w)``."""
+    """Add ``A images + b`` to ``images`` ``(B, C, H, W)``, ``A`` and ``b`` from a field ``(B, C * C + C, h, w)``."""
     channels = images.shape[1]
     field = resample(field, images.shape[-2], images.shape[-1])
     rows = []
@@ -106,7 +106,9 @@ class Student(ModelMixin, ConfigMixin):
     """Both directions, each a network of its own; full strength.
 
     Args:
-        channels: of the images. sample_size: side of the copy it looks at. width: of its first layer.
+        channels: number of image channels.
+        sample_size: side in pixels of the copy it sees.
+        width: number of channels of its first layer.
         teacher: the read-out it was trained to imitate.
     """
 
@@ -119,14 +121,17 @@ class Student(ModelMixin, ConfigMixin):
         self.back = LocalAffineStudent(channels, sample_size, width)
 
     def direction(self, *, backwards: bool) -> LocalAffineStudent:
-        """The network of one direction."""
+        """Return the network of one direction."""
         return self.back if backwards else self.forth
 
     def restyle(self, images: torch.Tensor, *, backwards: bool = False, joint: bool = False) -> torch.Tensor:
-        """``(B, C, H, W)`` in [-1, 1] of any size and on any device to the same shape, not clipped.
+        """Restyle a batch, not clipped.
 
-        ``joint``: the batch is the slices of one volume, in order.
+        Args:
+            images: ``(B, C, H, W)`` in [-1, 1] of any size, on any device.
+            backwards: from the target's style to the source's.
+            joint: the batch is the slices of one volume, in order.
         """
-        network, given = self.direction(backwards=backwards), images.to(self.device)
-        found = network.stack(given) if joint else torch.cat([network(part) for part in given.split(PART)])
-        return found.to(images)
+        network, parts = self.direction(backwards=backwards), images.to(self.device)
+        restyled = network.stack(parts) if joint else torch.cat([network(part) for part in parts.split(PART)])
+        return restyled.to(images)

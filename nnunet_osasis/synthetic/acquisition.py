@@ -1,10 +1,7 @@
-"""What an acquisition family is, the families there are, and the pieces they share.
+"""Random acquisition models: how another camera or scanner might have shown the same scene.
 
-Colour cameras, in display space.
-
-Scanners of one channel or several independent ones: MR sequences, CT, ultrasound.
-
-Random acquisition models: how another camera or scanner might have shown the same scene.
+There are color cameras, in display space, and scanners of one channel or several independent ones (MR sequences, CT,
+ultrasound).
 
 >>> sorted(FAMILIES)
 ['camera', 'scanner']
@@ -22,37 +19,38 @@ from nnunet_osasis.errors import OsasisError
 from nnunet_osasis.maps.detail import sharpen
 
 Parameters = dict[str, torch.Tensor]
-"""Of ``B`` acquisitions, by name; each tensor has ``B`` rows."""
+"""Parameters of ``B`` acquisitions, by name; each tensor has ``B`` rows."""
 
 
 class AcquisitionFamily(Protocol):
-    """Draws random acquisitions and shows images as they would.
+    """Draws random acquisitions and renders images as they would.
 
-    ``show`` is a map of values and places (what a read-out can undo); ``degrade`` adds what it cannot: blur,
-    sharpening, noise. No method moves a pixel. Register one with :func:`register`; the calibrator finds it by name.
+    ``show`` is a map of values and places, which a read-out can undo; ``degrade`` adds blur, sharpening and noise,
+    which it cannot undo. No method moves a pixel. Register a class with :func:`register` for the calibrator to find it.
     """
 
     terms: tuple[str, ...]
     """Terms of ``ParametricMap`` that describe the family well."""
 
     def sample(self, count: int, channels: int, generator: torch.Generator, strength: float = 1.0) -> Parameters:
-        """``count`` acquisitions; ``strength`` scales how far they are from the identity."""
+        """Draw ``count`` acquisitions; ``strength`` scales how far they are from the identity."""
         ...
 
     def show(self, values: torch.Tensor, where: torch.Tensor, parameters: Parameters) -> torch.Tensor:
-        """Pixels ``(B, C, N)`` in [-1, 1] at ``places`` ``(B or 1, 3, N)`` to what is shown, ``(B, C, N)``."""
+        """Map pixels ``(B, C, N)`` in [-1, 1] at ``places`` ``(B or 1, 3, N)`` to the values shown, ``(B, C, N)``."""
         ...
 
     def degrade(self, images: torch.Tensor, parameters: Parameters, generator: torch.Generator) -> torch.Tensor:
-        """Shown images ``(B, C, H, W)`` with the acquisition's resolution and noise."""
+        """Add the acquisition's resolution and noise to shown images ``(B, C, H, W)``."""
         ...
 
 
 FAMILIES: dict[str, Callable[[], AcquisitionFamily]] = {}
+"""Classes of families by name; :func:`register` adds to it."""
 
 
 def register(name: str) -> Callable[[type], type]:
-    """Class decorator: make a family known under a name, for ``CalibratorConfig.family``.
+    """Register the decorated class under a name, for ``CalibratorConfig.family``.
 
     Raises ``OsasisError`` for a name that is taken.
     """
@@ -67,9 +65,9 @@ def register(name: str) -> Callable[[type], type]:
 
 
 def family_for(name: str, channels: int) -> AcquisitionFamily:
-    """The family of a name; ``auto`` takes cameras for three channels and scanners for all others.
+    """Make the family of a name; ``auto`` takes cameras for three channels and scanners for all others.
 
-    Raises ``OsasisError`` naming the families there are.
+    Raises ``OsasisError`` for an unknown name, listing the known ones.
     """
     if name == "auto":
         name = "camera" if channels == 3 else "scanner"
@@ -81,15 +79,16 @@ def family_for(name: str, channels: int) -> AcquisitionFamily:
 
 
 def uniform(count: int, low: float, high: float, generator: torch.Generator, *shape: int) -> torch.Tensor:
-    """``(count, *shape)`` between two numbers."""
+    """Draw ``(count, *shape)`` between two numbers."""
     return low + (high - low) * torch.rand(count, *shape, generator=generator)
 
 
 def tone_curve(light: torch.Tensor, slopes: torch.Tensor) -> torch.Tensor:
-    """A rising curve through (0, 0) and (1, 1), piecewise linear.
+    """Apply a rising curve through (0, 0) and (1, 1), piecewise linear.
 
     Args:
-        light: ``(B, C, N)``, clipped to [0, 1]. slopes: positive, ``(B, C, K)``, of K equal pieces, any scale.
+        light: ``(B, C, N)``, clipped to [0, 1].
+        slopes: slopes of K equal pieces, positive, ``(B, C, K)``, any scale.
     """
     pieces = slopes.shape[-1]
     heights = (slopes / slopes.mean(dim=-1, keepdim=True)).cumsum(dim=-1) / pieces
@@ -100,7 +99,8 @@ def tone_curve(light: torch.Tensor, slopes: torch.Tensor) -> torch.Tensor:
     return left + (right - left) * (place - index)
 
 
-CAMERA_PIECES = 5  # of a tone curve
+CAMERA_PIECES = 5
+"""Number of linear pieces of a camera's tone curve."""
 
 
 @register("camera")
@@ -109,23 +109,23 @@ class CameraFamily:
     sharpening and noise on top.
 
     Everything happens in display values, with free curves: neither the gamma nor the S-shape of any real camera is
-    built in. At strength 1 the mean colour difference to the source is about 20 (CIEDE2000) on colonoscopy.
+    built in. At strength 1 the mean color difference to the source is about 20 (CIEDE2000) on colonoscopy.
     """
 
     terms = ("quadratic", "radial")
 
     def sample(self, count: int, channels: int, generator: torch.Generator, strength: float = 1.0) -> Parameters:
-        """See ``AcquisitionFamily``."""
+        """Draw acquisitions, see ``AcquisitionFamily``."""
 
         def normal(*shape: int) -> torch.Tensor:
             return strength * torch.randn(count, *shape, generator=generator)
 
         eye = torch.eye(channels)
-        grey = uniform(count, -0.1, 0.4, generator, 1, 1) * strength  # towards grey, or a little beyond the colour
+        gray = uniform(count, -0.1, 0.4, generator, 1, 1) * strength  # towards gray, or a little beyond the color
         walk = (normal(1, CAMERA_PIECES) * 0.35).cumsum(-1) * 0.6  # one bend for all channels, and a little of its own
         return {
             "gain": torch.exp(normal(channels, 1) * 0.22 + normal(1, 1) * 0.18),
-            "mix": eye + normal(channels, channels) * 0.06 + grey * (1 / channels - eye),
+            "mix": eye + normal(channels, channels) * 0.06 + gray * (1 / channels - eye),
             "slopes": torch.exp(walk + normal(1, CAMERA_PIECES) * 0.15 + normal(channels, CAMERA_PIECES) * 0.08),
             "black": normal(channels, 1) * 0.02 + normal(1, 1) * 0.02,
             "vignette": uniform(count, -0.05, 0.4, generator, 1, 1) * strength,
@@ -134,18 +134,19 @@ class CameraFamily:
         }
 
     def show(self, values: torch.Tensor, where: torch.Tensor, parameters: Parameters) -> torch.Tensor:
-        """See ``AcquisitionFamily``."""
+        """Map pixels, see ``AcquisitionFamily``."""
         light = parameters["mix"] @ ((values + 1) / 2) * parameters["gain"]
         light = light * (1 - parameters["vignette"] * where[:, :1].to(values))
         return (tone_curve(light, parameters["slopes"]) + parameters["black"]).clamp(0, 1) * 2 - 1
 
     def degrade(self, images: torch.Tensor, parameters: Parameters, generator: torch.Generator) -> torch.Tensor:
-        """See ``AcquisitionFamily``."""
+        """Add resolution and noise, see ``AcquisitionFamily``."""
         noise = torch.randn(images.shape, generator=generator) * parameters["noise"].view(-1, 1, 1, 1)
         return (sharpen(images, parameters["sharpness"]) + noise).clamp(-1, 1)
 
 
 SCANNER_PIECES = 6
+"""Number of linear pieces of a scanner's contrast curve."""
 
 
 @register("scanner")
@@ -159,7 +160,7 @@ class ScannerFamily:
     terms = ("tone", "radial", "field")
 
     def sample(self, count: int, channels: int, generator: torch.Generator, strength: float = 1.0) -> Parameters:
-        """See ``AcquisitionFamily``."""
+        """Draw acquisitions, see ``AcquisitionFamily``."""
 
         def normal(*shape: int) -> torch.Tensor:
             return strength * torch.randn(count, *shape, generator=generator)
@@ -176,7 +177,7 @@ class ScannerFamily:
         }
 
     def show(self, values: torch.Tensor, where: torch.Tensor, parameters: Parameters) -> torch.Tensor:
-        """See ``AcquisitionFamily``."""
+        """Map pixels, see ``AcquisitionFamily``."""
         signal = ((values + 1) / 2).clamp(1e-4, 1) ** parameters["gamma"]
         signal = tone_curve(signal, parameters["slopes"]) * parameters["gain"] + parameters["level"]
         radius, columns, rows = where.to(values).unbind(dim=1)
@@ -185,7 +186,7 @@ class ScannerFamily:
         return (signal * shading[:, None].clamp(min=0.2)).clamp(0, 1) * 2 - 1
 
     def degrade(self, images: torch.Tensor, parameters: Parameters, generator: torch.Generator) -> torch.Tensor:
-        """See ``AcquisitionFamily``. Noise is the modulus of a complex one, in [0, 1] units."""
+        """Add resolution and noise, see ``AcquisitionFamily``; noise is Rician, in [0, 1] units."""
         signal = (sharpen(images, parameters["sharpness"]).clamp(-1, 1) + 1) / 2
         deviation = parameters["noise"].view(-1, 1, 1, 1) / math.sqrt(2)
         real, imaginary = (torch.randn(images.shape, generator=generator) * deviation for _ in range(2))

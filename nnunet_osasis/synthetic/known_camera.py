@@ -18,12 +18,13 @@ from PIL import Image
 from nnunet_osasis.errors import OsasisError
 from nnunet_osasis.synthetic.phantom.camera import Camera
 
-SOURCE_GAMMA = 2.2  # of the display curve that stored pictures are taken to have
+SOURCE_GAMMA = 2.2
+"""Exponent of the display curve that stored pictures are assumed to have."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class KnownCamera:
-    """A camera model and what happens to its picture afterwards.
+    """A camera model with the frame and the compression of its processor.
 
     Attributes:
         camera: from light to picture.
@@ -36,7 +37,7 @@ class KnownCamera:
     jpeg_quality: int | None = None
 
     def shoot(self, image: np.ndarray, *, noise_seed: int | None = None) -> np.ndarray:
-        """The target site's picture of what ``image`` ``(C, H, W)`` uint8 shows, C 1 or 3; uint8 of the same shape.
+        """Take the target site's picture of the scene in ``image`` ``(C, H, W)`` uint8, C 1 or 3; same shape and type.
 
         Without ``noise_seed`` there is neither noise nor compression: the truth that images are compared with.
         Raises ``OsasisError`` for images that are not 8 bit, or of other channel counts.
@@ -46,9 +47,9 @@ class KnownCamera:
                 "A camera takes 8-bit pictures of 1 or 3 channels", found=f"{image.dtype}, shape {image.shape}"
             )
         light = (np.moveaxis(image, 0, -1) / 255.0) ** SOURCE_GAMMA
-        grey = light.shape[-1] == 1
-        picture = self.camera.shoot(np.repeat(light, 3, axis=-1) if grey else light, noise_seed=noise_seed)
-        if grey:
+        gray = light.shape[-1] == 1
+        picture = self.camera.shoot(np.repeat(light, 3, axis=-1) if gray else light, noise_seed=noise_seed)
+        if gray:
             picture = np.rint(picture.mean(axis=-1, keepdims=True)).astype(np.uint8)
         picture[~self.field_of_view(*picture.shape[:2])] = 0
         if noise_seed is not None and self.jpeg_quality is not None:
@@ -56,19 +57,19 @@ class KnownCamera:
         return np.ascontiguousarray(np.moveaxis(picture, -1, 0))
 
     def field_of_view(self, height: int, width: int) -> np.ndarray:
-        """Where the frame lets light through, ``(H, W)`` bool."""
+        """Return where the frame lets light through, ``(H, W)`` bool."""
         rows, columns = np.mgrid[0:height, 0:width]
-        centre = (height - 1) / 2, (width - 1) / 2
-        distance = np.hypot(rows - centre[0], columns - centre[1])
-        return np.asarray(distance <= self.frame * np.hypot(*centre) + 1e-9)
+        center = (height - 1) / 2, (width - 1) / 2
+        distance = np.hypot(rows - center[0], columns - center[1])
+        return np.asarray(distance <= self.frame * np.hypot(*center) + 1e-9)
 
     def to_json(self) -> dict[str, Any]:
-        """All parameters, JSON-ready."""
+        """Return all parameters, JSON-ready."""
         return {**asdict(self.camera), "frame": self.frame, "jpeg_quality": self.jpeg_quality}
 
 
 def random_camera(seed: int) -> KnownCamera:
-    """A camera drawn from a wide but plausible family; the same seed gives the same camera.
+    """Draw a camera from a wide but plausible family; the same seed gives the same camera.
 
     White-balance gains within exp(-0.45) and exp(0.45) before their mean is made 1, display gamma 0.76 to 1.35 times
     the stored curve's, vignette up to 40 % in the corners, blur up to 1.2 % of the width, noise, in half of the cameras
@@ -97,7 +98,7 @@ def random_camera(seed: int) -> KnownCamera:
 
 
 def camera_from_json(values: Any) -> KnownCamera:
-    """From ``{"seed": 3}`` or from all parameters. Raises ``OsasisError`` for missing or unknown ones."""
+    """Make a camera from ``{"seed": 3}`` or from all parameters. Raises ``OsasisError`` for missing or unknown ones."""
     if not isinstance(values, Mapping):
         raise OsasisError("A camera must be a JSON object", found=repr(values)[:80], remedy='Such as {"seed": 1}.')
     if set(values) == {"seed"}:

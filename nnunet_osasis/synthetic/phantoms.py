@@ -1,8 +1,9 @@
 """Two-scanner phantom data with known truth: one rendered scene, photographed by two cameras.
 
-A scene is a bowel segment with folds, vessels, highlights and one or two polyps (:mod:`nnunet_osasis.phantom`). Because
-both cameras look at the same light, the target-style version of every source image is known exactly, which
-no clinical data set offers. Phantoms show that a pipeline works; they prove nothing about patients.
+A scene is a bowel segment with folds, vessels, highlights and one or two polyps
+(:mod:`nnunet_osasis.synthetic.phantom`). Because both cameras look at the same light, the target-style version of every
+source image is known exactly, which no clinical data set offers. Phantoms show that a pipeline works; they prove
+nothing about patients.
 
 >>> image_a, image_b, mask = render_pair(0, size=48)
 >>> image_a.shape, image_b.dtype.name, sorted(set(mask.ravel().tolist()))
@@ -22,28 +23,39 @@ from nnunet_osasis.synthetic.phantom.scene import draw_bowel
 from nnunet_osasis.synthetic.phantom.shading import render_light
 
 DEFAULT_SIZE = 96
+"""Side of a scene in pixels."""
 
-SMALLEST = 32
+MIN_SIDE_PX = 32
+"""Smallest side of a scene in pixels."""
 
-POLYP_AREA = (0.025, 0.25)  # fraction of the image; outside it a scene is drawn again
+POLYP_AREA = (0.025, 0.25)
+"""Fractions of the image between which polyps lie; outside them a scene is drawn again."""
 
-SLIVER = 0.005  # a polyp of which less than this fraction is seen counts as hidden
+SLIVER = 0.005
+"""Fraction of the image below which a visible part of a polyp counts as hidden."""
 
 SCENES_PER_SPLIT = 10_000
+"""Number of seeds reserved for each split."""
 
 SPLITS = ("train", "test_a", "test_b", "reference")
+"""Names of the sets of scenes, which share no seed."""
 
 
 @dataclass(frozen=True)
 class Scene:
-    """``light`` ``(H, W, 3)`` float64, linear, about 0 to 1, highlights above; ``mask`` ``(H, W)`` uint8, 0 or 1."""
+    """A rendered scene.
+
+    Attributes:
+        light: ``(H, W, 3)`` float64, linear, about 0 to 1, highlights above.
+        mask: ``(H, W)`` uint8, 1 on polyps.
+    """
 
     light: np.ndarray
     mask: np.ndarray
 
 
 def scene_seed(split: str, index: int, *, base: int = 0) -> int:
-    """Seed of scene ``index`` of a ``split``; seeds of different splits (or bases) never meet.
+    """Return the seed of scene ``index`` of a ``split``; seeds of different splits (or bases) never meet.
 
     Raises:
         OsasisError: for an unknown split or an index outside [0, 10000).
@@ -64,8 +76,8 @@ def render_scene(seed: int, size: int = DEFAULT_SIZE) -> Scene:
     Raises:
         OsasisError: for a size below 32 pixels or a negative seed.
     """
-    if size < SMALLEST or seed < 0:
-        raise OsasisError(f"A phantom needs size >= {SMALLEST} and seed >= 0", found=f"size {size}, seed {seed}")
+    if size < MIN_SIDE_PX or seed < 0:
+        raise OsasisError(f"A phantom needs size >= {MIN_SIDE_PX} and seed >= 0", found=f"size {size}, seed {seed}")
     for attempt in range(100):
         rng = np.random.default_rng([seed, attempt])
         bowel = draw_bowel(rng)
@@ -84,7 +96,7 @@ def _has_sliver(mask: np.ndarray) -> bool:
 def render_pair(
     seed: int, size: int = DEFAULT_SIZE, *, noise: bool = True
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """One scene by both cameras: ``(image_a, image_b, mask)``, RGB uint8 ``(H, W, 3)`` twice and uint8 0/1 ``(H, W)``.
+    """Photograph one scene by both cameras: RGB uint8 ``(H, W, 3)`` twice, and the mask, uint8 0/1 ``(H, W)``.
 
     With ``noise=False`` both pictures are free of sensor noise: ``image_b`` is then the exact truth of style transfer.
     """

@@ -1,1 +1,1 @@
-"""Restyle batches in the training step."""
+"""Style transfer in the training step, without a cache of stylized cases."""

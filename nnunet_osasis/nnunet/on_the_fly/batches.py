@@ -1,4 +1,4 @@
-"""Batches restyled in the training step: fresh style and strength for every sample, on the training device."""
+"""Batches restyled in the training step: a new style and strength for every sample, on the training device."""
 
 from __future__ import annotations
 
@@ -15,10 +15,12 @@ from nnunet_osasis.nnunet.on_the_fly.transfer import OnePassTransfer
 
 @dataclass(frozen=True)
 class Draws:
-    """What was drawn for a batch, one entry per sample.
+    """Random choices for a batch, one entry per sample.
 
     Attributes:
-        drawn: whether it is restyled. share: of the strength its case may have, in [0, 1). style: which one.
+        drawn: whether the sample is restyled.
+        share: its strength as a share of the largest that its case may have, in [0, 1).
+        style: index of its style.
     """
 
     drawn: np.ndarray
@@ -27,13 +29,13 @@ class Draws:
 
     @classmethod
     def draw(cls, seed: Sequence[int], count: int, *, probability: float, styles: int) -> Draws:
-        """Equal seeds (``seed``, rank, epoch, step) give equal draws, in whatever order and run."""
+        """Draw for ``count`` samples; equal seeds (seed, rank, epoch, step) give equal draws, in any order and run."""
         rng = np.random.default_rng(tuple(seed))
         return cls(rng.random(count) < probability, rng.random(count), rng.integers(styles, size=count))
 
 
 class BatchStyle:
-    """Restyles what nnU-Net's loader gives, after its augmentations.
+    """Restyles the batches of nnU-Net's loader, after its augmentations.
 
     Noise, blur, brightness, contrast, low resolution, gamma and mirroring come in the loader's workers, so style comes
     after them. A patch shows a part of its case, and its place in it is not known here: the frame around the field of
@@ -42,8 +44,12 @@ class BatchStyle:
     Channels beyond the image's own (the one-hot maps of a cascade) are left as they are.
 
     Args:
-        transfers: one per style, on the training device. measured: for each of them, the cases by key.
-        rules: of the configuration. seed: of the draws: the user's number and the rank.
+        transfers: one per style, on the training device.
+        measured: for each style, the cases by key.
+        rules: how the configuration normalizes.
+        probability: with which a sample is restyled.
+        seed: of the draws: the user's number and the rank.
+        device: the training device.
     """
 
     def __init__(
@@ -65,35 +71,42 @@ class BatchStyle:
         ]
 
     def draws(self, count: int, *, epoch: int, step: int) -> Draws:
-        """Those of one batch of this rank."""
+        """Draw for one batch of this rank."""
         seed = (*self._seed, epoch, step)
         return Draws.draw(seed, count, probability=self._probability, styles=len(self._transfers))
 
     @torch.no_grad()
     def __call__(self, data: torch.Tensor, keys: Sequence[str], *, epoch: int, step: int) -> torch.Tensor:
-        """``data`` ``(B, C, H, W)`` or ``(B, C, D, H, W)``, normalized, on the device, some samples restyled."""
+        """Restyle some samples of ``(B, C, H, W)`` or ``(B, C, D, H, W)``, normalized; the result is on the device."""
         data = data.to(self._device, non_blocking=True)
-        found = self.draws(len(data), epoch=epoch, step=step)
+        draws = self.draws(len(data), epoch=epoch, step=step)
         rows = [self._row[str(key)] for key in keys]
         result = data
         for style in range(len(self._transfers)):
-            strengths = found.share * [self._strengths[style][row] for row in rows]
-            chosen = [i for i in range(len(data)) if found.drawn[i] and found.style[i] == style and strengths[i] > 0]
-            if chosen:
+            strengths = draws.share * [self._strengths[style][row] for row in rows]
+            chosen = np.flatnonzero(draws.drawn & (draws.style == style) & (strengths > 0))
+            if len(chosen):
                 result = self.restyle(result, rows, chosen, strengths, style)
         return result
 
     @torch.no_grad()
     def restyle(
-        self, data: torch.Tensor, rows: Sequence[int], chosen: Sequence[int], strengths: np.ndarray, style: int
+        self,
+        data: torch.Tensor,
+        rows: Sequence[int],
+        chosen: Sequence[int] | np.ndarray,
+        strengths: np.ndarray,
+        style: int,
     ) -> torch.Tensor:
-        """A copy of ``data`` whose ``chosen`` samples are restyled. Nothing here waits for the device."""
+        """Copy ``data`` with its ``chosen`` samples restyled. Nothing here waits for the device."""
         channels = len(self._rules.schemes)
         patches = torch.stack([data[i, :channels] for i in chosen])
         numbers = torch.stack([self._numbers[style][rows[i]] for i in chosen])
         amounts = torch.tensor([strengths[i] for i in chosen], dtype=torch.float32)
         amounts = (amounts.pin_memory() if data.is_cuda else amounts).to(data.device, non_blocking=True)
-        changed = restyle_normalized(patches, numbers, amounts, self._rules, self._limits, self._transfers[style].full)
+        changed = restyle_normalized(
+            patches, numbers, amounts, self._rules, self._limits, self._transfers[style].restyle
+        )
         result = data.clone()
         for i, image in zip(chosen, changed, strict=True):
             result[i, :channels] = image

@@ -1,4 +1,4 @@
-"""What a training on the fly has to know of every case beforehand: its numbers, and the strength that passed."""
+"""Measurements of every case before a training on the fly: its normalization, and the strength that passed the gate."""
 
 from __future__ import annotations
 
@@ -31,7 +31,14 @@ FORMAT = 1
 
 @dataclass(frozen=True)
 class MeasuredCase:
-    """One case and one style: from which files, with which numbers, and the strength that passed the gate."""
+    """Measurements of one case in one style.
+
+    Attributes:
+        sources: states of the files they were taken from, by name.
+        numbers: statistics of the case before and after.
+        strength: the largest strength that passed the gate.
+        decision: what the gate decided, None without a gate or for a case that was read.
+    """
 
     sources: dict[str, FileState]
     numbers: CaseNumbers
@@ -40,17 +47,17 @@ class MeasuredCase:
 
     @classmethod
     def read(cls, path: Path, files: Sequence[Path]) -> MeasuredCase | None:
-        """The case at ``path``; None when it is not there, damaged, or of other files."""
+        """Read a case; None when it is missing, damaged, or of other files."""
         if not path.is_file():
             return None
         try:
             value = read_sealed_json(path, what="A case's numbers")
             sources = {name: FileState(**state) for name, state in value["sources"].items()}
-            found = cls(sources, CaseNumbers.from_json(value["numbers"]), float(value["strength"]))
+            case = cls(sources, CaseNumbers.from_json(value["numbers"]), float(value["strength"]))
         except (OsasisError, AttributeError, KeyError, TypeError, ValueError):
             return None
         same = set(sources) == {file.name for file in files}
-        return found if same and all(sources[file.name].verified(file, trust_stamps=True) for file in files) else None
+        return case if same and all(sources[file.name].verified(file, trust_stamps=True) for file in files) else None
 
     def write(self, path: Path) -> None:
         """Write atomically, with a checksum."""
@@ -76,7 +83,7 @@ class CaseMeasurer:
             self.gate = replace(self.gate, segmenter=self.gate.segmenter.on(device))
 
     def files(self, key: str) -> list[Path]:
-        """What the numbers depend on."""
+        """Return the files that the measurements depend on."""
         return source_files(self.cases, key, labels=self.gate is not None)
 
     def __call__(self, key: str) -> MeasuredCase:
@@ -102,7 +109,15 @@ class CaseMeasurer:
 class Measurements:
     """The folder ``<data_identifier>_osasis_<key>_on_the_fly/``: one small file per case, an audit, a log, a lock.
 
-    The key is made of all that decides: stylizer, strength, gate, the way of preprocessing.
+    The key is a hash of stylizer, strength, gate and preprocessing.
+
+    Args:
+        setup: nnU-Net's configuration.
+        transfer: the stylizer.
+        strength: the largest that is asked for, in [0, 1].
+        gate: lowers it per case; None measures without.
+        device: of the stylizer while it measures.
+        processes: how many measure at once, None for a number that fits.
     """
 
     def __init__(
@@ -141,27 +156,30 @@ class Measurements:
         return self.folder / FILE
 
     def build(self, keys: Sequence[str]) -> tuple[dict[str, MeasuredCase], list[str]]:
-        """Measure the cases in ``keys`` that are not known yet: all of them, and which were measured now.
+        """Measure the cases in ``keys`` that are not known yet.
 
-        One process works, the others (ranks, folds) wait for its lock; what is measured is kept whatever happens.
-        A complete folder serves where it cannot be written.
+        One process works, the others (ranks, folds) wait for its lock; a measured case is kept whatever happens.
+        A complete folder can be read-only.
+
+        Returns:
+            all cases by key, and the keys that were measured now.
         """
         keys = sorted(keys)
-        found = self._known(keys)
-        if len(found) == len(keys):
-            return found, []
+        measured = self._known(keys)
+        if len(measured) == len(keys):
+            return measured, []
         with output_lock(self.folder, "measuring cases for on_the_fly", wait=True, name="lock"):
             remove_stale_temporaries(self._path("").parent)
-            found = self._known(keys)
-            missing = [key for key in keys if key not in found]
+            measured = self._known(keys)
+            missing = [key for key in keys if key not in measured]
             if not missing:
-                return found, []
+                return measured, []
             if not os.access(self.folder, os.W_OK):
                 raise write_error(self.folder, PermissionError(13, "Permission denied"))
             self._maker.cases.require_same_as_preprocessed(missing[0])
             write_sealed_json(self.folder / "measurements.json", self._identity)
-            append_event(self.folder / "log.jsonl", "measure", requested=len(keys), reused=len(found))
-            with tqdm(total=len(missing), desc=f"Measuring training cases ({len(found)} there)", unit="case") as bar:
+            append_event(self.folder / "log.jsonl", "measure", requested=len(keys), reused=len(measured))
+            with tqdm(total=len(missing), desc=f"Measuring training cases ({len(measured)} there)", unit="case") as bar:
 
                 def put(key: str, case: MeasuredCase) -> None:
                     if case.decision is not None:
@@ -170,11 +188,11 @@ class Measurements:
                             self.audit, key, case.decision, sources=hashes, stylizer=self._maker.transfer.fingerprint
                         )
                     case.write(self._path(key))
-                    found[key] = case
+                    measured[key] = case
                     bar.update()
 
                 make_cases(self._maker, missing, put, device=self._device, processes=self._processes)
-        return found, missing
+        return measured, missing
 
     def _known(self, keys: Sequence[str]) -> dict[str, MeasuredCase]:
         # What the gate let pass without a line in its audit is measured again.

@@ -1,9 +1,9 @@
 """nnU-Net's normalization undone and done again around a change of style, for patches on any device.
 
-The aim is what nnU-Net would have made of the stylized image, had it been the raw one (what a patch does not know of
-its case is said in ``BatchStyle``). A z-score's mean and deviation are those of the whole stylized case: with ``x`` the
-case, ``f`` its stylization and a strength ``w``, the image is ``x + w (f - x)``, so its mean is linear and its variance
-quadratic in ``w``; what they need is measured once a case.
+The aim is what nnU-Net would have made of the stylized image, had it been the raw one (``BatchStyle`` lists what a
+patch does not know of its case). A z-score's mean and deviation are those of the whole stylized case: with ``x`` the
+case, ``f`` its stylization and a strength ``w``, the image is ``x + w (f - x)`` but for values that ``f`` clips, so its
+mean is linear and its variance quadratic in ``w``; their coefficients are measured once a case.
 """
 
 from __future__ import annotations
@@ -23,10 +23,14 @@ RGB, CT, ZSCORE, NONE = "RGBTo01Normalization", "CTNormalization", "ZScoreNormal
 
 SCHEMES = (RGB, CT, ZSCORE, NONE)
 
-LEAST = 1e-8
-"""nnU-Net's least deviation."""
+MIN_DEVIATION = 1e-8
+"""Smallest standard deviation that nnU-Net divides by."""
 
 _AT_LIMIT = 1e-5
+"""Distance of a normalized CT value from a limit within which nnU-Net counts as having clipped it there."""
+
+Restyle = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+"""Images ``(N, C, H, W)`` in [-1, 1] and strengths ``(N,)`` to images restyled at these strengths."""
 
 
 @dataclass(frozen=True)
@@ -34,9 +38,12 @@ class ChannelRules:
     """How the channels of a configuration are normalized; one entry per channel everywhere.
 
     Attributes:
-        schemes: nnU-Net's class names. masked: normalized inside the foreground, zero outside.
-        offset, scale: native = normalized * scale + offset, where that is the same for all cases.
-        lower, upper: native values that are never left.
+        schemes: nnU-Net's class names.
+        masked: whether the channel is normalized inside the foreground and zero outside.
+        offset: of ``native = normalized * scale + offset``, if that is the same for all cases.
+        scale: as ``offset``.
+        lower: smallest native value that can come out.
+        upper: largest native value that can come out.
     """
 
     schemes: tuple[str, ...]
@@ -48,7 +55,7 @@ class ChannelRules:
 
     @classmethod
     def of(cls, setup: NnunetConfiguration) -> ChannelRules:
-        """Those of a configuration. Raises ``OsasisError`` for schemes that cannot be undone for a patch."""
+        """Read them from a configuration. Raises ``OsasisError`` for schemes that cannot be undone for a patch."""
         schemes = tuple(setup.manager.normalization_schemes)
         if other := sorted(set(schemes) - set(SCHEMES)):
             raise OsasisError(
@@ -59,30 +66,34 @@ class ChannelRules:
         known = setup.plans.foreground_intensity_properties_per_channel
         rows = []
         for channel, scheme in enumerate(schemes):
-            found = known[str(channel)] if scheme == CT else {}
+            window = known[str(channel)] if scheme == CT else {}
             rows.append({
                 RGB: (0.0, 255.0, 0.0, 255.0),
                 CT: tuple(map(float, (
-                    found.get("mean", 0), max(found.get("std", 1), LEAST),
-                    found.get("percentile_00_5", 0), found.get("percentile_99_5", 0),
+                    window.get("mean", 0), max(window.get("std", 1), MIN_DEVIATION),
+                    window.get("percentile_00_5", 0), window.get("percentile_99_5", 0),
                 ))),
             }.get(scheme, (0.0, 1.0, -np.inf, np.inf)))  # fmt: skip
         columns: list[tuple] = list(zip(*rows, strict=True))
         return cls(schemes, tuple(map(bool, setup.manager.use_mask_for_norm)), *columns)
 
     def limits(self) -> torch.Tensor:
-        """``(2, C)`` float32: ``lower`` and ``upper``."""
+        """Return ``lower`` and ``upper``, ``(2, C)`` float32."""
         return torch.tensor([self.lower, self.upper], dtype=torch.float32)
 
 
 @dataclass(frozen=True)
 class CaseNumbers:
-    """What is known about one case and one style, one entry per channel.
+    """Statistics of one case in one style, one entry per channel.
 
     Attributes:
-        low, high: native values that the stylizer takes for -1 and 1.
-        offset, scale: nnU-Net's of the case. offset_after, variance_after: those of the case at full strength, with
-            the variance in place of the deviation. covariance: of both.
+        low: native value that the stylizer takes for -1.
+        high: native value that the stylizer takes for 1.
+        offset: nnU-Net's offset (mean) of the case.
+        scale: nnU-Net's scale (deviation) of the case.
+        offset_after: offset of the case at full strength.
+        variance_after: squared scale of the case at full strength.
+        covariance: of the case before and after.
     """
 
     low: tuple[float, ...]
@@ -97,8 +108,15 @@ class CaseNumbers:
     def measure(
         cls, rules: ChannelRules, bounds: Bounds, before: np.ndarray, after: np.ndarray, inside: np.ndarray
     ) -> CaseNumbers:
-        """Of a case ``(C, Z, Y, X)`` and its stylization at full strength, native units; ``inside`` ``(Z, Y, X)`` is
-        nnU-Net's foreground."""
+        """Measure a case.
+
+        Args:
+            rules: of the configuration.
+            bounds: native values that the stylizer takes for -1 and 1.
+            before: ``(C, Z, Y, X)``, native units.
+            after: its stylization at full strength.
+            inside: nnU-Net's foreground ``(Z, Y, X)``.
+        """
         low, high = (np.broadcast_to(np.asarray(value, np.float64), len(before)) for value in bounds)
         rows = []
         for channel, scheme in enumerate(rules.schemes):
@@ -108,21 +126,21 @@ class CaseNumbers:
                 where = inside if rules.masked[channel] else slice(None)
                 x, f = (np.asarray(image[channel][where], np.float64).ravel() for image in (before, after))
                 both = np.cov(x, f, bias=True)
-                row = (x.mean(), max(np.sqrt(both[0, 0]), LEAST), f.mean(), both[1, 1], both[0, 1])
+                row = (x.mean(), max(np.sqrt(both[0, 0]), MIN_DEVIATION), f.mean(), both[1, 1], both[0, 1])
             rows.append((low[channel], high[channel], *row))
         return cls(*(tuple(map(float, column)) for column in zip(*rows, strict=True)))
 
     def to_json(self) -> dict[str, Any]:
-        """JSON form; :meth:`from_json` reads it."""
+        """Return the JSON form, which :meth:`from_json` reads."""
         return asdict(self)
 
     @classmethod
     def from_json(cls, values: Mapping[str, Sequence[float]]) -> CaseNumbers:
-        """Back from :meth:`to_json`. Raises ``KeyError`` or ``TypeError`` for anything else."""
+        """Read :meth:`to_json`. Raises ``KeyError`` or ``TypeError`` for anything else."""
         return cls(*(tuple(map(float, values[field.name])) for field in fields(cls)))
 
     def as_tensor(self) -> torch.Tensor:
-        """``(7, C)`` float32, in the order of the attributes."""
+        """Return ``(7, C)`` float32, in the order of the attributes."""
         return torch.tensor([getattr(self, field.name) for field in fields(self)], dtype=torch.float32)
 
 
@@ -132,18 +150,21 @@ def restyle_normalized(
     strength: torch.Tensor,
     rules: ChannelRules,
     limits: torch.Tensor,
-    restyle: Callable[[torch.Tensor], torch.Tensor],
+    restyle: Restyle,
 ) -> torch.Tensor:
-    """Patches as nnU-Net would have normalized them, had their cases been stylized.
+    """Return patches as nnU-Net would have normalized them, had their cases been stylized.
 
-    What a patch does not show any more is kept: zeros outside a mask, the zeros nnU-Net pads with (of z-scores and
-    CT, where no pixel of an image has that value in all channels), and CT values at the limits that nnU-Net clipped
-    them to. What augmentation moved beyond limits keeps its excess.
+    Values that a patch does not show any more are kept: zeros outside a mask, the zeros nnU-Net pads with (of z-scores
+    and CT, as no pixel of an image has that value in all channels), and CT values at the limits that nnU-Net clipped
+    them to. Values that augmentation moved beyond limits keep their excess.
 
     Args:
-        patches: ``(B, C, H, W)`` or ``(B, C, D, H, W)``, normalized. numbers: ``(B, 7, C)`` of :class:`CaseNumbers`.
-        strength: ``(B,)`` in [0, 1]; 0 returns the patch, bit for bit. limits: ``rules.limits()``, on the device.
-        restyle: ``(N, C, H, W)`` in [-1, 1] to the same at full strength; slices come as images.
+        patches: ``(B, C, H, W)`` or ``(B, C, D, H, W)``, normalized.
+        numbers: ``(B, 7, C)`` of :class:`CaseNumbers`.
+        strength: ``(B,)`` in [0, 1]; 0 returns the patch, bit for bit.
+        rules: of the configuration.
+        limits: ``rules.limits()``, on the device.
+        restyle: the stylizer; slices of volumes come as images.
     """
     x, trailing = patches.float(), (1,) * (patches.ndim - 2)
     low, high, offset, scale, offset_after, variance_after, covariance = (
@@ -156,17 +177,17 @@ def restyle_normalized(
         # nnU-Net's foreground is where any channel is not zero, so outside the image itself was zero.
         native[:, channel] = torch.where(x[:, channel] == 0, 0, native[:, channel])
     within = native.clamp(low, high)
-    full = _by_slice(restyle, ((within - low) * (2 / (high - low)) - 1).clamp(-1, 1))
-    styled = (full + 1) * ((high - low) / 2) + low + (native - within)
-    blend = native + w * (styled - native)
-    blend = torch.minimum(torch.maximum(blend, torch.minimum(lower, native)), torch.maximum(upper, native))
+    unit = _by_slice(restyle, ((within - low) * (2 / (high - low)) - 1).clamp(-1, 1), strength)
+    styled = (unit + 1) * ((high - low) / 2) + low + (native - within)
+    styled = torch.minimum(torch.maximum(styled, torch.minimum(lower, native)), torch.maximum(upper, native))
     variance = (1 - w) ** 2 * scale**2 + w**2 * variance_after + 2 * w * (1 - w) * covariance
-    result = (blend - offset - w * (offset_after - offset)) / variance.clamp(min=0).sqrt().clamp(min=LEAST)
+    deviation = variance.clamp(min=0).sqrt().clamp(min=MIN_DEVIATION)
+    result = (styled - offset - w * (offset_after - offset)) / deviation
     return torch.where((w == 0) | _kept(x, rules), x, result)
 
 
 def _kept(x: torch.Tensor, rules: ChannelRules) -> torch.Tensor:
-    """Where a patch shows nothing of the image's own, or only that it was beyond a limit: bool like ``x``."""
+    """Return True where a patch shows nothing of the image's own, or only that it was beyond a limit, like ``x``."""
     kept = torch.zeros_like(x, dtype=torch.bool)
     padded = [x[:, i] == 0 for i, scheme in enumerate(rules.schemes) if scheme in (ZSCORE, CT)]
     if padded:
@@ -182,9 +203,10 @@ def _kept(x: torch.Tensor, rules: ChannelRules) -> torch.Tensor:
     return kept
 
 
-def _by_slice(restyle: Callable[[torch.Tensor], torch.Tensor], images: torch.Tensor) -> torch.Tensor:
-    """``restyle`` of ``(B, C, H, W)``, or of every slice of ``(B, C, D, H, W)``."""
+def _by_slice(restyle: Restyle, images: torch.Tensor, strength: torch.Tensor) -> torch.Tensor:
+    """Call ``restyle`` on ``(B, C, H, W)``, or on every slice of ``(B, C, D, H, W)``."""
     if images.ndim == 4:
-        return restyle(images)
-    folded = images.transpose(1, 2).flatten(0, 1)
-    return restyle(folded).unflatten(0, (images.shape[0], images.shape[2])).transpose(1, 2)
+        return restyle(images, strength)
+    batch, _, depth, *_ = images.shape
+    slices = restyle(images.transpose(1, 2).flatten(0, 1), strength.repeat_interleave(depth))
+    return slices.unflatten(0, (batch, depth)).transpose(1, 2)

@@ -12,34 +12,39 @@ from nnunet_osasis.images.image import check_array
 from nnunet_osasis.images.intensity import from_unit, to_unit
 from nnunet_osasis.runtime.storage import sha256_of_json, sha256_of_tensors
 from nnunet_osasis.stylizer.stylizer import OSASISStylizer
+from nnunet_osasis.transfer import check_strength
 
 SLICES = 32
-"""Images in one pass: what a volume's slices take in memory at once."""
+"""Number of images in one pass, which bounds the memory that a volume's slices take at once."""
 
 
 class OnePassTransfer:
-    """``stylize_array`` by ``stylizer.one_pass()``; a weaker image is a blend with the original in native units.
+    """The style transfer that ``stylizer.as_module()`` computes.
 
-    Raises ``OsasisError`` when the stylizer has no one pass: it is decoded without a student, or carries detail over.
+    Args:
+        stylizer: moved together with the module by ``to``.
+
+    Raises:
+        OsasisError: the stylizer carries detail over, or its read-out runs the networks and it has no student.
     """
 
     def __init__(self, stylizer: OSASISStylizer) -> None:
-        change = stylizer.detail
-        if stylizer.config.detail and (change.sharpness or change.noise):
+        detail = stylizer.detail
+        if stylizer.config.detail and (detail.sharpness or detail.noise):
             raise OsasisError(
                 '"on_the_fly" carries no sharpness and no noise over',
                 found="a stylizer with detail",
                 remedy='Leave "on_the_fly" out, or make the stylizer without detail.',
             )
-        self.stylizer, self._one_pass = stylizer, stylizer.one_pass()
+        self.stylizer, self._module = stylizer, stylizer.as_module()
 
     def __reduce__(self) -> tuple:
         return OnePassTransfer, (self.stylizer,)
 
     def to(self, device: str) -> OnePassTransfer:
-        """Move stylizer and one pass to a device; returns self."""
+        """Move stylizer and module to a device; returns self."""
         self.stylizer.to(device)
-        self._one_pass.to(device)
+        self._module.to(device)
         return self
 
     @property
@@ -49,28 +54,26 @@ class OnePassTransfer:
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 (hex) of the stylizer and of its one pass."""
-        weights = {name: value.cpu() for name, value in self._one_pass.state_dict().items()}
+        """SHA-256 (hex) of the stylizer and of its module."""
+        weights = {name: value.cpu() for name, value in self._module.state_dict().items()}
         return sha256_of_json([self.stylizer.fingerprint, sha256_of_tensors(weights, {})])
 
-    @torch.no_grad()
-    def full(self, images: torch.Tensor) -> torch.Tensor:
-        """``(N, C, H, W)`` in [-1, 1] at full strength, without gradients."""
-        # Not in inference mode: a network cannot be trained on what comes from there.
-        strength = torch.ones(len(images), device=images.device)
-        parts = zip(images.split(SLICES), strength.split(SLICES), strict=True)
-        return torch.cat([self._one_pass(part, amount) for part, amount in parts])
+    @torch.no_grad()  # inference mode would not do: a network cannot be trained on what comes from there
+    def restyle(self, images: torch.Tensor, strengths: torch.Tensor) -> torch.Tensor:
+        """Restyle ``(N, C, H, W)`` in [-1, 1] at strengths ``(N,)`` in [0, 1], without gradients."""
+        device = self.stylizer.device
+        parts = zip(images.split(SLICES), strengths.split(SLICES), strict=True)
+        return torch.cat([self._module(part.to(device), amount.to(device)).to(part.device) for part, amount in parts])
 
     def stylize_array(self, array: np.ndarray, *, strength: float | None = None) -> np.ndarray:
-        """As :class:`nnunet_osasis.transfer.StyleTransfer` says; the field of view of a volume is each slice's own."""
-        amount = self.stylizer.config.strength if strength is None else strength
+        """Stylize as :class:`nnunet_osasis.transfer.StyleTransfer` says; slices have fields of view of their own."""
+        amount = check_strength(self.stylizer.config.strength if strength is None else strength)
         check_array(array, channels=self.in_channels)
         if amount == 0:
             return array.astype(np.float32)
         bounds = self.stylizer.config.intensity.bounds(array)
         unit = torch.from_numpy(to_unit(array, bounds))
         slices = unit[None] if unit.ndim == 3 else unit.movedim(1, 0)
-        restyled = torch.cat([self.full(part.to(self.stylizer.device)).cpu() for part in slices.split(SLICES)])
+        restyled = self.restyle(slices, torch.full((len(slices),), amount))
         unit = restyled[0] if unit.ndim == 3 else restyled.movedim(0, 1)
-        styled = from_unit(unit.numpy(), bounds, original=array)
-        return styled if amount == 1 else (array + amount * (styled - array)).astype(np.float32)
+        return from_unit(unit.numpy(), bounds, original=array)

@@ -8,6 +8,7 @@ import numpy as np
 from scipy.ndimage import gaussian_filter
 
 LUMA = np.array([0.2126, 0.7152, 0.0722])
+"""Weights of red, green and blue in luma (Rec. 709)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,17 +19,20 @@ class Camera:
     a pixel, so one mask is right for every camera.
 
     Attributes:
-        gains: colour of the light source times white balance, per channel, in linear light.
-        crosstalk: fraction of each channel that leaks into the other two (colour filters overlap).
+        name: for tables and files.
+        gains: color of the light source times white balance, per channel, in linear light.
+        crosstalk: fraction of each channel that leaks into the other two (color filters overlap).
         exposure: factor on the light.
         vignette: fraction of light lost in the corners.
         blur: standard deviation of the lens and of the demosaicking.
-        read_noise, shot_noise: standard deviation in linear light, constant and at a signal of 1.
+        read_noise: standard deviation in linear light, constant.
+        shot_noise: standard deviation in linear light at a signal of 1.
         shoulder: above this linear value highlights are compressed instead of clipped (1 clips).
         gamma: exponent of the display curve.
         contrast: strength of the S-shaped tone curve, 0 to 1.
-        saturation: factor on the distance from grey.
-        enhancement, enhancement_radius: unsharp masking ("structure enhancement") on luma and its radius.
+        saturation: factor on the distance from gray.
+        enhancement: amount of unsharp masking ("structure enhancement") on luma.
+        enhancement_radius: its standard deviation.
     """
 
     name: str
@@ -68,7 +72,7 @@ class Camera:
         return 1 - self.vignette * ((rows**2 + columns**2) / 2) ** 1.5
 
     def _develop(self, signal: np.ndarray) -> np.ndarray:
-        """The video processor: linear sensor signal to display values in [0, 1]."""
+        """Convert the linear sensor signal to display values in [0, 1], as the video processor does."""
         signal = np.clip(signal, 0, None)
         if self.shoulder < 1:
             span = 1 - self.shoulder
@@ -98,7 +102,7 @@ CAMERA_A = Camera(
     enhancement=0.30,
     enhancement_radius=0.010,
 )
-"""The source scanner: warm, crisp, saturated."""
+"""The source camera: warm, crisp, saturated."""
 
 CAMERA_B = Camera(
     name="B",
@@ -116,6 +120,6 @@ CAMERA_B = Camera(
     enhancement=0.55,
     enhancement_radius=0.05,
 )
-"""The target scanner: a colder lamp, overlapping filters that wash colours out, darker corners, a softer lens, noise
-and strong wide-radius enhancement. Vignette, enhancement, clipped highlights and blur are more than one global
-colour map can do."""
+"""The target camera: a colder lamp, overlapping filters that wash colors out, darker corners, a softer lens, noise
+and strong wide-radius enhancement. No single global color map can reproduce its vignette, enhancement, clipped
+highlights and blur."""

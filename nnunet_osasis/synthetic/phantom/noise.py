@@ -1,4 +1,4 @@
-"""Seeded, band-limited noise in space: what gives the phantom its uneven walls, vessels and wet film."""
+"""Seeded, band-limited noise in space, for the phantom's uneven walls, vessels and wet film."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import numpy as np
 from scipy.ndimage import map_coordinates
 
 LATTICE = 32
+"""Number of lattice points along each axis, the period of the noise."""
 
 
 class NoiseField:
@@ -19,13 +20,13 @@ class NoiseField:
         self._lattice = rng.standard_normal((LATTICE, LATTICE, LATTICE)).astype(np.float32)
 
     def __call__(self, points: np.ndarray, frequency: float) -> np.ndarray:
-        """Noise ``(N,)`` at ``points`` ``(N, 3)``; ``frequency`` is in cells per unit of length."""
+        """Return noise ``(N,)`` at ``points`` ``(N, 3)``; ``frequency`` is in cells per unit of length."""
         values = map_coordinates(self._lattice, (points * frequency).T, order=2, mode="grid-wrap", prefilter=False)
-        # A quadratic B-spline without prefilter averages neighbours; 1.6 restores unit deviation (measured).
+        # A quadratic B-spline without prefilter averages neighbors; 1.6 restores unit deviation (measured).
         return values * 1.6
 
     def octaves(self, points: np.ndarray, frequency: float, count: int) -> np.ndarray:
-        """Sum of ``count`` octaves, each twice as fine and half as strong, ``(N,)``."""
+        """Return the sum of ``count`` octaves, each twice as fine and half as strong, ``(N,)``."""
         total = np.zeros(len(points), dtype=np.float64)
         for octave in range(count):
             # The offset keeps octaves from sharing lattice points, which would line up their extrema.

@@ -15,9 +15,11 @@ class Scanner:
     """An acquisition model: ``gain * (signal ** gamma) * bias``, with Rician noise, in arbitrary units.
 
     Attributes:
-        gain: units at full signal. gamma: of the contrast curve.
-        mix: how much of the next weighting shows in each (timing is never the same on two scanners).
-        bias: depth of the smooth shading across the image, relative. noise: deviation, relative to full signal.
+        gain: units at full signal.
+        gamma: exponent of the contrast curve.
+        mix: share of the next weighting in each (timing is never the same on two scanners).
+        bias: relative depth of the smooth shading across the image.
+        noise: standard deviation relative to full signal.
     """
 
     gain: float
@@ -27,7 +29,7 @@ class Scanner:
     noise: float
 
     def acquire(self, anatomy: Anatomy, channels: int = 1, *, noise_seed: int | None = None) -> np.ndarray:
-        """The volume ``(channels, D, H, W)`` float32; free of noise without ``noise_seed``.
+        """Acquire a volume ``(channels, D, H, W)`` float32; free of noise without ``noise_seed``.
 
         Raises ``OsasisError`` unless there are 1 to 4 channels.
         """
@@ -45,16 +47,22 @@ class Scanner:
 
 
 SCANNER_A = Scanner(gain=900.0, gamma=1.0, mix=0.0, bias=0.05, noise=0.015)
+"""The source scanner."""
 
 SCANNER_B = Scanner(gain=2300.0, gamma=1.7, mix=0.2, bias=0.25, noise=0.02)
+"""The target scanner: other units, more contrast, mixed weightings and strong shading."""
 
 
 def acquire_pair(
     seed: int, channels: int = 1, *, noise: bool = True, **sampling: tuple
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, tuple[float, float, float]]:
-    """One body on both scanners: ``(volume_a, volume_b, mask, spacing)``; volumes ``(channels, D, H, W)`` float32.
+    """Acquire one body on both scanners: ``(volume_a, volume_b, mask, spacing)``.
 
-    ``sampling``: ``shape`` and ``spacing`` of ``draw_anatomy``.
+    Args:
+        seed: of the body.
+        channels: number of weightings; volumes are ``(channels, D, H, W)`` float32.
+        noise: whether volumes have noise.
+        sampling: ``shape`` and ``spacing`` of ``draw_anatomy``.
 
     >>> a, b, mask, spacing = acquire_pair(0, 2, shape=(6, 32, 32))
     >>> a.shape, b.shape, mask.shape, spacing

@@ -6,13 +6,17 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-FIELD_OF_VIEW = 0.95  # tangent of half the angle of view: about 87 degrees from edge to edge
+FIELD_OF_VIEW = 0.95
+"""Tangent of half the angle of view, about 87 degrees from edge to edge."""
 
 MARCH_STEPS = 120
+"""Number of steps after which a ray ends."""
 
-TOUCH = 2e-3  # a ray this close to the surface has arrived
+TOUCH = 2e-3
+"""Distance to the surface below which a ray has arrived."""
 
 FAR = 9.0
+"""Length at which a ray ends, in radii of the bowel."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,20 +24,20 @@ class Dome:
     """A raised, lumpy dome on the wall: a polyp, or a residue of stool that only looks like one.
 
     Attributes:
-        centre: (3,).
-        axes: orthonormal rows along, across and into the lumen, (3, 3).
-        radii: of the ellipsoid along those axes, (3,).
-        lumps: wave vectors of its lobulation, (K, 3).
+        center: ``(3,)``.
+        axes: orthonormal rows along, across and into the lumen, ``(3, 3)``.
+        radii: of the ellipsoid along those axes, ``(3,)``.
+        lumps: wave vectors of its lobulation, ``(K, 3)``.
     """
 
-    centre: np.ndarray
+    center: np.ndarray
     axes: np.ndarray
     radii: np.ndarray
     lumps: np.ndarray
 
     def distance(self, points: np.ndarray) -> np.ndarray:
-        """Approximate signed distance ``(N,)`` of ``points`` ``(N, 3)`` to the dome, positive outside."""
-        local = (points - self.centre) @ self.axes.T
+        """Return the approximate signed distance ``(N,)`` of ``points`` ``(N, 3)`` to the dome, positive outside."""
+        local = (points - self.center) @ self.axes.T
         scaled = np.sqrt(np.sum((local / self.radii) ** 2, axis=1)) + 1e-9
         gradient = np.sqrt(np.sum((local / self.radii**2) ** 2, axis=1)) + 1e-9
         lumps = np.sin(local @ self.lumps.T).sum(axis=1) * 0.07 * self.radii.min()
@@ -45,11 +49,18 @@ class Bowel:
     """A tube of radius about 1 around a bending axis, looked into from the origin along +z.
 
     Attributes:
-        offset, slope, bend: axis ``offset + slope z + bend z**2`` (each (2,)).
-        fold_depths, fold_heights, fold_widths, fold_tilts, fold_phases: the haustral folds, each (F,).
+        offset: of the axis ``offset + slope z + bend z**2``, ``(2,)``.
+        slope: of the axis, ``(2,)``.
+        bend: of the axis, ``(2,)``.
+        fold_depths: places of the haustral folds along the axis, ``(F,)``.
+        fold_heights: how far each reaches into the lumen, ``(F,)``.
+        fold_widths: their widths along the axis, ``(F,)``.
+        fold_tilts: their tilts, as depth at the rim, ``(F,)``.
+        fold_phases: directions of their tilts and lobes, ``(F,)``.
         lobes: how strongly the folds leave the lumen three-cornered, 0 to 1.
-        waves: wave vectors of the wall's gentle unevenness, (K, 3).
-        polyps, residues: domes on the wall; only the former belong to the mask.
+        waves: wave vectors of the wall's gentle unevenness, ``(K, 3)``.
+        polyps: domes on the wall that belong to the mask.
+        residues: domes on the wall that do not.
     """
 
     offset: np.ndarray
@@ -66,26 +77,26 @@ class Bowel:
     residues: tuple[Dome, ...] = ()
 
     def axis(self, depth: np.ndarray) -> np.ndarray:
-        """Centre of the tube ``(N, 2)`` at ``depth`` ``(N,)``."""
+        """Return the center of the tube ``(N, 2)`` at ``depth`` ``(N,)``."""
         bounded = np.clip(depth, 0, FAR)[:, None]
         return self.offset + self.slope * bounded + self.bend * bounded**2
 
     def radius(self, angle: np.ndarray, depth: np.ndarray) -> np.ndarray:
-        """Distance ``(N,)`` of the wall from the axis at ``angle`` and ``depth``."""
+        """Return the distance ``(N,)`` of the wall from the axis at ``angle`` and ``depth``."""
         where = depth[:, None] - self.fold_depths - self.fold_tilts * np.cos(angle[:, None] - self.fold_phases)
         ridge = np.exp(-(np.abs(where / self.fold_widths) ** 1.6))
         lobed = 1 - self.lobes * (0.5 + 0.5 * np.cos(3 * angle[:, None] + self.fold_phases))
         return 1.0 - np.sum(self.fold_heights * ridge * lobed, axis=1)
 
     def wall_distance(self, points: np.ndarray) -> np.ndarray:
-        """Distance ``(N,)`` from ``points`` ``(N, 3)`` to the wall, along the radius; positive inside the lumen."""
+        """Return the distance ``(N,)`` of ``points`` ``(N, 3)`` to the wall along the radius, positive in the lumen."""
         across = points[:, :2] - self.axis(points[:, 2])
         angle = np.arctan2(across[:, 1], across[:, 0])
         uneven = np.sin(points @ self.waves.T).sum(axis=1) * 0.012
         return self.radius(angle, points[:, 2]) - np.hypot(across[:, 0], across[:, 1]) + uneven
 
     def distance(self, points: np.ndarray, soft: float = 0.15) -> np.ndarray:
-        """Free distance to wall or polyp ``(N,)``; the two meet in a fillet of about ``soft``."""
+        """Return the free distance to wall or dome ``(N,)``; the two meet in a fillet of about ``soft``."""
         free = self.wall_distance(points)
         for raised in self.polyps + self.residues:
             dome = raised.distance(points)
@@ -94,7 +105,7 @@ class Bowel:
         return free
 
     def share(self, domes: tuple[Dome, ...], points: np.ndarray, soft: float = 0.15) -> np.ndarray:
-        """How much each surface point belongs to one of ``domes`` ``(N,)``, 0 to 1; a mask's edge is at one half."""
+        """Return how much each surface point belongs to a dome, ``(N,)`` in [0, 1]; a mask's edge is at one half."""
         wall = self.wall_distance(points)
         share = np.zeros(len(points))
         for dome in domes:
@@ -102,7 +113,7 @@ class Bowel:
         return share
 
     def normals(self, points: np.ndarray, step: float = 4e-3) -> np.ndarray:
-        """Unit normals ``(N, 3)`` pointing into the lumen, by central differences."""
+        """Return unit normals ``(N, 3)`` pointing into the lumen, by central differences."""
         gradient = np.empty_like(points)
         for dimension in range(3):
             shift = np.zeros(3)
@@ -112,7 +123,7 @@ class Bowel:
 
 
 def camera_rays(size: int) -> np.ndarray:
-    """Unit directions ``(size * size, 3)`` of the pixels, row by row."""
+    """Return unit directions ``(size * size, 3)`` of the pixels, row by row."""
     axis = (np.arange(size) + 0.5) / size * 2 - 1
     rows, columns = np.meshgrid(axis, axis, indexing="ij")
     directions = np.stack([columns * FIELD_OF_VIEW, rows * FIELD_OF_VIEW, np.ones_like(rows)], axis=-1).reshape(-1, 3)
@@ -120,7 +131,7 @@ def camera_rays(size: int) -> np.ndarray:
 
 
 def first_hits(bowel: Bowel, directions: np.ndarray) -> np.ndarray:
-    """Where each ray from the origin first meets the surface, ``(N, 3)``; rays that meet none end far away."""
+    """Return where each ray from the origin first meets the surface, ``(N, 3)``; other rays end far away."""
     travelled = np.full(len(directions), 0.05)
     under_way = np.arange(len(directions))
     for _ in range(MARCH_STEPS):
@@ -167,5 +178,5 @@ def _draw_dome(rng: np.random.Generator, bowel: Bowel) -> Dome:
     base = rng.uniform(0.26, 0.56)
     radii = base * np.array([rng.uniform(0.8, 1.4), rng.uniform(0.8, 1.4), rng.uniform(0.5, 0.95)])
     # Sessile polyps sit deep in the wall, pedunculated ones stand out of it.
-    centre = foot + outward * radii[2] * rng.uniform(-0.35, 0.45)
-    return Dome(centre=centre, axes=axes, radii=radii, lumps=rng.uniform(-9, 9, (3, 3)) / base * 0.3)
+    center = foot + outward * radii[2] * rng.uniform(-0.35, 0.45)
+    return Dome(center=center, axes=axes, radii=radii, lumps=rng.uniform(-9, 9, (3, 3)) / base * 0.3)

@@ -1,4 +1,4 @@
-"""Light in a phantom scene: tissue colour, vessels, two near lamps, the wet film's highlights."""
+"""Light in a phantom scene: tissue color, vessels, two near lamps, highlights of the wet film."""
 
 from __future__ import annotations
 
@@ -8,24 +8,28 @@ from nnunet_osasis.synthetic.phantom.noise import NoiseField
 from nnunet_osasis.synthetic.phantom.scene import Bowel, camera_rays, first_hits
 
 LAMPS = np.array([[-0.16, 0.02, 0.0], [0.16, 0.02, 0.0]])
+"""Places of the two lamps beside the camera, in radii of the bowel."""
 
 MUCOSA = np.array([0.58, 0.25, 0.165])
+"""Albedo of the wall in linear red, green and blue."""
 
 STOOL = np.array([0.50, 0.31, 0.09])
+"""Albedo of residues."""
 
-BLOOD = np.array([0.42, 0.62, 0.60])  # how much of each channel a vessel takes away
+BLOOD = np.array([0.42, 0.62, 0.60])
+"""Share of each channel that a vessel absorbs."""
 
 
 def render_light(bowel: Bowel, size: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Light reaching the camera ``(size, size, 3)``, linear, and the polyp's share of each pixel ``(size, size)``."""
+    """Return the light at the camera ``(size, size, 3)``, linear, and the polyps' share of pixels ``(size, size)``."""
     points = first_hits(bowel, camera_rays(size))
     polyp, residue = bowel.share(bowel.polyps, points), bowel.share(bowel.residues, points)
     # Where two domes meet, the surface belongs to the one that is in front.
     residue = np.where(residue > polyp, residue, 0) if bowel.residues else residue
     polyp = np.where(residue > 0, 0, polyp)
-    relief, veins, colour, film = (NoiseField(rng) for _ in range(4))
+    relief, veins, color, film = (NoiseField(rng) for _ in range(4))
     normals = _bumpy(bowel.normals(points), points, relief, 0.05)
-    albedo = _albedo(points, polyp, residue, veins, colour, rng)
+    albedo = _albedo(points, polyp, residue, veins, color, rng)
     diffuse, highlight = _lamps(points, normals, _bumpy(normals, points, film, 0.09), rng)
     # Light that has bounced off the walls fills shadows with red; it dies out with depth.
     fill = 0.05 / (0.6 + np.linalg.norm(points, axis=1)) ** 2
@@ -46,12 +50,12 @@ def _albedo(
     polyp: np.ndarray,
     residue: np.ndarray,
     veins: NoiseField,
-    colour: NoiseField,
+    color: NoiseField,
     rng: np.random.Generator,
 ) -> np.ndarray:
-    """Diffuse colour ``(N, 3)``: patient tint, patches and vessels of the wall, redder polyps, yellow residues."""
+    """Return the diffuse color ``(N, 3)``: patient tint, patches and vessels of the wall, polyps, residues."""
     tint = MUCOSA * np.exp(rng.normal(0, [0.06, 0.09, 0.11]))
-    patches = colour.octaves(points, 1.5, 3)
+    patches = color.octaves(points, 1.5, 3)
     # Vessels are the zero crossings of smooth noise: thin, branching, never ending in mid-tissue.
     vessels = sum(
         weight * np.exp(-((veins(points + shift, frequency) / width) ** 2))
@@ -59,19 +63,19 @@ def _albedo(
     )
     vessels = vessels * np.clip(0.6 + 0.5 * veins(points + 29.0, 0.7), 0, 1.3) * rng.uniform(0.35, 0.8)
     wall = tint * np.exp(0.13 * patches)[:, None] * (1 - np.clip(vessels, 0, 1)[:, None] * BLOOD * 0.75)
-    # Shape tells domes from the wall, colour tells polyps from residues; how much of either there is varies.
-    pits = colour.octaves(points + 3.0, 9.0, 2)
+    # Shape tells domes from the wall, color tells polyps from residues; how much of either there is varies.
+    pits = color.octaves(points + 3.0, 9.0, 2)
     redder = np.array([0.0, -0.30, -0.22]) + rng.normal(0, 0.10) + rng.normal(0, [0.03, 0.07, 0.07])
     dome = tint * np.exp(redder + 0.09 * pits[:, None] + 0.06 * patches[:, None])
     stool = STOOL * np.exp(rng.normal(0, 0.12) + rng.normal(0, [0.05, 0.07, 0.15]) + 0.13 * pits[:, None])
-    coloured = wall + polyp[:, None] * (dome - wall)
-    return coloured + residue[:, None] * (stool - coloured)
+    colored = wall + polyp[:, None] * (dome - wall)
+    return colored + residue[:, None] * (stool - colored)
 
 
 def _lamps(
     points: np.ndarray, normals: np.ndarray, film_normals: np.ndarray, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Diffuse irradiance and mirror highlights of the two lamps at the tip, each ``(N,)``."""
+    """Return diffuse irradiance and mirror highlights of the two lamps at the tip, each ``(N,)``."""
     diffuse, highlight = np.zeros(len(points)), np.zeros(len(points))
     to_eye = -points / np.linalg.norm(points, axis=1, keepdims=True)
     gloss, wetness = rng.uniform(60, 200), rng.uniform(0.4, 1.4)
@@ -90,5 +94,5 @@ def _lamps(
 
 
 def _auto_exposure(light: np.ndarray, rng: np.random.Generator) -> float:
-    """The gain an endoscope's iris would choose: the bright parts of green at about a third of full scale."""
+    """Return the gain an endoscope's iris would choose: the bright parts of green at about a third of full scale."""
     return float(rng.uniform(0.26, 0.36) / (np.percentile(light[..., 1], 85) + 1e-6))
