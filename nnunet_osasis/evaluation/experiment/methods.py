@@ -24,8 +24,8 @@ from nnunet_osasis.gate import StructureGate
 from nnunet_osasis.runtime.children import child_command
 from nnunet_osasis.runtime.records import finished, write_sealed_json
 from nnunet_osasis.runtime.storage import atomic_write, ensure_writable, sha256_of_json
-from nnunet_osasis.stylizer.serialization import INDEX, is_stylizer_folder, read_index, stylizer_digest
-from nnunet_osasis.training.build import WORK
+from nnunet_osasis.stylizer.serialization import INDEX, read_index, stylizer_digest
+from nnunet_osasis.training.build import NETWORKS, WORK, saved_stage
 from nnunet_osasis.transfer import StyleTransfer
 
 EIGHT_BIT = (0.0, 255.0)
@@ -179,7 +179,7 @@ def make_stylizer(
     remembered = folder.parent / f"{folder.name}.json"
     same = finished(remembered, key) is not None
     command = ["osasis-pretrain-stylizer", *arguments]
-    if same and is_stylizer_folder(folder):
+    if same and saved_stage(folder, resume=True) == NETWORKS:
         return command
     shutil.rmtree(images, ignore_errors=True)
     write_pictures(images, dict(zip(prepared.train_names, prepared.train, strict=True)))
