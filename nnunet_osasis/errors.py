@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 
 class OsasisError(ValueError):
     """A rule the input broke: what the rule is, what was found, and what to do about it.
@@ -16,3 +18,7 @@ class OsasisError(ValueError):
             parts.append(f"got {found}")
         message = "; ".join(parts) + "."
         super().__init__(message if remedy is None else f"{message} {remedy}")
+
+    def __reduce__(self) -> tuple:  # worker processes send it; an exception's own pickle keeps the message alone
+        found = None if self.found is None else str(self.found)
+        return partial(OsasisError, self.rule, found=found, remedy=self.remedy), ()

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import io
+from contextlib import redirect_stdout
 from pathlib import Path
+from typing import Any
 
 from nnunet_osasis.errors import OsasisError
 from nnunet_osasis.runtime.command import run_command
@@ -73,15 +76,31 @@ def main(argv: list[str] | None = None) -> None:
 
     path = args.i if args.d is None else find_model_folder(args.d, args.c, args.p, args.tr)
     model = open_model_folder(path, args.f, args.chk)
+    trainer = _find_trainer(model.trainer_name)
     if args.format in (None, "nnunet"):
-        made, compared = export_plain(model, args.o, overwrite=args.overwrite)
+        made, compared = export_plain(model, trainer, args.o, overwrite=args.overwrite)
     else:
-        made, compared = export_networks(model, args.o, args.format, overwrite=args.overwrite)
+        made, compared = export_networks(model, trainer, args.o, args.format, overwrite=args.overwrite)
     for fold, found in compared.items():
         verdict = "identical" if found.identical else f"largest difference {found.max_abs_difference:.2g}"
         print(f"fold {fold}: logits of random patches {verdict} (largest logit {found.largest_logit:.3g})")
     print(f"{len(compared)} fold(s) exported to {made}")
     print("Research use; not a medical device.")
+
+
+def _find_trainer(name: str) -> Any:
+    """The trainer class that nnU-Net finds by name. Raises ``OsasisError`` when it finds none."""
+    from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
+
+    try:
+        with redirect_stdout(io.StringIO()):  # nnU-Net prints where it searches
+            return recursive_find_trainer_class_by_name(name)
+    except RuntimeError as error:
+        raise OsasisError(
+            "The trainer of the model must be one that nnU-Net finds",
+            found=f"no {name} in nnU-Net and in the folders of nnUNet_extTrainer",
+            remedy="Install the package that it comes from.",
+        ) from error
 
 
 def _export_stylizer(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:

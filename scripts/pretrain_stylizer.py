@@ -232,10 +232,10 @@ def _build(args: argparse.Namespace, config: BuildConfig, group: Processes, bega
 
 def _prepare_output(args: argparse.Namespace, output: Path) -> None:
     """Clear what ``--overwrite`` replaces; raise ``OsasisError`` for an output that this run may not write to."""
-    from nnunet_osasis.runtime.storage import clear_leftovers, ensure_writable
+    from nnunet_osasis.runtime.storage import ensure_writable, remove_stale_temporaries
     from nnunet_osasis.training.build import WORK, saved_stage
 
-    clear_leftovers(output.parent)
+    remove_stale_temporaries(output.parent)
     if args.overwrite:
         if (output / WORK).is_dir():
             shutil.rmtree(output / WORK)

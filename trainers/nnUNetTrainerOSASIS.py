@@ -3,6 +3,7 @@
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
 from nnunet_osasis.nnunet.trainer import StylizedTraining
+from nnunet_osasis.trainers.lengths import with_lengths
 
 
 class nnUNetTrainerOSASIS(StylizedTraining, nnUNetTrainer):
@@ -12,3 +13,19 @@ class nnUNetTrainerOSASIS(StylizedTraining, nnUNetTrainer):
     configuration's part of the plans file; all of them may be left out. Stylized copies are made before training, by
     ``"processes"`` side by side; with ``"on_the_fly": true`` batches are restyled in the training step instead.
     """
+
+
+(
+    nnUNetTrainerOSASIS_1epoch,
+    nnUNetTrainerOSASIS_5epochs,
+    nnUNetTrainerOSASIS_10epochs,
+    nnUNetTrainerOSASIS_20epochs,
+    nnUNetTrainerOSASIS_50epochs,
+    nnUNetTrainerOSASIS_100epochs,
+    nnUNetTrainerOSASIS_250epochs,
+    nnUNetTrainerOSASIS_500epochs,
+    nnUNetTrainerOSASIS_750epochs,
+    nnUNetTrainerOSASIS_2000epochs,
+    nnUNetTrainerOSASIS_4000epochs,
+    nnUNetTrainerOSASIS_8000epochs,
+) = with_lengths(nnUNetTrainerOSASIS, 1, 5, 10, 20, 50, 100, 250, 500, 750, 2000, 4000, 8000)

@@ -6,23 +6,19 @@ from pathlib import Path
 import torch
 from nnunetv2.training.lr_scheduler.polylr import PolyLRScheduler
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
-from nnunetv2.training.nnUNetTrainer.variants.training_length.nnUNetTrainer_Xepochs import (
-    nnUNetTrainer_5epochs,
-    nnUNetTrainer_20epochs,
-    nnUNetTrainer_100epochs,
-)
 
 from nnunet_osasis.errors import OsasisError
 from nnunet_osasis.nnunet.options import OsasisOptions
 from nnunet_osasis.nnunet.trainer import NetworkTraining, StylizedTraining
+from nnunet_osasis.trainers.lengths import with_lengths
 
 
 class nnUNetTrainerPraNet(NetworkTraining, nnUNetTrainer):
     """PraNet, its structure loss, and Adam at 1e-4; for 2D configurations.
 
     nnU-Net's decay of the learning rate is kept, and so is its clipping of the gradient's norm at 12 (the authors clip
-    every entry at 0.5). Options: ``"osasis": {"backbone": timm's name, "backbone_weights": file}``; without the file
-    the caches of Hugging Face and torch are searched for ImageNet weights.
+    every entry at 0.5). Options: ``"osasis": {"backbone": timm's name, "backbone_weights": file}``; without the file,
+    ImageNet weights are searched in the caches of Hugging Face and torch.
     """
 
     def __init__(
@@ -41,7 +37,11 @@ class nnUNetTrainerPraNet(NetworkTraining, nnUNetTrainer):
     def build_network_architecture(
         plans_manager, configuration_manager, num_input_channels, num_output_channels, enable_deep_supervision=True
     ):
-        """nnU-Net's hook, also for predictions: random weights, whoever calls fills them in."""
+        """Make PraNet with random weights (nnU-Net's hook, also for predictions).
+
+        Raises:
+            OsasisError: for a 3D configuration.
+        """
         if len(configuration_manager.patch_size) != 2:
             raise OsasisError(
                 "PraNet is a 2D network",
@@ -56,15 +56,15 @@ class nnUNetTrainerPraNet(NetworkTraining, nnUNetTrainer):
 
     def initialize(self) -> None:
         super().initialize()
-        self._tell_regions()
+        self._set_exclusive()
         if self.starts_from_imagenet:
             self._load_imagenet_weights()
 
     def on_train_start(self) -> None:
         super().on_train_start()
-        self._tell_regions()  # -pretrained_weights may come from a model with the other kind of labels
+        self._set_exclusive()  # -pretrained_weights may come from a model with the other kind of labels
 
-    def _tell_regions(self) -> None:
+    def _set_exclusive(self) -> None:
         self.bare_network.set_exclusive(not self.label_manager.has_regions)
 
     def load_checkpoint(self, filename_or_checkpoint) -> None:
@@ -85,9 +85,9 @@ class nnUNetTrainerPraNet(NetworkTraining, nnUNetTrainer):
         from nnunet_osasis.networks.imagenet import load_imagenet_weights
 
         name = self.bare_network.backbone
-        used = load_imagenet_weights(self.bare_network, self.options.backbone_weights)
-        if used is not None:
-            self.print_to_log_file(f"ImageNet weights of {name}: {used}.")
+        path = load_imagenet_weights(self.bare_network, self.options.backbone_weights)
+        if path is not None:
+            self.print_to_log_file(f"ImageNet weights of {name}: {path}.")
             return
         self.print_to_log_file(
             f"No ImageNet weights of {name} on this machine: PraNet starts from random ones. For ImageNet's, run "
@@ -96,29 +96,17 @@ class nnUNetTrainerPraNet(NetworkTraining, nnUNetTrainer):
         )
 
 
-class nnUNetTrainerPraNet_5epochs(nnUNetTrainerPraNet, nnUNetTrainer_5epochs):
-    pass
-
-
-class nnUNetTrainerPraNet_20epochs(nnUNetTrainerPraNet, nnUNetTrainer_20epochs):
-    pass
-
-
-class nnUNetTrainerPraNet_100epochs(nnUNetTrainerPraNet, nnUNetTrainer_100epochs):
-    pass
-
-
 class nnUNetTrainerOSASISPraNet(StylizedTraining, nnUNetTrainerPraNet):
     """PraNet, a training case stylized with probability p; the options of both."""
 
 
-class nnUNetTrainerOSASISPraNet_5epochs(nnUNetTrainerOSASISPraNet, nnUNetTrainer_5epochs):
-    pass
-
-
-class nnUNetTrainerOSASISPraNet_20epochs(nnUNetTrainerOSASISPraNet, nnUNetTrainer_20epochs):
-    pass
-
-
-class nnUNetTrainerOSASISPraNet_100epochs(nnUNetTrainerOSASISPraNet, nnUNetTrainer_100epochs):
-    pass
+(
+    nnUNetTrainerPraNet_5epochs,
+    nnUNetTrainerPraNet_20epochs,
+    nnUNetTrainerPraNet_100epochs,
+) = with_lengths(nnUNetTrainerPraNet, 5, 20, 100)
+(
+    nnUNetTrainerOSASISPraNet_5epochs,
+    nnUNetTrainerOSASISPraNet_20epochs,
+    nnUNetTrainerOSASISPraNet_100epochs,
+) = with_lengths(nnUNetTrainerOSASISPraNet, 5, 20, 100)

@@ -1,30 +1,26 @@
 """``nnUNetv2_train 501 2d 0 -tr nnUNetTrainerUNetPlusPlus``: UNet++ within nnU-Net, plain or with stylized images."""
 
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
-from nnunetv2.training.nnUNetTrainer.variants.training_length.nnUNetTrainer_Xepochs import (
-    nnUNetTrainer_5epochs,
-    nnUNetTrainer_20epochs,
-    nnUNetTrainer_100epochs,
-)
 
 from nnunet_osasis.nnunet.trainer import NetworkTraining, StylizedTraining
+from nnunet_osasis.trainers.lengths import with_lengths
 
 
 class nnUNetTrainerUNetPlusPlus(NetworkTraining, nnUNetTrainer):
-    """UNet++ of the widths the plans give nnU-Net's own network; its loss and optimiser are kept. 2D and 3D."""
+    """UNet++ of the widths that the plans give nnU-Net's own network, with its loss and optimizer. 2D and 3D."""
 
     @staticmethod
     def build_network_architecture(
         plans_manager, configuration_manager, num_input_channels, num_output_channels, enable_deep_supervision=True
     ):
-        """nnU-Net's hook, also for predictions."""
+        """Make UNet++ with random weights (nnU-Net's hook, also for predictions)."""
         from nnunet_osasis.networks import UNetPlusPlus
 
         dimensions = len(configuration_manager.patch_size)
-        most = 512 if dimensions == 2 else 320  # the planner's own limits
+        max_features = 512 if dimensions == 2 else 320  # the planner's own limits
         features = list(configuration_manager.network_arch_init_kwargs["features_per_stage"][:5])
         while len(features) < 5:
-            features.append(max(features[-1], min(2 * features[-1], most)))
+            features.append(max(features[-1], min(2 * features[-1], max_features)))
         return UNetPlusPlus(
             num_input_channels,
             num_output_channels,
@@ -34,29 +30,17 @@ class nnUNetTrainerUNetPlusPlus(NetworkTraining, nnUNetTrainer):
         )
 
 
-class nnUNetTrainerUNetPlusPlus_5epochs(nnUNetTrainerUNetPlusPlus, nnUNetTrainer_5epochs):
-    pass
-
-
-class nnUNetTrainerUNetPlusPlus_20epochs(nnUNetTrainerUNetPlusPlus, nnUNetTrainer_20epochs):
-    pass
-
-
-class nnUNetTrainerUNetPlusPlus_100epochs(nnUNetTrainerUNetPlusPlus, nnUNetTrainer_100epochs):
-    pass
-
-
 class nnUNetTrainerOSASISUNetPlusPlus(StylizedTraining, nnUNetTrainerUNetPlusPlus):
     """UNet++, a training case stylized with probability p."""
 
 
-class nnUNetTrainerOSASISUNetPlusPlus_5epochs(nnUNetTrainerOSASISUNetPlusPlus, nnUNetTrainer_5epochs):
-    pass
-
-
-class nnUNetTrainerOSASISUNetPlusPlus_20epochs(nnUNetTrainerOSASISUNetPlusPlus, nnUNetTrainer_20epochs):
-    pass
-
-
-class nnUNetTrainerOSASISUNetPlusPlus_100epochs(nnUNetTrainerOSASISUNetPlusPlus, nnUNetTrainer_100epochs):
-    pass
+(
+    nnUNetTrainerUNetPlusPlus_5epochs,
+    nnUNetTrainerUNetPlusPlus_20epochs,
+    nnUNetTrainerUNetPlusPlus_100epochs,
+) = with_lengths(nnUNetTrainerUNetPlusPlus, 5, 20, 100)
+(
+    nnUNetTrainerOSASISUNetPlusPlus_5epochs,
+    nnUNetTrainerOSASISUNetPlusPlus_20epochs,
+    nnUNetTrainerOSASISUNetPlusPlus_100epochs,
+) = with_lengths(nnUNetTrainerOSASISUNetPlusPlus, 5, 20, 100)

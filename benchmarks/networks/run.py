@@ -14,7 +14,6 @@ import argparse
 import os
 import platform
 import subprocess
-import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -26,6 +25,7 @@ import nnunet_osasis
 from nnunet_osasis.evaluation.metrics import score_case
 from nnunet_osasis.evaluation.report.statistics import paired_difference
 from nnunet_osasis.nnunet.raw_dataset import read_masks
+from nnunet_osasis.runtime.children import child_command
 from nnunet_osasis.runtime.records import atomic_write_json, read_json
 
 TRAINERS = ("PraNet", "OSASISPraNet", "UNetPlusPlus", "OSASISUNetPlusPlus")
@@ -54,8 +54,8 @@ def run(workspace: Path, length: str, trainer: str) -> dict[str, float]:
         began = time.perf_counter()
         with (workspace / f"logs/{step}_{trainer}.log").open("w") as log:
             subprocess.run(
-                [sys.executable, "-m", "nnunet_osasis.runtime.one_core", *command],
-                check=True, env=environment, stdout=log, stderr=subprocess.STDOUT,
+                child_command(f"@{command[0]}", *command[1:], one_core=True), check=True,
+                env=environment, stdout=log, stderr=subprocess.STDOUT,
             )  # fmt: skip
         seconds[step] = time.perf_counter() - began
     return seconds

@@ -25,7 +25,6 @@ import os
 import platform
 import shlex
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -35,6 +34,7 @@ import torch
 
 import nnunet_osasis
 from nnunet_osasis import OSASISStylizer
+from nnunet_osasis.runtime.children import child_command
 from nnunet_osasis.runtime.records import atomic_write_json, read_json
 from nnunet_osasis.stylizer.readouts import READOUTS
 from nnunet_osasis.synthetic.phantom.scanner import acquire_pair
@@ -101,9 +101,8 @@ def run(*command: str, done: Path, environment: dict[str, str]) -> float:
         return 0.0
     began = time.perf_counter()
     # One core for nnU-Net: on a busy machine its threads wait for each other.
-    start = [sys.executable, "-m", "nnunet_osasis.runtime.one_core"] if command[0].startswith("nnUNet") else []
-    first = command[0] if start else str(Path(sys.executable).parent / command[0])
-    subprocess.run([*start, first, *command[1:]], check=True, env={**os.environ, **environment})
+    child = child_command(f"@{command[0]}", *command[1:], one_core=command[0].startswith("nnUNet"))
+    subprocess.run(child, check=True, env={**os.environ, **environment})
     return time.perf_counter() - began
 
 

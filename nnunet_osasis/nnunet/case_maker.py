@@ -1,14 +1,8 @@
-"""One stylized case: read, restyled, judged, normalized, and put in its place in the cache.
-
-One stylized case as nnU-Net stores its own: same format, same blocks and chunks.
-
-What is known about every stylized case: from which bytes it was made, and which bytes it is.
-"""
+"""One stylized case: restyled, written as nnU-Net writes its own, and recorded with the files it was made from."""
 
 from __future__ import annotations
 
-import os
-import shutil
+import errno
 import time
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
@@ -23,22 +17,32 @@ from nnunetv2.training.dataloading.nnunet_dataset import comp_blosc2_params, inf
 
 from nnunet_osasis.errors import OsasisError
 from nnunet_osasis.gate import Decision, StructureGate
+from nnunet_osasis.nnunet.cases import Cases
 from nnunet_osasis.nnunet.configuration import NnunetConfiguration
 from nnunet_osasis.nnunet.restyle import restyle_with
 from nnunet_osasis.nnunet.segmenter import NnunetSegmenter
 from nnunet_osasis.runtime.records import append_jsonl, read_sealed_json, write_sealed_json
-from nnunet_osasis.runtime.storage import sha256_of_file, sync_folder
+from nnunet_osasis.runtime.storage import atomic_write, sha256_of_file
 from nnunet_osasis.transfer import StyleTransfer
 
 T = TypeVar("T")
 
-GRID = 64
-"""Bytes: torch's own grid."""
+ALIGNMENT = 64
+"""Alignment of torch's CPU allocations, in bytes."""
+
+SETTLING_TIME_NS = 2_000_000_000
+"""Age in nanoseconds below which a file may change again without another time stamp."""
 
 
 @dataclass(frozen=True)
-class Made:
-    """A case that is in its place; what is left to do is to put it on record."""
+class CaseResult:
+    """A stylized case whose image is in the cache folder, not yet on record.
+
+    Attributes:
+        record: sources and result.
+        decisions: what the gate decided; empty without a gate.
+        seconds: how long it took.
+    """
 
     record: CaseRecord
     decisions: list[Decision]
@@ -50,91 +54,225 @@ class StylizedCaseMaker:
     """Makes stylized cases, in this process or in a worker.
 
     Attributes:
-        cases: as :func:`nnunet_osasis.nnunet.cases.open_cases` gives them.
-        folder: where images go. workbench: where they are until they are whole; a subfolder for each.
+        setup: the nnU-Net configuration.
+        cases: the training cases, from :func:`nnunet_osasis.nnunet.cases.open_cases`.
+        transfer: the style transfer.
+        strength: how far to stylize, in [0, 1]; None takes the default of the transfer.
+        gate: compares the results with the originals; None accepts everything.
+        folder: the cache folder, which receives the images.
     """
 
     setup: NnunetConfiguration
-    cases: Any
+    cases: Cases
     transfer: StyleTransfer
     strength: float | None
     gate: StructureGate | None
     folder: Path
-    workbench: Path
 
     def to(self, device: str) -> None:
-        """Move the transfer's networks and the gate's segmenter to a device, if they have any."""
+        """Move the transfer's networks and the gate's segmenter to a device, if there are any."""
         if hasattr(self.transfer, "to"):
             self.transfer.to(device)
         if self.gate is not None and isinstance(self.gate.segmenter, NnunetSegmenter):
             self.gate = replace(self.gate, segmenter=self.gate.segmenter.on(device))
 
-    def __call__(self, key: str) -> Made:
-        """Stylize a case and put its image in place.
+    def __call__(self, key: str) -> CaseResult:
+        """Stylize a case and write its image into the cache folder.
 
-        Raises ``OsasisError`` when its raw images are gone, unreadable or change meanwhile, when the transfer
-        misbehaves, and when the image cannot be written.
+        Raises:
+            OsasisError: when the raw images are missing, unreadable, or change meanwhile, when the transfer returns
+                nonsense, and when the image cannot be written.
         """
         start = perf_counter()
-        sources = self.source_states(key)
+        sources = source_states(self.source_files(key))
         decisions: list[Decision] = []
         restyle = restyle_with(
-            self.transfer, self.strength, gate=self.gate, decided=decisions.append,
+            self.transfer,
+            self.strength,
+            gate=self.gate,
+            decided=decisions.append,
             ignored=self.setup.plans.get_label_manager(self.setup.dataset_json).ignore_label,
-        )  # fmt: skip
+        )
         try:
             image = self.cases.preprocessed(key, restyle)
         except OSError as error:
-            self.source_states(key)  # says so when they are gone
+            source_states(self.source_files(key))  # a missing file has a message of its own
             raise OsasisError(
                 "The raw images must be readable",
                 found=f"{error} for case {key}",
                 remedy="Replace the file; finished cases are kept.",
             ) from error
-        require_unchanged(key, sources, self.source_states(key))
-        return Made(CaseRecord(sources, self._save(key, image)), decisions, perf_counter() - start)
+        require_unchanged(key, sources, source_states(self.source_files(key)))
+        path = write_case(self.folder / f"{key}.b2nd", image, self.setup)
+        return CaseResult(CaseRecord(sources, FileState.of(path)), decisions, perf_counter() - start)
 
     def source_files(self, key: str) -> list[Path]:
-        """What the result depends on; the gate also looks at the labels."""
+        """The files that the result depends on; with a gate these are the labels, too."""
         return source_files(self.cases, key, labels=self.gate is not None)
 
-    def source_states(self, key: str) -> dict[str, FileState]:
-        """The files' present states by name. Raises ``OsasisError`` when one is missing."""
-        return source_states(self.source_files(key))
 
-    def _save(self, key: str, image: np.ndarray) -> FileState:
-        """Write ``image`` ``(C, Z, Y, X)`` on the workbench and move it into place when it is whole."""
-        layout, bench = layout_of(self.setup, key, image), self.workbench / key
+def write_case(path: Path, image: np.ndarray, setup: NnunetConfiguration) -> Path:
+    """Write ``image`` ``(C, Z, Y, X)`` by nnU-Net's own writer and read it back; the file appears whole or not at all.
+
+    Blocks and chunks are those of the original case, so that reading a patch costs the same.
+
+    Raises:
+        OsasisError: when the original has another shape, and when the image cannot be written.
+    """
+    folder, key = str(setup.data_folder), path.stem
+    original = infer_dataset_class(folder)(folder, [key]).load_case(key)[0]
+    if tuple(original.shape) != image.shape:
+        raise OsasisError(
+            f"A stylized case must have its original's shape {tuple(original.shape)}",
+            found=f"{image.shape} for {key}",
+            remedy=f"The raw image changed: run nnUNetv2_preprocess -d {setup.dataset_id} again.",
+        )
+    if hasattr(original, "chunks") and hasattr(original, "blocks"):
+        blocks, chunks = tuple(original.blocks), tuple(original.chunks)
+    else:  # an .npz has none
+        blocks, chunks = comp_blosc2_params(image.shape, tuple(setup.manager.patch_size), image.itemsize)
+    no_labels = np.zeros((1, 1, 1, 1), np.int8)  # save_case insists on a segmentation; the temporary folder takes it
+
+    def write(temporary: Path) -> None:
         try:
-            bench.mkdir(parents=True, exist_ok=True)
-            written = write_case(bench, key, image, layout)
-            state = FileState.of(written)
-            os.replace(written, self.folder / written.name)
-            sync_folder(self.folder)
-        except (OSError, RuntimeError) as error:  # the latter is blosc2's way to say that it could not write
-            raise cannot_write(self.folder, error) from error
-        finally:
-            shutil.rmtree(bench, ignore_errors=True)
-        return state
+            nnUNetDatasetBlosc2.save_case(
+                image,
+                no_labels,
+                {},
+                str(temporary.with_suffix("")),
+                chunks=chunks,
+                blocks=blocks,
+                chunks_seg=no_labels.shape,
+                blocks_seg=no_labels.shape,
+            )
+            written = blosc2.open(urlpath=str(temporary), mode="r")[:]
+        except RuntimeError as error:  # blosc2 raises it when the disk is full
+            raise OSError(errno.EIO, str(error)) from error
+        if not np.array_equal(written, image):
+            raise OSError(errno.EIO, "the file reads back differently")
+
+    return atomic_write(path, write)
 
 
 def aligned(stylizer: T) -> T:
-    """The same object, CPU weights that lie off the memory grid, as those mapped from a file do, copied onto it.
+    """Copy CPU weights that are not aligned as torch's own are, such as those mapped from a file, in place.
 
-    Libraries take other kernels for them, whose last bits differ from those of a copy in another process.
+    Libraries choose other kernels for them, whose last bits differ from those of a copy in another process.
+
+    Returns:
+        The same object.
     """
     for module in [value for value in vars(stylizer).values() if isinstance(value, torch.nn.Module)]:
         for tensor in (*module.parameters(), *module.buffers()):
-            if tensor.device.type == "cpu" and tensor.data_ptr() % GRID:
+            if tensor.device.type == "cpu" and tensor.data_ptr() % ALIGNMENT:
                 tensor.data = tensor.data.clone()
     return stylizer
 
 
-def source_files(cases: Any, key: str, *, labels: bool) -> list[Path]:
-    """The files a case is made from, those of its labels among them where ``labels`` matter."""
+@dataclass(frozen=True)
+class FileState:
+    """A file's content (SHA-256) with the size, time stamps and inode it had when it was hashed.
+
+    Attributes:
+        size: in bytes.
+        mtime_ns: modification time.
+        sha256: of the content.
+        ctime_ns: change time; 0 where the stamps prove nothing, because the file was too young or dated in the future.
+        inode: number of the file in its file system.
+    """
+
+    size: int
+    mtime_ns: int
+    sha256: str
+    ctime_ns: int
+    inode: int
+
+    @classmethod
+    def of(cls, path: Path) -> FileState:
+        """Hash ``path``. Raises ``FileNotFoundError``."""
+        stat = path.stat()
+        latest = max(stat.st_mtime_ns, stat.st_ctime_ns)
+        ctime = stat.st_ctime_ns if latest + SETTLING_TIME_NS < time.time_ns() else 0
+        return cls(stat.st_size, stat.st_mtime_ns, sha256_of_file(path), ctime, stat.st_ino)
+
+    def unchanged(self, path: Path) -> bool:
+        """Whether size, both time stamps and inode are the recorded ones, and none lies in the future.
+
+        A write through the file system changes the ctime, which no program can set; a clock that jumped back shows
+        as a stamp in the future. A disk that loses a bit by itself is not noticed.
+        """
+        stat = path.stat()
+        present = (stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino)
+        recorded = (self.size, self.mtime_ns, self.ctime_ns, self.inode)
+        in_the_past = max(stat.st_mtime_ns, stat.st_ctime_ns) < time.time_ns()
+        return self.ctime_ns > 0 and present == recorded and in_the_past
+
+    def verified(self, path: Path, *, trust_stamps: bool) -> FileState | None:
+        """The present state of ``path`` if it has the recorded content, else None.
+
+        Args:
+            path: the file, which may be missing.
+            trust_stamps: do not read a file again that is ``unchanged``.
+        """
+        try:
+            if trust_stamps and self.unchanged(path):
+                return self
+            if path.stat().st_size != self.size:
+                return None
+            state = FileState.of(path)
+        except FileNotFoundError:
+            return None
+        return state if state.sha256 == self.sha256 else None
+
+
+@dataclass(frozen=True)
+class CaseRecord:
+    """What a stylized case was made from (by file name), and which bytes it is."""
+
+    sources: dict[str, FileState]
+    result: FileState
+
+    @classmethod
+    def read(cls, path: Path) -> CaseRecord | None:
+        """The record at ``path``; None when it is missing or damaged, so that the case is made anew."""
+        if not path.is_file():
+            return None
+        try:
+            value = read_sealed_json(path, what="A case's record")
+            sources = {name: FileState(**state) for name, state in value["sources"].items()}
+            return cls(sources, FileState(**value["result"]))
+        except (OsasisError, AttributeError, KeyError, TypeError, ValueError, RecursionError):
+            return None
+
+    def write(self, path: Path) -> None:
+        """Write atomically, with a checksum."""
+        write_sealed_json(path, asdict(self))
+
+    def verified(self, sources: list[Path], result: Path) -> CaseRecord | None:
+        """The record with present time stamps if neither sources nor result have changed, else None.
+
+        The result is always hashed: a network is about to be trained on it. Sources are hashed only when their
+        stamps differ: a source that rotted after its result was made cannot reach the training, and when the result
+        has to be made again, it is compared with nnU-Net's own preprocessed file.
+        """
+        if set(self.sources) != {source.name for source in sources}:
+            return None
+        result_state = self.result.verified(result, trust_stamps=False)
+        if result_state is None:
+            return None
+        present: dict[str, FileState] = {}
+        for source in sources:
+            state = self.sources[source.name].verified(source, trust_stamps=True)
+            if state is None:
+                return None
+            present[source.name] = state
+        return CaseRecord(present, result_state)
+
+
+def source_files(cases: Cases, key: str, *, labels: bool) -> list[Path]:
+    """The files that a case is made from; with ``labels``, the file of its labels is one of them."""
     files = cases.source_files(key)
-    more = cases.label_files(key) if labels else []
-    return [*files, *(path for path in more if path not in files)]
+    return [*files, *(path for path in cases.label_files(key) if labels and path not in files)]
 
 
 def source_states(files: list[Path]) -> dict[str, FileState]:
@@ -157,159 +295,6 @@ def require_unchanged(key: str, before: dict[str, FileState], now: dict[str, Fil
             found=f"another content of {key}'s files than before",
             remedy="Start again when they are complete; finished cases are kept.",
         )
-
-
-def cannot_write(folder: Path, error: Exception) -> OsasisError:
-    """What is said when the cache could not be written."""
-    return OsasisError(
-        "The cache of stylized cases must be writable",
-        found=f"{error} at {folder}",
-        remedy="Free some disk space or change the folder's permissions and start again; finished cases are kept.",
-    )
-
-
-Layout = tuple[tuple[int, ...], tuple[int, ...]]
-"""Blocks and chunks."""
-
-
-def layout_of(setup: NnunetConfiguration, key: str, image: np.ndarray) -> Layout:
-    """Those of the original file, so that reading a patch costs the same.
-
-    Raises ``OsasisError`` when the original has another shape than ``image`` ``(C, Z, Y, X)``.
-    """
-    folder = str(setup.preprocessed_folder / setup.manager.data_identifier)
-    original = infer_dataset_class(folder)(folder, [key]).load_case(key)[0]
-    if tuple(original.shape) != image.shape:
-        raise OsasisError(
-            f"A stylized case must have its original's shape {tuple(original.shape)}",
-            found=f"{image.shape} for {key}",
-            remedy=f"The raw image changed: run nnUNetv2_preprocess -d {int(setup.dataset[7:10])} again.",
-        )
-    if hasattr(original, "chunks") and hasattr(original, "blocks"):
-        return tuple(original.blocks), tuple(original.chunks)
-    return comp_blosc2_params(image.shape, tuple(setup.manager.patch_size), image.itemsize)
-
-
-def write_case(folder: Path, key: str, image: np.ndarray, layout: Layout) -> Path:
-    """Write ``image`` ``(C, Z, Y, X)`` through nnU-Net into ``folder``, read it back, and flush it to the disk.
-
-    Raises ``OSError`` or blosc2's ``RuntimeError`` when it cannot be written.
-    """
-    blocks, chunks = layout
-    unused = np.zeros((1, 1, 1, 1), np.int8)  # save_case also wants a segmentation; it stays where it is
-    written = folder / f"{key}.b2nd"
-    nnUNetDatasetBlosc2.save_case(
-        image,
-        unused,
-        {},
-        str(folder / key),
-        chunks=chunks,
-        blocks=blocks,
-        chunks_seg=unused.shape,
-        blocks_seg=unused.shape,
-    )
-    if not np.array_equal(blosc2.open(urlpath=str(written), mode="r")[:], image):
-        raise OSError(f"{written} reads back differently")
-    with open(written, "rb+") as stream:
-        os.fsync(stream.fileno())
-    return written
-
-
-_SETTLED = 2_000_000_000
-"""Nanoseconds: a file changed less than this before it was hashed may change again within its time stamp's grain."""
-
-
-@dataclass(frozen=True)
-class FileState:
-    """A file's content (SHA-256) with the size, time stamps and inode it had when it was hashed.
-
-    ``ctime_ns`` is 0 where the stamps prove nothing: the file was too young, dated in the future, or the record comes
-    from an earlier version.
-    """
-
-    size: int
-    mtime_ns: int
-    sha256: str
-    ctime_ns: int = 0
-    inode: int = 0
-
-    @classmethod
-    def of(cls, path: Path) -> FileState:
-        """Hash ``path``."""
-        stat = path.stat()
-        latest = max(stat.st_mtime_ns, stat.st_ctime_ns)
-        ctime = stat.st_ctime_ns if latest + _SETTLED < time.time_ns() else 0
-        return cls(stat.st_size, stat.st_mtime_ns, sha256_of_file(path), ctime, stat.st_ino)
-
-    def unchanged(self, path: Path) -> bool:
-        """True when size, both time stamps and inode are the recorded ones and none lies in the future.
-
-        A write through the file system changes the ctime, which no program can set; a clock that jumped back shows
-        as a stamp in the future. What this cannot see is a disk that loses a bit by itself.
-        """
-        stat = path.stat()
-        now = (stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino)
-        stamps = max(stat.st_mtime_ns, stat.st_ctime_ns)
-        return (
-            self.ctime_ns > 0
-            and now == (self.size, self.mtime_ns, self.ctime_ns, self.inode)
-            and (stamps < time.time_ns())
-        )
-
-    def verified(self, path: Path, *, trust_stamps: bool) -> FileState | None:
-        """The present state of ``path`` if it has the recorded content, else None.
-
-        With ``trust_stamps`` a file that is ``unchanged`` is not read again.
-        """
-        try:
-            if trust_stamps and self.unchanged(path):
-                return self
-            if path.stat().st_size != self.size:
-                return None
-            found = FileState.of(path)
-        except FileNotFoundError:
-            return None
-        return found if found.sha256 == self.sha256 else None
-
-
-@dataclass(frozen=True)
-class CaseRecord:
-    """One stylized case: its sources by file name, and the result."""
-
-    sources: dict[str, FileState]
-    result: FileState
-
-    @classmethod
-    def read(cls, path: Path) -> CaseRecord | None:
-        """The record at ``path``; None when there is none or when it is damaged (it will then be made anew)."""
-        if not path.is_file():
-            return None
-        try:
-            value = read_sealed_json(path, what="A case's record", unsealed=("sources", "result"))
-            sources = {name: FileState(**state) for name, state in value["sources"].items()}
-            return cls(sources, FileState(**value["result"]))
-        except (OsasisError, AttributeError, KeyError, TypeError, ValueError, RecursionError):
-            return None
-
-    def write(self, path: Path) -> None:
-        """Write atomically, with a checksum of its own."""
-        write_sealed_json(path, asdict(self))
-
-    def verified(self, sources: list[Path], result: Path) -> CaseRecord | None:
-        """The record with present time stamps if neither sources nor result have changed, else None.
-
-        The result is always hashed: it is what a network is about to be trained on. Sources are hashed only when
-        their stamps differ: a source that rotted after its result was made cannot reach the training, and when the
-        result has to be made again it is read, and compared with nnU-Net's own preprocessed file.
-        """
-        if set(self.sources) != {source.name for source in sources}:
-            return None
-        seen = {source.name: self.sources[source.name].verified(source, trust_stamps=True) for source in sources}
-        found = self.result.verified(result, trust_stamps=False)
-        if found is None:
-            return None
-        whole = {name: state for name, state in seen.items() if state is not None}
-        return CaseRecord(whole, found) if len(whole) == len(seen) else None
 
 
 def append_event(path: Path, event: str, **details: Any) -> None:

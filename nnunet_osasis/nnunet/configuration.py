@@ -1,7 +1,4 @@
-"""Where the stylizer of a training run is.
-
-One dataset, one plans file, one configuration: everything nnU-Net knows about how cases are prepared.
-"""
+"""A configuration of nnU-Net's plans: how its cases are prepared, where its files are, and where its stylizer is."""
 
 from __future__ import annotations
 
@@ -9,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from nnunetv2.paths import nnUNet_preprocessed, nnUNet_raw
 from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_dataset_name
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
@@ -18,43 +16,18 @@ from nnunet_osasis.nnunet.options import OsasisOptions
 from nnunet_osasis.runtime.records import read_json
 
 FOLDER = "osasis"
-
-
-def default_stylizer_folder(dataset: int | str, configuration: str) -> Path:
-    """``nnUNet_preprocessed/DatasetXXX_Name/osasis/<configuration>``, where a stylizer is found without being named."""
-    return preprocessed_folder(dataset) / FOLDER / configuration
-
-
-def find_stylizers(setup: NnunetConfiguration, options: OsasisOptions) -> list[Path]:
-    """:func:`find_stylizer` for every folder that the plans name."""
-    return [find_stylizer(setup, options, named) for named in options.stylizers]
-
-
-def find_stylizer(setup: NnunetConfiguration, options: OsasisOptions, named: Path | None = None) -> Path:
-    """The stylizer folder the plans name, else the dataset's own; ``named`` is one of several.
-
-    A folder that the plans name but that is not there is an error, never a reason to take another one. Raises
-    ``OsasisError`` with both places and with the command that makes a stylizer.
-    """
-    own = default_stylizer_folder(setup.dataset, setup.name)
-    wanted = options.stylizers[0] if named is None else named
-    place = own if wanted is None else wanted
-    if place.is_dir():
-        return place
-    plans = "" if setup.plans.plans_name == "nnUNetPlans" else f" -p {setup.plans.plans_name}"
-    command = f"osasis-pretrain-stylizer -d {int(setup.dataset[7:10])} -c {setup.name}{plans} --style reference.png"
-    found = "not set" if wanted is None else f"{wanted}, which is not a folder"
-    raise OsasisError(
-        "A stylizer is needed to train on stylized cases",
-        found=f'none at (1) "osasis": {{"stylizer": ...}} of configuration {setup.name} in {setup.plans.plans_name}'
-        f".json: {found}; (2) {own}: {'there, but the plans name another' if own.is_dir() else 'not there'}",
-        remedy=f"Make one (reference.png is one image from the new site):\n  {command}",
-    )
+"""Folder in a dataset's preprocessed folder that holds its stylizers, one per configuration."""
 
 
 @dataclass(frozen=True)
 class NnunetConfiguration:
-    """A configuration as the trainer holds it, or as :meth:`load` reads it for a command."""
+    """One dataset, one plans file, one configuration: all that nnU-Net knows about how cases are prepared.
+
+    Attributes:
+        name: of the configuration, such as ``2d``.
+        plans: nnU-Net's reader of the plans file.
+        dataset_json: content of ``dataset.json``.
+    """
 
     name: str
     plans: PlansManager
@@ -64,17 +37,20 @@ class NnunetConfiguration:
     def load(cls, dataset: int | str, configuration: str, plans_identifier: str = "nnUNetPlans") -> NnunetConfiguration:
         """Read plans and dataset.json from ``nnUNet_preprocessed``.
 
-        ``dataset`` is an id (501, "501") or a name ("Dataset501_Polyps"). Raises ``OsasisError`` when the dataset,
-        its plans or the configuration are not there.
+        Args:
+            dataset: id (501, "501") or name ("Dataset501_Polyps").
+            configuration: such as ``2d`` or ``3d_fullres``.
+            plans_identifier: name of the plans file.
+
+        Raises:
+            OsasisError: when the dataset, its plans or the configuration does not exist.
         """
         folder = preprocessed_folder(dataset)
-        dataset_id = int(folder.name[7:10])
-        plan = f"nnUNetv2_plan_and_preprocess -d {dataset_id} -c {configuration}"
         if not (folder / f"{plans_identifier}.json").is_file():
             raise OsasisError(
                 "The dataset must be planned and preprocessed",
                 found=f"no {plans_identifier}.json in {folder}",
-                remedy=f"Run: {plan}",
+                remedy=f"Run: nnUNetv2_plan_and_preprocess -d {int(folder.name[7:10])} -c {configuration}",
             )
         plans = PlansManager(read_json(folder / f"{plans_identifier}.json", what="The plans file"))
         if configuration not in plans.available_configurations:
@@ -94,9 +70,19 @@ class NnunetConfiguration:
         return self.plans.dataset_name
 
     @property
+    def dataset_id(self) -> int:
+        """The dataset's number, such as 501."""
+        return int(self.dataset[7:10])
+
+    @property
     def preprocessed_folder(self) -> Path:
         """Where the dataset's preprocessed files are: plans, splits, and one folder per data identifier."""
         return preprocessed_folder(self.dataset)
+
+    @property
+    def data_folder(self) -> Path:
+        """Where the preprocessed cases of this configuration are."""
+        return self.preprocessed_folder / self.manager.data_identifier
 
     @property
     def raw_folder(self) -> Path | None:
@@ -123,6 +109,20 @@ class NnunetConfiguration:
         names = self.dataset_json.get("channel_names", self.dataset_json.get("modality", {}))
         return [names[key] for key in sorted(names, key=int)]
 
+    def transposed(self, array: np.ndarray) -> np.ndarray:
+        """Move the axes of an image ``(C, ...)`` from the reader's order to the plans' ``(C, Z, Y, X)``."""
+        return array.transpose(0, *(axis + 1 for axis in self.plans.transpose_forward))
+
+    def require_channels(self, count: int) -> None:
+        """Raise ``OsasisError`` unless a stylizer for ``count`` channels fits the dataset."""
+        channels = len(self.manager.normalization_schemes)
+        if count != channels:
+            raise OsasisError(
+                f"The stylizer must take the {channels} channel(s) of {self.dataset}",
+                found=f"one for {count} channel(s)",
+                remedy="Make a stylizer from this dataset's images.",
+            )
+
 
 def preprocessed_folder(dataset: int | str) -> Path:
     """``nnUNet_preprocessed/DatasetXXX_Name``. Raises ``OsasisError`` when the variable or the dataset is missing."""
@@ -145,3 +145,41 @@ def dataset_name(dataset: int | str) -> str:
             found=str(error),
             remedy="Check -d and nnU-Net's folders.",
         ) from error
+
+
+def default_stylizer_folder(dataset: int | str, configuration: str) -> Path:
+    """``nnUNet_preprocessed/DatasetXXX_Name/osasis/<configuration>``, where the trainers look without being told."""
+    return preprocessed_folder(dataset) / FOLDER / configuration
+
+
+def find_stylizers(setup: NnunetConfiguration, options: OsasisOptions) -> list[Path]:
+    """Every stylizer folder that the plans name, else the dataset's own.
+
+    A folder that the plans name but that does not exist is an error, never a reason to take another one.
+
+    Raises:
+        OsasisError: with both places that were searched, and with the command that makes a stylizer.
+    """
+    return [_existing(setup, named) for named in options.stylizers]
+
+
+def find_stylizer(setup: NnunetConfiguration, options: OsasisOptions) -> Path:
+    """The first of :func:`find_stylizers`."""
+    return find_stylizers(setup, options)[0]
+
+
+def _existing(setup: NnunetConfiguration, named: Path | None) -> Path:
+    own = default_stylizer_folder(setup.dataset, setup.name)
+    folder = own if named is None else named
+    if folder.is_dir():
+        return folder
+    plans = "" if setup.plans.plans_name == "nnUNetPlans" else f" -p {setup.plans.plans_name}"
+    command = f"osasis-pretrain-stylizer -d {setup.dataset_id} -c {setup.name}{plans} --style reference.png"
+    first = "not set" if named is None else f"{named}, which is not a folder"
+    second = "there, but the plans name another" if own.is_dir() else "not there"
+    raise OsasisError(
+        "A stylizer is needed to train on stylized cases",
+        found=f'none at (1) "osasis": {{"stylizer": ...}} of configuration {setup.name} in {setup.plans.plans_name}'
+        f".json: {first}; (2) {own}: {second}",
+        remedy=f"Make one (reference.png is one image from the new site):\n  {command}",
+    )

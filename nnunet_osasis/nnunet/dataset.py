@@ -16,11 +16,17 @@ from nnunet_osasis.errors import OsasisError
 
 
 class StylizedDataset:
-    """Wraps nnU-Net's training dataset: same identifiers, same four values per case, another image now and then.
+    """Wraps nnU-Net's training dataset: :meth:`load_case` returns the stylized image with a given probability.
 
-    With probability ``probability`` a call of :meth:`load_case` returns the stylized image; segmentation, previous
-    stage and properties are always the original's. The draws depend on ``seed``, on ``stream`` (rank, first epoch)
-    and on the name of the worker process, so workers differ and a single-process run repeats.
+    Segmentation, previous stage and properties are always the original's. The draws depend on ``seed``, ``stream`` and
+    the name of the worker process, so workers differ and a single-process run repeats.
+
+    Args:
+        original: nnU-Net's dataset.
+        image_path: gives the file of a case's stylized image.
+        probability: of a stylized image, in [0, 1].
+        seed: of the draws.
+        stream: numbers that make the draws of this run differ, such as the rank and the first epoch.
     """
 
     def __init__(
@@ -39,7 +45,7 @@ class StylizedDataset:
         self._images = {key: str(image_path(key)) for key in original.identifiers}
         self._probability = probability
         self._seed = (seed, *stream)
-        self._process: int | None = None
+        self._process: int | None = None  # that owns the generator
         self._generator: np.random.Generator | None = None
 
     def __getitem__(self, identifier: str) -> tuple[Any, Any, Any, dict]:
@@ -55,7 +61,8 @@ class StylizedDataset:
     def load_stylized(self, identifier: str) -> blosc2.NDArray:
         """The stylized image ``(C, Z, Y, X)``, opened as nnU-Net opens its own (memory-mapped except on Windows).
 
-        Raises ``OsasisError`` when the file is gone or is no array any more: the cache was whole when training began.
+        Raises:
+            OsasisError: when the file is missing or damaged; the cache was whole when training began.
         """
         mapped = {} if os.name == "nt" else {"mmap_mode": "r"}
         path = self._images[identifier]
@@ -69,7 +76,7 @@ class StylizedDataset:
             ) from error
 
     def _draw(self) -> float:
-        # A forked worker inherits the generator of its parent; one process, one generator.
+        # A forked worker inherits the generator of its parent, but must draw other numbers.
         if self._generator is None or self._process != os.getpid():
             self._process = os.getpid()
             worker = multiprocessing.current_process().name

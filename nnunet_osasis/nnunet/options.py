@@ -1,128 +1,114 @@
-"""What a plans file may say to our trainers: ``"osasis": {...}`` in a configuration."""
+"""The ``"osasis"`` section of an nnU-Net plans file: the options of our trainers."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import (
+    AfterValidator,
+    Field,
+    StrictBool,
+    StrictFloat,
+    StrictInt,
+    StrictStr,
+    ValidationInfo,
+    model_validator,
+)
+from pydantic.dataclasses import dataclass
 
 from nnunet_osasis.errors import OsasisError
+from nnunet_osasis.runtime.validation import STRICT_KEYS, validated
 
-MOST_PROCESSES = 1024
+MAX_PROCESSES = 1024
+"""Largest number of processes that a plans file may ask for; more is taken for a mistake."""
+
+EXAMPLE = 'Example: "osasis": {"stylizer": "/data/stylizer", "probability": 0.5, "strength": null, "seed": 0}.'
 
 
-@dataclass(frozen=True, kw_only=True)
+def _in_dataset_folder(path: Path, info: ValidationInfo) -> Path:
+    """Resolve ``~`` and paths relative to the dataset's preprocessed folder, which the context names."""
+    if "\0" in str(path):
+        raise OsasisError(f"{info.field_name} must be a path", found=repr(str(path)), remedy=EXAMPLE)
+    return Path((info.context or {}).get("relative_to", ".")) / path.expanduser()
+
+
+DatasetPath = Annotated[Path, AfterValidator(_in_dataset_folder)]
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT_KEYS)
 class OsasisOptions:
-    """Options of the trainers, all optional.
+    """Options of the trainers, all of them optional.
 
     Attributes:
-        stylizer: folder of the stylizer; without it the dataset's own folder is searched. With ``on_the_fly`` it may be
-            several, one of which is drawn for every sample.
-        reference: image file whose style the controls (histogram matching, Reinhard) imitate; without it they take
-            the reference stored in the stylizer folder.
-        probability: chance in [0, 1] that a training case is drawn stylized.
-        strength: how far to stylize, in [0, 1]; None takes the transfer's own default.
-        seed: a non-negative integer for the draws.
-        gate: whether stylized cases are compared with their originals by the structure gate.
-        segmenter: a trained nnU-Net model folder that the gate asks as well.
-        on_the_fly: restyle batches in the training step, each sample by a fresh strength up to ``strength``, instead
-            of making a cache.
-        processes: how many make the cache side by side; None takes nnU-Net's default where that is worth it.
-        backbone: for PraNet, a timm model; None takes PraNet's own.
-        backbone_weights: for PraNet, a file with ImageNet weights of that model; without it the caches are searched.
+        stylizer: folder of the stylizer; by default the dataset's own. With ``on_the_fly`` a list of folders is
+            allowed: each sample is restyled by one of them, drawn at random.
+        reference: image file whose style the controls (histogram matching, Reinhard, FDA) imitate; by default the
+            reference image stored in the stylizer folder.
+        probability: chance that a training case is drawn stylized.
+        strength: how far to stylize; None takes the default of the transfer.
+        seed: seed of the draws.
+        gate: compare stylized cases with their originals by the structure gate.
+        segmenter: folder of a trained nnU-Net model whose segmentations the gate compares as well.
+        on_the_fly: restyle batches in the training step, each sample by a fresh strength of at most ``strength``,
+            instead of making a cache.
+        processes: number of processes that make the cache; None takes nnU-Net's default where it is worth starting
+            them.
+        backbone: timm model that PraNet is built on; None takes the one of the paper.
+        backbone_weights: file with ImageNet weights of that model; by default the caches of timm and torch are
+            searched.
+
+    >>> OsasisOptions.from_configuration({"osasis": {"probability": 0.25}}, relative_to=Path("/data")).probability
+    0.25
     """
 
-    stylizer: Path | tuple[Path, ...] | None = None
-    reference: Path | None = None
-    probability: float = 0.5
-    strength: float | None = None
-    seed: int = 0
-    gate: bool = True
-    segmenter: Path | None = None
-    on_the_fly: bool = False
-    processes: int | None = None
-    backbone: str | None = None
-    backbone_weights: Path | None = None
+    stylizer: Annotated[
+        DatasetPath | Annotated[tuple[DatasetPath, ...], Field(min_length=1)] | None,
+        Field(description="a path, or with on_the_fly a list of paths"),
+    ] = None
+    reference: Annotated[DatasetPath | None, Field(description="a path")] = None
+    probability: Annotated[StrictFloat, Field(ge=0, le=1, description="a number in [0, 1]")] = 0.5
+    strength: Annotated[StrictFloat | None, Field(ge=0, le=1, description="a number in [0, 1], or null")] = None
+    seed: Annotated[StrictInt, Field(ge=0, lt=2**32, description="a non-negative integer below 2**32")] = 0
+    gate: StrictBool = True
+    segmenter: Annotated[DatasetPath | None, Field(description="a path")] = None
+    on_the_fly: StrictBool = False
+    processes: Annotated[
+        StrictInt | None, Field(ge=1, le=MAX_PROCESSES, description=f"a whole number from 1 to {MAX_PROCESSES}")
+    ] = None
+    backbone: Annotated[StrictStr | None, Field(min_length=1, description="the name of a timm model")] = None
+    backbone_weights: Annotated[DatasetPath | None, Field(description="a path")] = None
 
-    def __post_init__(self) -> None:
-        _require_unit_interval("probability", self.probability)
-        if self.strength is not None:
-            _require_unit_interval("strength", self.strength)
-        if isinstance(self.seed, bool) or not isinstance(self.seed, int) or not 0 <= self.seed < 2**32:
-            raise _error(f"seed must be a non-negative integer below {2**32}", self.seed)
-        for name, value in (("gate", self.gate), ("on_the_fly", self.on_the_fly)):
-            if not isinstance(value, bool):
-                raise _error(f"{name} must be true or false", value)
+    @model_validator(mode="after")
+    def _check_combinations(self) -> OsasisOptions:
         if isinstance(self.stylizer, tuple) and not self.on_the_fly:
-            raise _error("several stylizers need on_the_fly true", f"{len(self.stylizer)} stylizers")
-        whole = isinstance(self.processes, int) and not isinstance(self.processes, bool)
-        if self.processes is not None and not (whole and 1 <= self.processes <= MOST_PROCESSES):
-            raise _error(f"processes must be a whole number from 1 to {MOST_PROCESSES}", self.processes)
+            raise OsasisError("several stylizers need on_the_fly true", found=f"{len(self.stylizer)} stylizers")
         if self.segmenter is not None and not self.gate:
-            raise _error("segmenter is asked by the gate", "gate false")
-        if self.backbone is not None and (not isinstance(self.backbone, str) or not self.backbone):
-            raise _error("backbone must be the name of a timm model", self.backbone)
+            raise OsasisError("segmenter needs gate true", found="gate false")
+        return self
 
     @classmethod
     def from_configuration(cls, configuration: Mapping[str, Any], *, relative_to: Path) -> OsasisOptions:
-        """Read the key ``"osasis"`` of a plans configuration; a configuration without it gives the defaults.
+        """Read the key ``"osasis"`` of a plans configuration; without it, all options have their defaults.
 
-        Relative paths count from ``relative_to``, the dataset's preprocessed folder. Raises ``OsasisError`` for
-        unknown keys, wrong types and values out of range.
+        Args:
+            configuration: one entry of ``"configurations"`` in the plans.
+            relative_to: folder that relative paths start from, the dataset's preprocessed folder.
+
+        Raises:
+            OsasisError: for unknown keys, wrong types, values out of range, and options that exclude each other.
         """
         section = configuration.get("osasis")
-        if section is None:
-            return cls()
-        if not isinstance(section, Mapping):
-            raise _error("the value must be an object", section)
-        known = [field.name for field in fields(cls)]
-        if unknown := sorted(set(section) - set(known)):
-            raise _error(f"the keys must be among {', '.join(known)}", ", ".join(map(repr, unknown)))
-        values = dict(section)
-        for name in ("stylizer", "reference", "segmenter", "backbone_weights"):
-            value = values.pop(name, None)
-            if name == "stylizer" and isinstance(value, list) and value:
-                values[name] = tuple(_path(name, one, relative_to) for one in value)
-            elif value is not None:
-                values[name] = _path(name, value, relative_to)
-        return cls(**values)
+        return validated(
+            cls,
+            {} if section is None else section,
+            what='In the plans\' configuration, "osasis"',
+            remedy=EXAMPLE,
+            context={"relative_to": relative_to},
+        )
 
     @property
     def stylizers(self) -> tuple[Path | None, ...]:
-        """The folders that are named; None stands for the dataset's own."""
+        """The stylizer folders that the plans name; None stands for the dataset's own."""
         return self.stylizer if isinstance(self.stylizer, tuple) else (self.stylizer,)
-
-
-def options_of(trainer: Any) -> OsasisOptions:
-    """What the plans say to an nnU-Net trainer."""
-    folder = Path(trainer.preprocessed_dataset_folder_base or ".")
-    return OsasisOptions.from_configuration(trainer.configuration_manager.configuration, relative_to=folder)
-
-
-def _path(name: str, value: object, relative_to: Path) -> Path:
-    if not isinstance(value, str) or "\0" in value:
-        raise _error(f"{name} must be a path", value)
-    return relative_to / Path(value).expanduser()
-
-
-def _require_unit_interval(name: str, value: object) -> None:
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not number or not 0 <= value <= 1:  # type: ignore[operator]
-        raise _error(f"{name} must be a number in [0, 1]", value)
-
-
-def _error(rule: str, found: object) -> OsasisError:
-    return OsasisError(
-        f'In the plans\' configuration, "osasis": {rule}',
-        found=_shown(found),
-        remedy='Example: "osasis": {"stylizer": "/data/stylizer", "probability": 0.5, "strength": null, "seed": 0}.',
-    )
-
-
-def _shown(found: object) -> str:
-    """A value in few words; whole numbers of thousands of digits cannot even be printed."""
-    if isinstance(found, int) and abs(found) > 10**30:
-        return "a number of more than 30 digits"
-    text = found if isinstance(found, str) and found.startswith("'") else repr(found)
-    return text if len(text) <= 200 else f"{text[:200]}..."

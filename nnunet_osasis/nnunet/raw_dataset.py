@@ -1,7 +1,4 @@
-"""nnU-Net raw datasets of 8-bit pictures, in the one form in which colour survives normalization.
-
-A small U-Net beside nnU-Net's own configuration, in nnU-Net's idiom: it inherits, and says only what differs.
-"""
+"""nnU-Net raw datasets of 8-bit pictures, and a small U-Net to train on them."""
 
 from __future__ import annotations
 
@@ -18,9 +15,18 @@ from nnunet_osasis.errors import OsasisError
 from nnunet_osasis.runtime.records import atomic_write_json
 from nnunet_osasis.runtime.storage import atomic_write_bytes
 
-# nnU-Net chooses the normalization by channel name: this one divides by 255, any other name for a colour
-# channel means a z-score per image, which would hide the very shift that the demo is about.
 CHANNEL_NAMES = {"0": "rgb_to_0_1", "1": "rgb_to_0_1", "2": "rgb_to_0_1"}
+"""Channel names of color pictures in ``dataset.json``.
+
+nnU-Net chooses the normalization by them: this one divides by 255, any other name for a color channel means a z-score
+per image, which would hide the shift in color between two sites.
+"""
+
+MIN_STAGES = 3
+"""Smallest number of stages of nnU-Net's networks.
+
+Its deep supervision leaves the lowest map out; with two stages that is the only one, and the loss becomes NaN.
+"""
 
 
 def write_png(path: Path, picture: np.ndarray) -> Path:
@@ -64,11 +70,11 @@ def write_raw_dataset(
     """Write ``imagesTr``, ``labelsTr`` and, last, the ``dataset.json`` that makes the folder a dataset."""
     write_images(folder / "imagesTr", images)
     write_masks(folder / "labelsTr", masks)
-    grey = next(iter(images.values())).ndim == 2
+    gray = next(iter(images.values())).ndim == 2
     atomic_write_json(
         folder / "dataset.json",
         {
-            "channel_names": {"0": CHANNEL_NAMES["0"]} if grey else CHANNEL_NAMES,
+            "channel_names": {"0": CHANNEL_NAMES["0"]} if gray else CHANNEL_NAMES,
             "labels": {"background": 0, foreground: 1},
             "numTraining": len(images),
             "file_ending": ".png",
@@ -76,24 +82,24 @@ def write_raw_dataset(
     )
 
 
-LEAST_STAGES = 3
-
-
 def small_configuration(full: dict[str, Any], features: Sequence[int], patch: int, batch: int) -> dict[str, Any]:
     """A configuration that inherits from ``2d`` with fewer ``features``, stages and pixels per patch.
 
     Args:
-        full: the configuration ``2d`` of nnU-Net's plans. features: from the top; no more stages than ``full`` has.
+        full: the configuration ``2d`` of nnU-Net's plans.
+        features: numbers of channels from the top stage down; stages that ``full`` does not have are left out.
+        patch: side of the square patches, in pixels.
+        batch: number of patches in a batch.
 
-    Raises ``OsasisError`` for fewer than three stages: nnU-Net's deep supervision leaves the lowest map out, and with
-    two stages that is the only one, so that its loss becomes NaN.
+    Raises:
+        OsasisError: for fewer than ``MIN_STAGES`` stages.
     """
     architecture = copy.deepcopy(full["architecture"])
     network = architecture["arch_kwargs"]
     stages = min(len(features), network["n_stages"])
-    if stages < LEAST_STAGES:
+    if stages < MIN_STAGES:
         raise OsasisError(
-            "A network of nnU-Net's needs at least three stages",
+            "A network of nnU-Net needs at least three stages",
             found=f"{len(features)} features, {network['n_stages']} stages planned",
             remedy="Give three features or more, and images of at least 32 pixels.",
         )

@@ -1,8 +1,7 @@
-"""Child processes that end when the command that started them is killed, so that none writes beside the next run.
+"""Child processes that end when the process that started them is gone, so that none writes beside the next run.
 
-A killed parent cannot stop its children. Therefore a child looks whether its parent is still there.
-``python -m nnunet_osasis.runtime.children PARENT MODULE ARGUMENTS...`` runs a module,
-``... PARENT @COMMAND ARGUMENTS...`` a console command that way.
+A killed parent cannot stop its children. Therefore every child watches its parent. The module runs other modules and
+console commands that way: ``python -m nnunet_osasis.runtime.children [--one-core] PARENT NAME ARGUMENTS...``.
 """
 
 from __future__ import annotations
@@ -14,79 +13,100 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from importlib.metadata import entry_points
-from pathlib import Path
+
+import psutil
 
 from nnunet_osasis.errors import OsasisError
 
-SECONDS = 1.0
-"""Between two looks."""
+WATCH_SECONDS = 1.0
+"""Seconds between two looks at the parent."""
+
+ONE_CORE = "--one-core"
+"""Option of this module: the command that it runs sees a single core."""
 
 
-def end_with_parent(parent: int | None = None) -> None:
-    """Watch the parent from a background thread; when it is gone, end this process and its own children.
+def exit_with_parent(parent: int | None = None) -> None:
+    """Watch the parent from a background thread; when it is gone, end this process and all its descendants.
 
-    In a worker of ``multiprocessing`` the parent is the process that asked for it, whoever forked it. Elsewhere it is
-    looked for once a second; ``parent`` is its number where the caller knows it, so that one that died before this
-    line is noticed too. On Windows, where a child keeps the number of a dead parent, only workers are watched.
+    A worker of ``multiprocessing`` watches the process that asked for it, whoever forked it.
+
+    Args:
+        parent: process id of the parent, where the caller knows it: a parent that died before this line is noticed too.
     """
-    asked = multiprocessing.parent_process()
-    if asked is None and os.name != "posix":
-        return
-    expected = os.getppid() if parent is None else parent
+    asked_for_by = multiprocessing.parent_process()
+    try:
+        watched = psutil.Process(os.getppid() if parent is None else parent)
+    except psutil.NoSuchProcess:
+        _exit()
 
     def watch() -> None:
-        if asked is not None:
-            asked.join()
-        while asked is None and os.getppid() == expected:
-            time.sleep(SECONDS)
-        _end()
+        if asked_for_by is not None:
+            asked_for_by.join()
+        else:
+            while _is_alive(watched):
+                time.sleep(WATCH_SECONDS)
+        _exit()
 
-    threading.Thread(target=watch, name="end_with_parent", daemon=True).start()
+    threading.Thread(target=watch, name="exit_with_parent", daemon=True).start()
 
 
-def _end() -> None:
-    if os.name != "posix":
-        os._exit(1)
-    if os.getpgid(0) == os.getpid():  # the head of a group takes its workers along
+def _is_alive(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def _exit() -> None:
+    if os.name == "posix" and os.getpgid(0) == os.getpid():  # the head of a process group takes the group along
         os.killpg(0, signal.SIGKILL)
-    for child in _children(os.getpid()):
-        with suppress(ProcessLookupError):  # it ended by itself
-            os.kill(child, signal.SIGKILL)
+    for child in psutil.Process().children(recursive=True):
+        with suppress(psutil.NoSuchProcess):  # it ended by itself
+            child.kill()
     os._exit(1)
 
 
-def _children(process: int) -> list[int]:
-    """All descendants of a process, where the system lists them (Linux)."""
-    found: list[int] = []
-    for listed in Path(f"/proc/{process}/task").glob("*/children"):
-        with suppress(OSError):  # the thread or process ended meanwhile
-            for child in map(int, listed.read_text().split()):
-                found += [child, *_children(child)]
-    return found
+def child_command(name: str, *arguments: str, one_core: bool = False) -> list[str]:
+    """The command line that runs a module or a console command for as long as this process lives.
+
+    Args:
+        name: a module, or ``@`` and a console command.
+        arguments: the arguments of the module or command.
+        one_core: show one core to the command, however many there are. nnU-Net gives PyTorch a thread per core on
+            CPUs, whatever OMP_NUM_THREADS says; small networks train faster with one thread, several side by side.
+
+    >>> child_command("@nnUNetv2_train", "501", "2d", "0")[4:]
+    ['@nnUNetv2_train', '501', '2d', '0']
+    """
+    options = [ONE_CORE] if one_core else []
+    return [sys.executable, "-m", "nnunet_osasis.runtime.children", *options, str(os.getpid()), name, *arguments]
 
 
-def child_command(module: str, *arguments: str) -> list[str]:
-    """The command line that runs ``module`` (or ``@command``) until this process ends."""
-    return [sys.executable, "-m", "nnunet_osasis.runtime.children", str(os.getpid()), module, *arguments]
-
-
-def main() -> object:
-    """Run what the arguments name. Raises ``OsasisError`` for a console command that is not installed."""
-    parent, name, *arguments = sys.argv[1:]
-    end_with_parent(int(parent))
-    sys.argv = [name, *arguments]
-    if not name.startswith("@"):
-        runpy.run_module(name, run_name="__main__", alter_sys=True)
-        return None
-    sys.argv[0] = name = name[1:]
-    found = entry_points(group="console_scripts", name=name)
-    if not found:
+def console_command(name: str) -> Callable[[], object]:
+    """The function behind an installed console command. Raises ``OsasisError`` when there is none."""
+    entries = entry_points(group="console_scripts", name=name)
+    if not entries:
         raise OsasisError(
             "The console command must be installed", found=f"no {name}", remedy="python -m pip install -e ."
         )
-    return next(iter(found)).load()()
+    return next(iter(entries)).load()
+
+
+def main() -> object:
+    """Run the module or console command that the arguments name."""
+    one_core = sys.argv[1] == ONE_CORE
+    parent, name, *arguments = sys.argv[2:] if one_core else sys.argv[1:]
+    exit_with_parent(int(parent))
+    if one_core:  # what PYTHON_CPU_COUNT=1 does from Python 3.13 on
+        os.cpu_count = multiprocessing.cpu_count = lambda: 1
+    sys.argv = [name.removeprefix("@"), *arguments]
+    if name.startswith("@"):
+        return console_command(sys.argv[0])()
+    runpy.run_module(name, run_name="__main__", alter_sys=True)
+    return None
 
 
 if __name__ == "__main__":

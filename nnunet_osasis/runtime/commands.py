@@ -29,7 +29,7 @@ POLL_SECONDS = 0.2
 class Command:
     """A console command and its arguments, as a user would type them.
 
-    With ``one_core`` it is run through :mod:`nnunet_osasis.runtime.one_core`, which changes how many threads it takes.
+    ``one_core`` shows it a single core, see :func:`nnunet_osasis.runtime.children.child_command`.
     """
 
     name: str
@@ -70,9 +70,7 @@ class Child:
         """Start it, its output going to the log."""
         found = find_command(self.command.name)
         known = entry_points(group="console_scripts", name=self.command.name)
-        start = child_command(f"@{self.command.name}") if known else [found]
-        if self.command.one_core:
-            start = child_command("nnunet_osasis.runtime.one_core", self.command.name)
+        start = child_command(f"@{self.command.name}", one_core=self.command.one_core) if known else [found]
         if self.clear and self.result.is_dir():
             shutil.rmtree(self.result)
         self.log.parent.mkdir(parents=True, exist_ok=True)

@@ -1,57 +1,80 @@
-"""A folder that appears whole: filled under another name, then renamed."""
+"""Folders that appear whole: they are filled under a temporary name, flushed to the disk, then renamed."""
 
 from __future__ import annotations
 
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from nnunet_osasis.errors import OsasisError
-from nnunet_osasis.runtime.locks import output_lock
 from nnunet_osasis.runtime.records import atomic_write_json
-from nnunet_osasis.runtime.storage import sync_folder, temporary_prefix, write_error
+from nnunet_osasis.runtime.storage import share_as_usual, sync_folder, sync_tree, temporary_prefix, write_error
 
 
 @contextmanager
-def new_folder(target: Path, *, overwrite: bool, marker: str) -> Iterator[Path]:
-    """An empty folder beside ``target`` to fill; when the block ends without an exception it becomes ``target``.
+def atomic_folder(
+    target: str | Path,
+    *,
+    overwrite: bool = False,
+    marker: str | None = None,
+    into: Collection[str] | None = None,
+) -> Iterator[Path]:
+    """Yield an empty folder beside ``target``; it takes the target's place when the block ends without an exception.
+
+    A reader sees the old folder, none, or the whole new one. What a killed process leaves has a name that
+    :func:`~nnunet_osasis.runtime.storage.remove_stale_temporaries` deletes. Hold an
+    :func:`~nnunet_osasis.runtime.locks.output_lock` around it where several processes may write one target.
 
     Args:
-        overwrite: replace a ``target`` that is there, if a file ``marker`` in it says that it was made this way.
+        target: the folder to make; its parents are made if need be.
+        overwrite: replace a folder that is there.
+        marker: a file name; a folder without this file is never replaced.
+        into: keep the other content of a folder that is there (logs, checkpoints): only the entries with these names
+            are removed or replaced. ``marker`` is then required; it is removed first and put in its place last.
 
-    Raises ``OsasisError`` when ``target`` is there and may not be replaced, when another process is at work beside
-    it, and when the place cannot be written.
+    Raises:
+        OsasisError: ``target`` is there and may not be replaced, or the disk refuses.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as root:
+    ...     with atomic_folder(f"{root}/data") as folder:
+    ...         _ = (folder / "a.txt").write_text("whole")
+    ...     print(*os.listdir(f"{root}/data"))
+    a.txt
     """
-    _require_free(target, overwrite=overwrite, marker=marker)
-    with output_lock(target.parent, "osasis-export"):
-        temporary: Path | None = None
-        try:
-            temporary = Path(tempfile.mkdtemp(prefix=temporary_prefix(), dir=target.parent))
-            umask = os.umask(0)
-            os.umask(umask)
-            temporary.chmod(0o777 & ~umask)  # mkdtemp makes private folders; results should be as shared as others
-            yield temporary
-            for folder in (temporary, *(path for path in temporary.rglob("*") if path.is_dir())):
-                sync_folder(folder)
-            _require_free(target, overwrite=overwrite, marker=marker)
+    target = Path(target)
+    if into is None:
+        _require_free(target, overwrite=overwrite, marker=marker)
+    temporary: Path | None = None
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=temporary_prefix(), dir=target.parent))
+        share_as_usual(temporary, 0o777)
+        yield temporary
+        sync_tree(temporary)
+        if into is not None:
+            assert marker is not None  # noqa: S101
+            _merge(temporary, target, marker, into)
+        else:
+            _require_free(target, overwrite=overwrite, marker=marker)  # another process may have made it meanwhile
             _replace(temporary, target)
-        except OSError as error:
-            raise write_error(target, error) from error
-        finally:
-            if temporary is not None and temporary.exists():
-                shutil.rmtree(temporary)
+    except OSError as error:
+        raise write_error(target, error) from error
+    finally:
+        if temporary is not None:
+            shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _require_free(target: Path, *, overwrite: bool, marker: str) -> None:
+def _require_free(target: Path, *, overwrite: bool, marker: str | None) -> None:
     if not os.path.lexists(target):
         return
-    if not (target / marker).is_file():
+    if marker is not None and not (target / marker).is_file():
         raise OsasisError(
-            "Only an earlier export is ever replaced",
-            found=f"{target}, which is something else (no {marker} in it)",
+            f"Only an earlier export, a folder with {marker}, is ever replaced",
+            found=f"{target}, which is something else",
             remedy="Choose another output folder (-o).",
         )
     if not overwrite:
@@ -61,22 +84,38 @@ def _require_free(target: Path, *, overwrite: bool, marker: str) -> None:
 
 
 def _replace(temporary: Path, target: Path) -> None:
+    old: Path | None = None
     if target.exists():
         # Under a name that the next run clears, should this one be killed before the last line.
         old = Path(tempfile.mkdtemp(prefix=temporary_prefix(), dir=target.parent))
         target.rename(old / target.name)
-        temporary.rename(target)
-        sync_folder(target.parent)
+    temporary.rename(target)
+    sync_folder(target.parent)
+    if old is not None:
         shutil.rmtree(old)
-    else:
-        temporary.rename(target)
-        sync_folder(target.parent)
+
+
+def _merge(temporary: Path, target: Path, marker: str, names: Collection[str]) -> None:
+    target.mkdir(exist_ok=True)
+    (target / marker).unlink(missing_ok=True)
+    parts = sorted(path.name for path in temporary.iterdir() if path.name != marker)
+    for name in sorted({*parts, *names} - {marker}):
+        if (target / name).is_dir():
+            shutil.rmtree(target / name)
+        else:
+            (target / name).unlink(missing_ok=True)
+        if name in parts:
+            os.replace(temporary / name, target / name)
+    sync_folder(target)
+    os.replace(temporary / marker, target / marker)
+    sync_folder(target)
 
 
 def claim(root: Path, command: str) -> None:
     """Make the output folder ``command``'s: steps that run again replace whole subfolders of it.
 
-    Raises ``OsasisError`` for a folder that holds anything but an earlier output of the same command.
+    Raises:
+        OsasisError: the folder holds anything but an earlier output of the same command.
     """
     marker = root / f"{command.replace('-', '_')}.json"
     if root.exists() and not marker.is_file() and (not root.is_dir() or any(root.iterdir())):

@@ -8,7 +8,8 @@ import torch
 from torch import nn
 
 from nnunet_osasis.errors import OsasisError
-from nnunet_osasis.maps.field_of_view import view_along_lines
+from nnunet_osasis.maps.base import blend
+from nnunet_osasis.maps.field_of_view import field_of_view
 from nnunet_osasis.stylizer.names import NETWORK_READOUTS, STUDENT
 from nnunet_osasis.stylizer.serialization import StylizerState
 
@@ -51,9 +52,7 @@ class OnePass(nn.Module):
         return self._restyle(images, strength)
 
     def _restyle(self, images: torch.Tensor, strength: torch.Tensor) -> torch.Tensor:
-        weight = strength.to(images)[:, None, None, None]
-        changed = torch.lerp(images, self.change(images), weight).clamp_(-1, 1)
-        return torch.where(view_along_lines(images) & (weight != 0), changed, images)
+        return blend(images, self.change(images), strength, field_of_view(images, connected=False))
 
 
 def one_pass_facts(state: StylizerState) -> dict[str, Any]:

@@ -8,9 +8,6 @@ that equal stylizers have equal bytes: MONAI names its cache entries by the hash
 from __future__ import annotations
 
 import json
-import os
-import shutil
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -27,18 +24,15 @@ from nnunet_osasis.images.image import check_array, is_file
 from nnunet_osasis.maps.base import PixelMap, map_from_json
 from nnunet_osasis.maps.detail import DetailChange
 from nnunet_osasis.runtime.compute import resolve_device
+from nnunet_osasis.runtime.folders import atomic_folder
 from nnunet_osasis.runtime.records import as_json, atomic_write_json, read_json, read_sealed_json, write_sealed_json
 from nnunet_osasis.runtime.storage import (
-    clear_leftovers,
     load_tensors,
+    remove_stale_temporaries,
     save_tensors,
     sha256_of_array,
     sha256_of_file,
     sha256_of_json,
-    sync_folder,
-    sync_tree,
-    temporary_prefix,
-    write_error,
 )
 from nnunet_osasis.stylizer.checks import check_index, check_maps, read_config
 from nnunet_osasis.stylizer.config import StylizerConfig
@@ -151,29 +145,9 @@ class StylizerState:
         in the folder that are not the stylizer's own (logs, checkpoints, grids) stay. Raises ``OsasisError`` when the
         disk is full or the folder cannot be written.
         """
-        try:
-            folder.parent.mkdir(parents=True, exist_ok=True)
-            clear_leftovers(folder.parent)
-            temporary = Path(tempfile.mkdtemp(prefix=temporary_prefix(), dir=folder.parent))
-        except OSError as error:
-            raise write_error(folder, error) from error
-        try:
-            temporary.chmod(0o755)
+        remove_stale_temporaries(folder.parent)
+        with atomic_folder(folder, marker=INDEX, into=NETWORKS) as temporary:
             self._fill(temporary)
-            sync_tree(temporary)
-            folder.mkdir(exist_ok=True)
-            (folder / INDEX).unlink(missing_ok=True)
-            for name in NETWORKS:  # of an older stylizer; this one may not have it
-                shutil.rmtree(folder / name, ignore_errors=True)
-            for part in sorted(path for path in temporary.iterdir() if path.name != INDEX):
-                os.replace(part, folder / part.name)
-            sync_folder(folder)
-            os.replace(temporary / INDEX, folder / INDEX)
-            sync_folder(folder)
-        except OSError as error:
-            raise write_error(folder, error) from error
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
         return folder
 
     def _fill(self, folder: Path) -> None:

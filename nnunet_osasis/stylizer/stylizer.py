@@ -19,7 +19,6 @@ from nnunet_osasis.images.intensity import from_unit, to_unit
 from nnunet_osasis.maps.base import PixelMap, blend
 from nnunet_osasis.maps.detail import DetailChange
 from nnunet_osasis.maps.field_of_view import field_of_view
-from nnunet_osasis.maps.modules import map_module
 from nnunet_osasis.maps.resize import resize
 from nnunet_osasis.stylizer.config import DIRECTIONS, StylizerConfig, check_call
 from nnunet_osasis.stylizer.names import NETWORK_READOUTS, STUDENT
@@ -134,8 +133,7 @@ class OSASISStylizer:
         """Move networks and maps to a device; returns self."""
         self.networks.to(device)
         for change in self.maps.values():
-            if isinstance(change, torch.nn.Module):
-                change.to(device)
+            change.to(device)
         return self
 
     def load_networks(self) -> Self:
@@ -264,12 +262,13 @@ class OSASISStylizer:
                 found="a stylizer with detail",
                 remedy="Use stylizer.configured(detail=False).as_module().",
             )
+        change: torch.nn.Module
         if readout == STUDENT or readout in NETWORK_READOUTS:
-            # a copy, which may be moved and cast without the stylizer's own
-            change: torch.nn.Module = copy.deepcopy(self.student_of(readout).direction(backwards=backwards))
+            change = self.student_of(readout).direction(backwards=backwards)
         else:
-            change = map_module(self.color_map(readout, backwards=backwards))
-        return OnePass(change, self.in_channels).to(self.device)
+            change = self.color_map(readout, backwards=backwards)
+        # a copy, which may be moved and cast without the stylizer's own
+        return OnePass(copy.deepcopy(change), self.in_channels).to(self.device)
 
     one_pass = as_module  # its name before
 

@@ -260,7 +260,7 @@ def distil(
             remedy="Add source images, or leave it out with --no-distil.",
         )
     side = int(stylizer.autoencoder.config.sample_size)
-    chosen = resize(evenly_spaced(sources, min(config.images, len(sources))), (side, side)).clamp(-1, 1)
+    chosen = resize(sources[evenly_spaced(len(sources), config.images)], (side, side)).clamp(-1, 1)
     restyled = teacher_pairs(stylizer, chosen, teacher, work=work, resume=resume)
     training, held_out = split_scenes(chosen)
     count = len(training)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -40,7 +39,7 @@ def decoder_maps(stylizer: OSASISStylizer, sources: torch.Tensor, family: str = 
     Returns:
         ``decoder``, ``decoder_bent`` and their inverses.
     """
-    chosen = evenly_spaced(sources, FIT_IMAGES)
+    chosen = sources[evenly_spaced(len(sources), FIT_IMAGES)]
     decoded = torch.cat([stylizer.decode_style(part).cpu() for part in chosen.split(8)])
     view, terms = field_of_view(chosen), family_for(family, chosen.shape[1]).terms
     maps: dict[str, PixelMap] = {}
@@ -97,15 +96,15 @@ def estimate_maps(
     if given:
         maps |= pair_maps(given)
         independent = [pair.maps() for pair in given]
-    chosen = evenly_spaced(sources, FIT_IMAGES)
+    chosen = sources[evenly_spaced(len(sources), FIT_IMAGES)]
     view = field_of_view(chosen)
     forward, agreement = combine([m for m, _ in independent], chosen, view)
     inverse, _ = combine([m for _, m in independent], forward(chosen).clamp(-1, 1), view)
     if not hold_back:
-        forward, inverse = replace(forward, confidence=1.0), replace(inverse, confidence=1.0)
+        forward, inverse = MeanMap(forward.maps), MeanMap(inverse.maps)
     maps |= {"combined": forward, "combined" + INVERSE: inverse}
     return maps, agreement
 
 
 def _mean(maps: Sequence[PixelMap]) -> PixelMap:
-    return maps[0] if len(maps) == 1 else MeanMap(tuple(maps))
+    return maps[0] if len(maps) == 1 else MeanMap(maps)

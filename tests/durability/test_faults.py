@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import subprocess
@@ -137,20 +136,6 @@ def test_a_result_is_hashed_although_its_stamps_are_the_recorded_ones(tmp_path: 
     assert record.verified([source], result) is not None
     wrong = FileState(5, record.result.mtime_ns, "0" * 64, record.result.ctime_ns, record.result.inode)
     assert CaseRecord(record.sources, wrong).verified([source], result) is None
-
-
-def test_a_record_of_an_earlier_version_is_verified_and_gets_its_stamps_and_seal(tmp_path: Path) -> None:
-    source, result, path = tmp_path / "source", tmp_path / "result", tmp_path / "case.json"
-    for file in (source, result):
-        file.write_bytes(b"a")
-    plain = {"size": 1, "mtime_ns": 0, "sha256": FileState.of(source).sha256}
-    path.write_text(json.dumps({"sources": {"source": plain}, "result": plain}))
-    found = CaseRecord.read(path)
-    assert found is not None
-    fresh = found.verified([source], result)
-    assert fresh is not None and fresh.result.inode == result.stat().st_ino
-    fresh.write(path)
-    assert CaseRecord.read(path) == fresh
 
 
 def prepared(images: Path, root: Path) -> list[str]:

@@ -15,7 +15,7 @@ from specimens import build_tiny
 
 from nnunet_osasis import OsasisError, OSASISStylizer
 from nnunet_osasis.evaluation.experiment import tasks as work
-from nnunet_osasis.runtime.records import SEAL, write_sealed_json
+from nnunet_osasis.runtime.records import write_sealed_json
 from nnunet_osasis.stylizer.archive.record import MANIFEST
 from nnunet_osasis.stylizer.archive.run import stylize_folder
 from nnunet_osasis.stylizer.serialization import INDEX, read_index
@@ -139,17 +139,6 @@ def test_damaged_results_and_manifests_of_a_stylized_folder_are_made_anew(
         assert run() == 6
         assert "Every result is made anew" in caplog.text
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()} == whole
-
-
-def test_a_manifest_of_an_earlier_version_is_kept_and_gets_its_seal(
-    stylizer_folder: Path, image_folder: Path, tmp_path: Path
-) -> None:
-    stylizer = OSASISStylizer.from_pretrained(stylizer_folder)
-    stylize_folder(stylizer, image_folder / "images", tmp_path)
-    sealed = json.loads((tmp_path / MANIFEST).read_text())
-    (tmp_path / MANIFEST).write_text(json.dumps({key: value for key, value in sealed.items() if key != SEAL}))
-    assert stylize_folder(stylizer, image_folder / "images", tmp_path) == 0
-    assert json.loads((tmp_path / MANIFEST).read_text()) == sealed
 
 
 def test_damaged_records_and_predictions_of_a_report_are_not_used(tmp_path: Path) -> None:

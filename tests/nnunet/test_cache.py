@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 import threading
 from types import SimpleNamespace
 
@@ -16,6 +18,7 @@ from nnunet_osasis.nnunet.cache import StylizedCache
 from nnunet_osasis.nnunet.cases import open_cases
 from nnunet_osasis.nnunet.configuration import NnunetConfiguration
 from nnunet_osasis.nnunet.restyle import restyle_with
+from nnunet_osasis.runtime.storage import host_name
 
 from .conftest import RGB, VOLUME, Warmer
 
@@ -141,7 +144,7 @@ def test_a_disk_that_fills_up_leaves_nothing_half_written(rgb, monkeypatch, erro
             raise error
 
     monkeypatch.setattr(nnUNetDatasetBlosc2, "save_case", staticmethod(fail_later))
-    with pytest.raises(OsasisError, match="finished cases are kept"):
+    with pytest.raises(OsasisError, match="What was finished before is kept"):
         cache.build(KEYS)
     assert listed(cache) == ["case_0.b2nd"]
     assert sorted(path.name for path in cache.records.iterdir()) == ["cache.json", "cases", "lock", "log.jsonl"]
@@ -161,10 +164,13 @@ def test_a_file_that_does_not_read_back_is_not_kept(rgb, monkeypatch):
 def test_leftovers_of_a_killed_run_disappear(rgb):
     cache = StylizedCache(rgb, Warmer(3), None)
     cache.build(KEYS[:1])
-    (cache.records / "unfinished").mkdir()
-    (cache.records / "unfinished" / "case_9.b2nd").write_bytes(b"half")
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    half = cache.folder / f".osasis-{host_name()}-{ended.pid}-x"
+    half.mkdir()
+    (half / "case_2.b2nd").write_bytes(b"half")
     assert cache.build(KEYS) == KEYS[1:]
-    assert not (cache.records / "unfinished").exists()
+    assert listed(cache) == [f"{key}.b2nd" for key in KEYS]
 
 
 def test_folds_started_together_share_the_work(rgb):

@@ -79,7 +79,7 @@ def test_files_are_read_and_stylized_along_their_coarsest_axis(
     found = np.moveaxis(written.array, axis + 1, 1)
     np.testing.assert_allclose(found, np.clip(np.rint(expected), 0, 255), atol=1)
     assert written.spacing == pytest.approx(spacing)
-    assert written.geometry.GetOrigin() == pytest.approx((7.0, -3.0, 11.0))
+    assert written.geometry.origin == pytest.approx((7.0, -3.0, 11.0))
 
 
 def test_training_slices_come_from_the_coarsest_axis(tmp_path: Path) -> None:

@@ -224,20 +224,17 @@ def _run(command: list[str], root: Path, log: Path, *, device: str, threads: int
         "OMP_NUM_THREADS": str(threads),
         "MPLBACKEND": "Agg",
     }
-    start = child_command("nnunet_osasis.runtime.one_core")
     if device.startswith("cuda:"):
         inherited = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
         index = int(device.split(":")[1])
         environment["CUDA_VISIBLE_DEVICES"] = (
             inherited[index] if len(inherited) > index and inherited[0] else str(index)
         )
-    if device != "cpu" or threads > 1:
-        start = child_command(f"@{command[0]}")
-        command = command[1:]
+    child = child_command(f"@{command[0]}", *command[1:], one_core=device == "cpu" and threads == 1)
     log.parent.mkdir(parents=True, exist_ok=True)
     began = time.perf_counter()
     with log.open("wb") as stream:
-        ended = subprocess.run([*start, *command], env=environment, stdout=stream, stderr=subprocess.STDOUT)
+        ended = subprocess.run(child, env=environment, stdout=stream, stderr=subprocess.STDOUT)
     if ended.returncode != 0:
         end = "\n".join(f"    {line[:300]}" for line in log.read_text(errors="replace").splitlines()[-LAST_LINES:])
         raise OsasisError(

@@ -27,7 +27,7 @@ from nnunet_osasis.maps import distance as image_distance
 from nnunet_osasis.runtime.folders import claim
 from nnunet_osasis.runtime.locks import output_lock
 from nnunet_osasis.runtime.records import append_jsonl, atomic_write_json, finished, write_sealed_json
-from nnunet_osasis.runtime.storage import clear_leftovers, sha256_of_array, sha256_of_file, sha256_of_json
+from nnunet_osasis.runtime.storage import remove_stale_temporaries, sha256_of_array, sha256_of_file, sha256_of_json
 from nnunet_osasis.runtime.workers import Task, run_tasks
 from nnunet_osasis.stylizer.serialization import stylizer_digest
 
@@ -35,6 +35,14 @@ COMMAND = "osasis-report"
 
 LOCK = ".lock"
 """Name of a workspace's lock file."""
+
+PRELOAD = (
+    "torch",
+    "monai.inferers",
+    "nnunetv2.training.nnUNetTrainer.nnUNetTrainer",
+    "dynamic_network_architectures.architectures.unet",
+)
+"""Modules that every training imports: its processes get them from one server."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +84,7 @@ def run_experiment(
     claim(options.workspace, COMMAND)
     with output_lock(options.workspace, COMMAND, name=LOCK):
         for part in ("cells", "styled"):
-            clear_leftovers(options.workspace / part)
+            remove_stale_temporaries(options.workspace / part)
         return _run(experiment, data, options, say)
 
 
@@ -131,7 +139,7 @@ def _style_all(
         facts[task.name] = result
         log("styled", name=task.name, **result)
 
-    run_tasks(tasks, workers=options.workers, devices=("cpu",), describe="style", done=done)
+    run_tasks(tasks, workers=options.workers, devices=("cpu",), describe="style", done=done, preload=PRELOAD)
     return [facts[task.name] for task in tasks]
 
 
@@ -151,7 +159,7 @@ def _train_all(
         facts[task.name] = result
         log("trained", **{key: value for key, value in result.items() if key != "losses"})
 
-    run_tasks(tasks, workers=options.workers, devices=options.devices, describe="train", done=done)
+    run_tasks(tasks, workers=options.workers, devices=options.devices, describe="train", done=done, preload=PRELOAD)
     return [facts[cell.name] for cell in cells]
 
 

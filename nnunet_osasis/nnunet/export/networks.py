@@ -1,8 +1,7 @@
-"""Which trainer made a model, whose network it is, and that network with its weights."""
+"""The network of a trained model with its weights, built as nnU-Net's predictor builds it."""
 
 from __future__ import annotations
 
-import importlib
 from typing import Any
 
 import torch
@@ -13,22 +12,20 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from nnunet_osasis.errors import OsasisError
 
 
-def trainer_named(name: str) -> type[nnUNetTrainer]:
-    """The trainer of ours that ``name`` means. Raises ``OsasisError`` for any other."""
-    trainers = importlib.import_module("nnunet_osasis.trainers")
-    if name in trainers.__all__:
-        return getattr(trainers, name)
-    if name == nnUNetTrainer.__name__:
+def require_own_trainer(trainer: type[nnUNetTrainer]) -> None:
+    """Raise ``OsasisError`` unless ``trainer`` comes with this package."""
+    if trainer is nnUNetTrainer:
         raise OsasisError(
-            "A model of one of our trainers is exported",
+            "Only a model of one of our trainers is exported",
             found="nnUNetTrainer",
             remedy="It is a plain nnU-Net model already: use it as it is.",
         )
-    raise OsasisError(
-        "A model of one of our trainers is exported",
-        found=f"a model of {name}",
-        remedy="The trainer itself has to say how its models are used without it.",
-    )
+    if not trainer.__module__.startswith("nnunet_osasis."):
+        raise OsasisError(
+            "Only a model of one of our trainers is exported",
+            found=f"a model of {trainer.__name__}",
+            remedy="Its own package has to say how its models are used without it.",
+        )
 
 
 def has_stock_network(trainer: type[nnUNetTrainer]) -> bool:
@@ -43,9 +40,13 @@ def build_network(
     configuration: str,
     weights: dict[str, torch.Tensor],
 ) -> torch.nn.Module:
-    """The network as nnU-Net's predictor makes it: without deep supervision, on the CPU, ready to predict.
+    """Build the network without deep supervision, on the CPU, ready to predict.
 
-    ``(B, C, *patch)`` to logits ``(B, K, *patch)``. Raises ``OsasisError`` for weights of another network.
+    Returns:
+        A module from ``(B, C, *patch)`` to logits ``(B, K, *patch)``.
+
+    Raises:
+        OsasisError: when the weights belong to another network.
     """
     manager = PlansManager(plans)
     if configuration not in manager.available_configurations:
@@ -74,7 +75,7 @@ def build_network(
 
 
 def input_shape(plans: dict[str, Any], dataset_json: dict[str, Any], configuration: str) -> tuple[int, ...]:
-    """``(C, *patch)``: what the network takes, without the batch axis."""
+    """Shape of the network's input without the batch axis, ``(C, *patch)``."""
     manager = PlansManager(plans)
     settings = manager.get_configuration(configuration)
     return determine_num_input_channels(manager, settings, dataset_json), *settings.patch_size

@@ -1,15 +1,11 @@
-"""What an export was made from, and what was checked.
-
-Whether an exported model answers as the trained one does.
-
-What has to be done to an image before an exported network sees it, and to its answer afterwards.
-"""
+"""The folder of an export: what it was made from, whether it answers as the trained model does, and how to use it."""
 
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -17,69 +13,77 @@ from typing import Any
 import torch
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
-from nnunet_osasis.networks.portable import INPUT, OUTPUT
+from nnunet_osasis.networks.portable import FORMS, INPUT, OUTPUT
 from nnunet_osasis.nnunet.export.model_folder import ModelFolder
 from nnunet_osasis.nnunet.export.networks import input_shape
+from nnunet_osasis.runtime.folders import atomic_folder
+from nnunet_osasis.runtime.locks import output_lock
 from nnunet_osasis.runtime.records import write_sealed_json
 from nnunet_osasis.runtime.storage import sha256_of_file
 
 RECORD = "osasis_export.json"
+"""File that marks a folder as an export; only such a folder is ever replaced."""
+
+PREPROCESSING = "preprocessing.json"
+"""File with all that a program without nnU-Net has to know to use an exported network."""
 
 NOTICE = "Research use only; not a medical device. Whoever deploys this model has to validate it where it is used."
 
-_PACKAGES = ("nnunet-osasis", "nnunetv2", "torch", "numpy", "dynamic_network_architectures")
+PACKAGES = ("nnunet-osasis", "nnunetv2", "torch", "numpy", "dynamic_network_architectures")
+"""Packages whose versions every record holds; those of the format are added."""
 
-_PACKAGES_OF = {"onnx": ("onnx", "onnxscript", "onnxruntime")}
+SEED = 0
+"""Seed of the random patches on which two networks are compared."""
 
 
-def write_record(
-    folder: Path,
-    model: ModelFolder,
-    *,
-    trainer: str,
-    configuration: str,
-    form: str,
-    sources: dict[str, str],
-    compared: dict[str, Comparison],
-) -> None:
+@contextmanager
+def export_folder(target: Path, *, overwrite: bool) -> Iterator[Path]:
+    """Yield an empty folder that becomes ``target`` when the block ends well. Raises ``OsasisError`` if it may not."""
+    with (
+        output_lock(target.parent, "osasis-export"),
+        atomic_folder(target, overwrite=overwrite, marker=RECORD) as folder,
+    ):
+        yield folder
+
+
+def write_record(folder: Path, model: ModelFolder, *, form: str, compared: dict[str, Comparison]) -> None:
     """Write ``osasis_export.json`` over all files that are in ``folder`` by now; no paths and no times in it.
 
     Args:
+        folder: the export.
+        model: the model that was exported.
         form: ``nnunet``, ``onnx`` or ``torchscript``.
-        sources: SHA-256 of the checkpoint of every fold. compared: what was found for it.
+        compared: the comparison with the trained network, by fold.
     """
-    packages = (*_PACKAGES, *_PACKAGES_OF.get(form, ()))
-    versions: dict[str, Any] = {name: metadata.version(name) for name in packages}
+    packages = (*PACKAGES, *(FORMS[form].packages if form in FORMS else ()))
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     record = {
         "format": 1,
         "notice": NOTICE,
         "form": form,
         "dataset": model.dataset,
-        "trainer": trainer,
+        "trainer": model.trainer_name,
         "plans": model.plans_name,
-        "configuration": configuration,
+        "configuration": model.configuration,
         "checkpoint": next(iter(model.checkpoints.values())).name,
         "folds": {
-            fold: {"checkpoint_sha256": sources[fold], "compared": compared[fold].as_json()} for fold in compared
+            fold: {"checkpoint_sha256": sha256_of_file(model.checkpoints[fold]), "compared": comparison.as_json()}
+            for fold, comparison in compared.items()
         },
-        "files_sha256": {str(path.relative_to(folder).as_posix()): sha256_of_file(path) for path in files},
-        "versions": {"python": platform.python_version(), **versions},
+        "files_sha256": {path.relative_to(folder).as_posix(): sha256_of_file(path) for path in files},
+        "versions": {"python": platform.python_version(), **{name: metadata.version(name) for name in packages}},
     }
     write_sealed_json(folder / RECORD, record)
 
 
-_SEED = 0
-
-
 @dataclass(frozen=True)
 class Comparison:
-    """What two models made of the same random patches.
+    """The outputs of two networks for the same random patches, compared.
 
     Attributes:
         inputs: shapes of the batches.
         largest_logit: the largest absolute logit, the scale of the difference.
-        max_abs_difference: between any two logits.
+        max_abs_difference: largest difference between two logits.
         same_labels: share of voxels, in [0, 1], with the same highest channel.
     """
 
@@ -99,14 +103,8 @@ class Comparison:
 
     def as_json(self) -> dict[str, Any]:
         """For the record."""
-        return {
-            "inputs": [list(shape) for shape in self.inputs],
-            "input_values": f"standard normal, seed {_SEED}",
-            "largest_logit": self.largest_logit,
-            "max_abs_difference": self.max_abs_difference,
-            "identical": self.identical,
-            "same_labels": self.same_labels,
-        }
+        values = asdict(self) | {"inputs": [list(shape) for shape in self.inputs]}
+        return values | {"input_values": f"standard normal, seed {SEED}", "identical": self.identical}
 
 
 def compare(
@@ -118,9 +116,16 @@ def compare(
 ) -> Comparison:
     """Run both on random patches ``(batch, *shape)``, standard normal as normalized images about are.
 
-    NaN in either answer makes the difference infinite.
+    Args:
+        trained: the trained network.
+        exported: the exported one.
+        shape: of a patch with its channels.
+        batches: sizes of the batches.
+
+    Returns:
+        The comparison; NaN in either output makes the difference infinite.
     """
-    generator = torch.Generator().manual_seed(_SEED)
+    generator = torch.Generator().manual_seed(SEED)
     largest, difference, same, voxels = 0.0, 0.0, 0, 0
     for batch in batches:
         patch = torch.randn((batch, *shape), generator=generator)
@@ -133,20 +138,16 @@ def compare(
     return Comparison([(batch, *shape) for batch in batches], largest, difference, same / voxels)
 
 
-PREPROCESSING = "preprocessing.json"
-
-
-def describe_preprocessing(
-    plans: dict[str, Any], dataset_json: dict[str, Any], configuration: str, mirroring_axes: Any
-) -> dict[str, Any]:
-    """Everything a program without nnU-Net has to know, in the order in which it is done.
+def describe_preprocessing(model: ModelFolder) -> dict[str, Any]:
+    """Everything that has to be done to an image before the network sees it, and to its output, in this order.
 
     Axes are counted as nnU-Net reads images: ``(C, Z, Y, X)``, 2D images as one slice.
     """
+    plans, dataset_json = model.plans, model.dataset_json
     manager = PlansManager(plans)
-    settings = manager.get_configuration(configuration)
+    settings = manager.get_configuration(model.configuration)
     labels = manager.get_label_manager(dataset_json)
-    shape = list(input_shape(plans, dataset_json, configuration))
+    shape = input_shape(plans, dataset_json, model.configuration)
     names = dataset_json.get("channel_names", dataset_json.get("modality", {}))
     intensities = plans.get("foreground_intensity_properties_per_channel", {})
     channels = []
@@ -189,5 +190,5 @@ def describe_preprocessing(
         },
         "labels": dataset_json["labels"],
         "regions_class_order": dataset_json.get("regions_class_order"),
-        "mirroring_axes": None if mirroring_axes is None else [int(axis) for axis in mirroring_axes],
+        "mirroring_axes": model.mirroring_axes,
     }

@@ -15,7 +15,6 @@ from nnunet_osasis.errors import OsasisError
 from nnunet_osasis.gate import Decision, StructureGate
 from nnunet_osasis.gate.audit import FILE, read_audit, write_audit
 from nnunet_osasis.nnunet.case_maker import FileState, append_event, require_unchanged, source_files, source_states
-from nnunet_osasis.nnunet.case_pool import make_cases
 from nnunet_osasis.nnunet.cases import open_cases
 from nnunet_osasis.nnunet.configuration import NnunetConfiguration
 from nnunet_osasis.nnunet.on_the_fly.renormalize import CaseNumbers, ChannelRules
@@ -24,7 +23,8 @@ from nnunet_osasis.nnunet.restyle import restyle_with
 from nnunet_osasis.nnunet.segmenter import NnunetSegmenter
 from nnunet_osasis.runtime.locks import output_lock
 from nnunet_osasis.runtime.records import read_sealed_json, write_sealed_json
-from nnunet_osasis.runtime.storage import clear_leftovers, sha256_of_json, write_error
+from nnunet_osasis.runtime.storage import remove_stale_temporaries, sha256_of_json, write_error
+from nnunet_osasis.runtime.workers import make_cases
 
 FORMAT = 1
 
@@ -151,7 +151,7 @@ class Measurements:
         if len(found) == len(keys):
             return found, []
         with output_lock(self.folder, "measuring cases for on_the_fly", wait=True, name="lock"):
-            clear_leftovers(self._path("").parent)
+            remove_stale_temporaries(self._path("").parent)
             found = self._known(keys)
             missing = [key for key in keys if key not in found]
             if not missing:

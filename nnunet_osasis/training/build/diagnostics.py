@@ -71,7 +71,7 @@ def show_stylized(
         reference: ``y`` ``(1, C, S, S)`` in [-1, 1].
         style_a: ``y_A``; adds the decoder's picture and ``y_A`` itself.
     """
-    examples = evenly_spaced(sources, EXAMPLES)
+    examples = sources[evenly_spaced(len(sources), EXAMPLES)]
     columns: list = [("source", examples), (f"stylized ({stylizer.config.readout})", stylizer.stylize(examples))]
     if style_a is not None:
         columns.append(("decoder's picture", stylizer.decode_style(examples)))

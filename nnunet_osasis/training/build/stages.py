@@ -28,7 +28,7 @@ from nnunet_osasis.maps.field_of_view import field_of_view
 from nnunet_osasis.maps.resize import resize
 from nnunet_osasis.runtime import distributed as processes
 from nnunet_osasis.runtime.locks import output_lock
-from nnunet_osasis.runtime.storage import clear_leftovers, sha256_of_array
+from nnunet_osasis.runtime.storage import remove_stale_temporaries, sha256_of_array
 from nnunet_osasis.stylizer.calibrator import Calibrator
 from nnunet_osasis.stylizer.config import StylizerConfig
 from nnunet_osasis.stylizer.gating import calibrate_for
@@ -158,7 +158,7 @@ class StylizerBuild:
         return stage
 
     def _drop_checkpoints(self) -> None:
-        clear_leftovers(self.work)
+        remove_stale_temporaries(self.work)
         for checkpoint in self.work.glob("*.safetensors"):
             checkpoint.unlink()
 
@@ -298,7 +298,7 @@ class StylizerBuild:
         if self.config.adapt.pair.maker == "calibrator":
             calibrator = OSASISStylizer.from_pretrained(self.output).calibrator
         pair = self._pair(model, self.references[0], calibrator)
-        examples = evenly_spaced(self.sources, EXAMPLES)
+        examples = self.sources[evenly_spaced(len(self.sources), EXAMPLES)]
         columns: Sequence = [
             ("source", examples),
             ("stylized (pair)", pair.maps()[0](examples)),

@@ -10,11 +10,11 @@ import torch
 from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class
 from scipy.ndimage import binary_fill_holes
 
-from nnunet_osasis import OsasisError
+from nnunet_osasis import OsasisError, trainers
 from nnunet_osasis.networks import portable
 from nnunet_osasis.nnunet.configuration import NnunetConfiguration
 from nnunet_osasis.nnunet.export.model_folder import read_checkpoint
-from nnunet_osasis.nnunet.export.networks import build_network, trainer_named
+from nnunet_osasis.nnunet.export.networks import build_network
 from nnunet_osasis.runtime.records import read_sealed_json
 from nnunet_osasis.scripts import export
 
@@ -39,7 +39,7 @@ def exported(model, output, form):
 def trained_network(model, dataset):
     settings = [json.loads((model / name).read_text()) for name in ("plans.json", "dataset.json")]
     weights = read_checkpoint(model / "fold_0/checkpoint_final.pth")["network_weights"]
-    return build_network(trainer_named(model.name.split("__")[0]), *settings, CONFIGURATIONS[dataset], weights)
+    return build_network(getattr(trainers, model.name.split("__")[0]), *settings, CONFIGURATIONS[dataset], weights)
 
 
 def patches(folder, batch, scale=1.0):

@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 import torch
 from nnunetv2.run.load_pretrained_weights import load_pretrained_weights
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+from nnunetv2.training.nnUNetTrainer.variants.data_augmentation.nnUNetTrainerDA5 import nnUNetTrainerDA5
 
 from nnunet_osasis import OsasisError, trainers
 from nnunet_osasis.nnunet.export import networks, open_model_folder, plain
@@ -191,23 +193,29 @@ def test_missing_folds_and_checkpoints_are_named(model, fold, checkpoint, messag
         open_model_folder(model, None if fold is None else [fold], checkpoint)
 
 
-def test_every_trainer_is_known_and_only_other_networks_are_not_plain():
+def test_every_trainer_is_accepted_and_only_other_networks_are_not_plain():
     for name in trainers.__all__:
-        trainer = networks.trainer_named(name)
+        trainer = getattr(trainers, name)
+        networks.require_own_trainer(trainer)
         assert networks.has_stock_network(trainer) is not ("PraNet" in name or "UNetPlusPlus" in name)
     with pytest.raises(OsasisError, match="a plain nnU-Net model already"):
-        networks.trainer_named("nnUNetTrainer")
+        networks.require_own_trainer(nnUNetTrainer)
     with pytest.raises(OsasisError, match="nnUNetTrainerDA5"):
-        networks.trainer_named("nnUNetTrainerDA5")
+        networks.require_own_trainer(nnUNetTrainerDA5)
+
+
+def test_the_trainer_is_the_class_that_nnunet_finds_by_name(model, capsys):
+    assert export._find_trainer(open_model_folder(model).trainer_name) is trainers.nnUNetTrainerOSASIS
+    assert not capsys.readouterr().out
+    with pytest.raises(OsasisError, match="no nnUNetTrainerOfSomebody"):
+        export._find_trainer("nnUNetTrainerOfSomebody")
 
 
 def test_a_new_training_can_start_from_the_exported_weights(model, tmp_path):
     made = open_model_folder(exported(model, tmp_path / "out"))
     weights = torch.load(made.checkpoints["0"], weights_only=True)["network_weights"]
     blank = {name: torch.zeros_like(tensor) for name, tensor in weights.items()}
-    network = networks.build_network(
-        networks.trainer_named("nnUNetTrainerOSASIS"), made.plans, made.dataset_json, "2d", blank
-    )
+    network = networks.build_network(trainers.nnUNetTrainerOSASIS, made.plans, made.dataset_json, "2d", blank)
     load_pretrained_weights(network, str(made.checkpoints["0"]))
     loaded = network.state_dict()
     assert all(torch.equal(weights[name], loaded[name]) for name in weights if "seg_layers" not in name)
