@@ -36,8 +36,8 @@ class OSASISStylize(StyleTransform):
             that run networks must see images the way up they were trained on; pixelwise ones do not care.
         device: for a stylizer folder, where it works (``cpu`` by default).
         batched: inputs have a batch axis first, ``(B, C, H, W[, D])``, as a DataLoader returns them.
-        gate: compare every result with its image by the structure gate: what fails is tried weaker, and stays as it is
-            when that fails too. None: where the stylizer has thresholds, as every one made since has.
+        gate: compare every result with its image by the structure gate: what fails is weakened, and stays as it is
+            when that fails too. None: if the stylizer has thresholds for its read-out.
         audit: a file that gets a line of JSON for every decision (``osasis-info --audit`` reads it).
 
     Raises:
@@ -88,8 +88,7 @@ class RandOSASISStylize(RandStyle):
     """Restyle an image with probability ``prob``, at a random strength.
 
     Args:
-        stylizer, direction, readout, slice_axis, axes, device, batched, gate, audit: as in
-            :py:class:`OSASISStylize`. With ``batched``, every sample has its own draw.
+        stylizer: as in :py:class:`OSASISStylize`, and so are the other arguments that are not listed here.
         prob: probability in [0, 1].
         strength: a number, or the interval to draw from uniformly.
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Hashable, Mapping
-from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from monai.config.type_definitions import KeysCollection
@@ -13,42 +13,50 @@ from monai.transforms.transform import MapTransform, Randomizable
 from monai_transforms.array import OSASISStylize, RandOSASISStylize
 from monai_transforms.style import RandStyle, RandStyleTransform, StyleTransform
 from nnunet_osasis.errors import OsasisError
-from nnunet_osasis.stylizer.stylizer import OSASISStylizer
-from nnunet_osasis.transfer import StyleTransfer
 
 
-def _apply(transform: Any, data: dict[Hashable, Any], key: Hashable, **options: Any) -> None:
-    try:
-        data[key] = transform(data[key], **options)
-    except OsasisError as error:
-        raise OsasisError(f"key {key!r}: {error.rule}", found=error.found, remedy=error.remedy) from error
+class _Mapped(MapTransform):
+    """Maps ``keys`` onto an array transform.
 
+    Args:
+        keys: the image entries; leave the labels out.
+        arguments: of the array transform.
+        allow_missing_keys: do not raise if a key is missing.
+        options: of the array transform.
+    """
 
-class _Stylized(MapTransform):
-    """Maps ``keys`` onto an array transform."""
-
+    array: ClassVar[type[StyleTransform] | type[RandStyle]]
     backend = StyleTransform.backend
 
-    def __init__(self, keys: KeysCollection, allow_missing_keys: bool, stylize: StyleTransform) -> None:
-        super().__init__(keys, allow_missing_keys)
-        self.stylize = stylize
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if hasattr(cls, "array"):  # what help() and editors show
+            own = inspect.signature(_Mapped.__init__).parameters
+            parts = list(inspect.signature(cls.array).parameters.values())
+            keys = own["keys"].replace(kind=inspect.Parameter.POSITIONAL_OR_KEYWORD)
+            cls.__signature__ = inspect.Signature([keys, *parts, own["allow_missing_keys"]])
+
+    def __init__(self, keys: KeysCollection, *arguments: Any, allow_missing_keys: bool = False, **options: Any) -> None:
+        MapTransform.__init__(self, keys, allow_missing_keys)
+        self.stylize = self.array(*arguments, **options)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """``data`` with the images of ``keys`` restyled; raises ``OsasisError`` naming the key."""
-        result = dict(data)
-        for key in self.key_iterator(result):
-            _apply(self.stylize, result, key)
-        return result
+        return self._apply(dict(data), list(self.key_iterator(dict(data))))
+
+    def _apply(self, data: dict[Hashable, Any], keys: list[Hashable], **options: Any) -> dict[Hashable, Any]:
+        for key in keys:
+            try:
+                data[key] = self.stylize(data[key], **options)
+            except OsasisError as error:
+                raise OsasisError(f"key {key!r}: {error.rule}", found=error.found, remedy=error.remedy) from error
+        return data
 
 
-class _RandStylized(Randomizable, MapTransform):
+class _RandMapped(Randomizable, _Mapped):
     """Maps ``keys`` onto a random array transform; all keys share one draw."""
 
-    backend = RandStyle.backend
-
-    def __init__(self, keys: KeysCollection, allow_missing_keys: bool, stylize: RandStyle) -> None:
-        MapTransform.__init__(self, keys, allow_missing_keys)
-        self.stylize = stylize
+    stylize: RandStyle
 
     def set_random_state(self, seed: int | None = None, state: np.random.RandomState | None = None) -> Any:
         """Seed the draws; returns self."""
@@ -63,119 +71,46 @@ class _RandStylized(Randomizable, MapTransform):
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """``data`` with the images of ``keys`` restyled, or as it is; raises ``OsasisError`` naming the key."""
         result = dict(data)
-        present = list(self.key_iterator(result))
-        if present:
-            self.randomize(result[present[0]])
-        for key in present:
-            _apply(self.stylize, result, key, randomize=False)
-        return result
+        keys = list(self.key_iterator(result))
+        if keys:
+            self.randomize(result[keys[0]])
+        return self._apply(result, keys, randomize=False)
 
 
-class StyleTransformd(_Stylized):
-    """Dictionary-based version of :py:class:`monai_transforms.StyleTransform`.
+class StyleTransformd(_Mapped):
+    """Dictionary-based version of :py:class:`monai_transforms.StyleTransform`, whose arguments follow ``keys``.
 
-    Args:
-        keys: the image entries; leave the labels out.
-        transfer, strength, slice_axis, axes, batched: as there.
-        allow_missing_keys: do not raise if a key is missing.
+    ``allow_missing_keys=True`` leaves missing keys out.
     """
 
-    def __init__(
-        self,
-        keys: KeysCollection,
-        transfer: StyleTransfer,
-        strength: float | None = None,
-        slice_axis: int | str = "auto",
-        axes: str = "auto",
-        batched: bool = False,
-        allow_missing_keys: bool = False,
-    ) -> None:
-        super().__init__(keys, allow_missing_keys, StyleTransform(transfer, strength, slice_axis, axes, batched))
+    array = StyleTransform
 
 
-class RandStyleTransformd(_RandStylized):
-    """Dictionary-based version of :py:class:`monai_transforms.RandStyleTransform`; all keys share one draw.
+class RandStyleTransformd(_RandMapped):
+    """Dictionary-based version of :py:class:`monai_transforms.RandStyleTransform`, whose arguments follow ``keys``.
 
-    Args:
-        keys: the image entries; leave the labels out.
-        transfer, prob, strength, slice_axis, axes, batched: as there.
-        allow_missing_keys: do not raise if a key is missing.
+    All keys share one draw. ``allow_missing_keys=True`` leaves missing keys out.
     """
 
-    def __init__(
-        self,
-        keys: KeysCollection,
-        transfer: StyleTransfer,
-        prob: float = 0.5,
-        strength: float | tuple[float, float] = 1.0,
-        slice_axis: int | str = "auto",
-        axes: str = "auto",
-        batched: bool = False,
-        allow_missing_keys: bool = False,
-    ) -> None:
-        stylize = RandStyleTransform(transfer, prob, strength, slice_axis, axes, batched)
-        super().__init__(keys, allow_missing_keys, stylize)
+    array = RandStyleTransform
 
 
-class OSASISStylized(_Stylized):
-    """Dictionary-based version of :py:class:`monai_transforms.OSASISStylize`.
+class OSASISStylized(_Mapped):
+    """Dictionary-based version of :py:class:`monai_transforms.OSASISStylize`, whose arguments follow ``keys``.
 
-    Args:
-        keys: the image entries; leave the labels out.
-        stylizer, strength, direction, readout, slice_axis, axes, device, batched, gate, audit: as
-            there.
-        allow_missing_keys: do not raise if a key is missing.
+    Leave labels out of the keys. ``allow_missing_keys=True`` leaves missing keys out.
     """
 
-    def __init__(
-        self,
-        keys: KeysCollection,
-        stylizer: str | Path | OSASISStylizer,
-        strength: float | None = None,
-        direction: str = "source_to_target",
-        readout: str | None = None,
-        slice_axis: int | str = "auto",
-        axes: str = "auto",
-        device: str | None = None,
-        batched: bool = False,
-        allow_missing_keys: bool = False,
-        gate: bool | None = None,
-        audit: str | Path | None = None,
-    ) -> None:
-        stylize = OSASISStylize(stylizer, strength, direction, readout, slice_axis, axes, device, batched, gate, audit)
-        super().__init__(keys, allow_missing_keys, stylize)
+    array = OSASISStylize
 
 
-class RandOSASISStylized(_RandStylized):
-    """Dictionary-based version of :py:class:`monai_transforms.RandOSASISStylize`; all keys share one draw.
+class RandOSASISStylized(_RandMapped):
+    """Dictionary-based version of :py:class:`monai_transforms.RandOSASISStylize`, whose arguments follow ``keys``.
 
-    Args:
-        keys: the image entries; leave the labels out.
-        stylizer, prob, strength, direction, readout, slice_axis, axes, device, batched, gate, audit: as
-            there.
-        allow_missing_keys: do not raise if a key is missing.
+    All keys share one draw; leave labels out of them. ``allow_missing_keys=True`` leaves missing keys out.
     """
 
-    def __init__(
-        self,
-        keys: KeysCollection,
-        stylizer: str | Path | OSASISStylizer,
-        prob: float = 0.5,
-        strength: float | tuple[float, float] = (0.5, 1.0),
-        direction: str = "source_to_target",
-        readout: str | None = None,
-        slice_axis: int | str = "auto",
-        axes: str = "auto",
-        device: str | None = None,
-        batched: bool = False,
-        allow_missing_keys: bool = False,
-        gate: bool | None = None,
-        audit: str | Path | None = None,
-    ) -> None:
-        stylize = RandOSASISStylize(
-            stylizer, prob, strength, direction, readout, slice_axis, axes, device, batched, gate, audit
-        )
-        super().__init__(keys, allow_missing_keys, stylize)
+    array = RandOSASISStylize
 
 
 StyleTransformD = StyleTransformDict = StyleTransformd

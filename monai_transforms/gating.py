@@ -19,24 +19,24 @@ class Gating:
     """Compares restyled samples with their sources by the stylizer's gate.
 
     Args:
-        wanted: None gates if the stylizer has thresholds for its read-out; True refuses a stylizer without.
+        required: None gates if the stylizer has thresholds for its read-out; True refuses a stylizer without.
         audit: JSONL file of decisions. Workers may share it: every line is one write.
 
     Raises:
         OsasisError: an audit without a gate.
     """
 
-    def __init__(self, wanted: bool | None, audit: str | Path | None) -> None:
-        if wanted is False and audit is not None:
+    def __init__(self, required: bool | None, audit: str | Path | None) -> None:
+        if required is False and audit is not None:
             raise OsasisError(
                 "audit= records the gate's decisions", found="gate=False", remedy="Leave one of them out."
             )
-        self.wanted, self.audit = wanted, None if audit is None else str(audit)
+        self.required, self.audit = required, None if audit is None else str(audit)
 
     def gate(self, stylizer: OSASISStylizer) -> StructureGate | None:
         """The stylizer's own gate, or None. Raises ``OsasisError`` when it is required and the stylizer has none."""
-        own = None if self.wanted is False else own_gate(stylizer)
-        if own is None and (self.wanted or self.audit is not None):
+        own = None if self.required is False else own_gate(stylizer)
+        if own is None and (self.required or self.audit is not None):
             raise OsasisError(
                 "A gated transform needs a stylizer with thresholds for its read-out",
                 found=f"none for {stylizer.config.readout}",

@@ -31,7 +31,9 @@ class StyleTransform(Transform):
     Args:
         transfer: any ``nnunet_osasis.transfer.StyleTransfer``, such as those of ``nnunet_osasis.controls``.
         strength: in [0, 1]; None takes the transfer's own.
-        slice_axis, axes, batched: as in :py:class:`monai_transforms.OSASISStylize`.
+        slice_axis: as in :py:class:`monai_transforms.OSASISStylize`.
+        axes: as in :py:class:`monai_transforms.OSASISStylize`.
+        batched: as in :py:class:`monai_transforms.OSASISStylize`.
 
     Raises:
         OsasisError: no style transfer, unknown options; on use: what the transfer refuses, boolean images, a batch
@@ -90,28 +92,35 @@ class StyleTransform(Transform):
         strength: float | Sequence[float] | None = None,
         seeds: Sequence[int] | None = None,
     ) -> Any:
-        """Same shape, dtype and kind as ``img``.
+        """Restyle an image.
 
-        ``strength`` overrides the constructor's, one or one per sample; ``seeds``, one per sample, make a transfer
-        draw that can.
+        Args:
+            img: the image, or a batch of them.
+            strength: overrides the constructor's; one number, or one per sample.
+            seeds: one per sample, for a transfer that draws.
+
+        Returns:
+            Same shape, dtype and kind as ``img``.
         """
-        wanted = self._default_strength() if strength is None else strength
+        strength = self._default_strength() if strength is None else strength
         array = self._as_numpy(img)
         samples = list(array) if self.batched else [array]
-        several = isinstance(wanted, Sequence) and not isinstance(wanted, str)
-        each: Sequence[float | None] = wanted if several else [wanted] * len(samples)  # type: ignore[assignment,list-item]
-        _check_counts(len(samples), each, seeds)
-        strengths = [None if s is None else check_strength(s) for s in each]
+        several = isinstance(strength, Sequence) and not isinstance(strength, str)
+        amounts: Sequence[Any] = strength if several else [strength] * len(samples)  # type: ignore[assignment]
+        _check_counts(len(samples), amounts, seeds)
+        strengths = [None if amount is None else check_strength(amount) for amount in amounts]
         orders = [
             permutation(img, sample.shape[1:], self.axes, self.slice_axis, i) if sample.ndim in (3, 4) else ()
             for i, sample in enumerate(samples)
         ]
-        given = [arrange(s, order) if order else s for s, order in zip(samples, orders, strict=True)]
-        done = self._restyle(given, strengths, seeds, file_names(img, len(samples)))
-        results = [
-            sample.copy() if weight == 0 else to_dtype(arrange(image, np.argsort(order).tolist()), array.dtype)
-            for image, order, weight, sample in zip(done, orders, strengths, samples, strict=True)
-        ]
+        arranged = [arrange(sample, order) if order else sample for sample, order in zip(samples, orders, strict=True)]
+        restyled = self._restyle(arranged, strengths, seeds, file_names(img, len(samples)))
+        results = []
+        for sample, image, order, amount in zip(samples, restyled, orders, strengths, strict=True):
+            if amount == 0:
+                results.append(sample.copy())
+            else:
+                results.append(to_dtype(arrange(image, np.argsort(order).tolist()), array.dtype))
         result = torch.from_numpy(np.stack(results) if self.batched else results[0])
         return convert_to_dst_type(result, img, dtype=img.dtype)[0]
 
@@ -145,9 +154,9 @@ class StyleTransform(Transform):
 
 
 def file_names(img: NdarrayOrTensor, count: int) -> list[str]:
-    """What a MetaTensor says its samples were read from; empty where nothing does."""
-    found = img.meta.get("filename_or_obj", "") if isinstance(img, MetaTensor) else ""
-    names = [str(name) for name in found] if isinstance(found, list | tuple) else [str(found)]
+    """The files that the samples of a MetaTensor were read from; empty without such an entry."""
+    source = img.meta.get("filename_or_obj", "") if isinstance(img, MetaTensor) else ""
+    names = [str(name) for name in source] if isinstance(source, list | tuple) else [str(source)]
     return names if len(names) == count else [""] * count
 
 
@@ -214,10 +223,12 @@ class RandStyleTransform(RandStyle):
     """Change an image by a style transfer with probability ``prob``; the random controls are drawn afresh each time.
 
     Args:
-        transfer, slice_axis, axes, batched: as in :py:class:`StyleTransform`. With ``batched``, every sample has its
-            own draw.
+        transfer: as in :py:class:`StyleTransform`.
         prob: probability in [0, 1].
         strength: a number, or the interval to draw from uniformly.
+        slice_axis: as in :py:class:`StyleTransform`.
+        axes: as in :py:class:`StyleTransform`.
+        batched: as in :py:class:`StyleTransform`; every sample has its own draw.
 
     Raises:
         OsasisError: as :py:class:`StyleTransform`; a probability outside [0, 1]; an interval that falls.

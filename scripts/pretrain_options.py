@@ -6,7 +6,7 @@ import argparse
 from typing import Any
 
 from nnunet_osasis.runtime import command as cli
-from nnunet_osasis.stylizer.names import NETWORK_READOUTS, READOUTS
+from nnunet_osasis.stylizer.names import NETWORK_READOUTS, READOUTS, needs_networks
 
 EXAMPLES = """examples:
   osasis-pretrain-stylizer --images site_a/images --style site_b/one.png --output stylizer
@@ -37,7 +37,7 @@ def settings_for(args: argparse.Namespace, group: str) -> dict[str, Any]:
         if value is not None and group in groups.split("+"):
             settings[name] = value
     if group == "distil" and settings.get("readout") == OWN:
-        settings["readout"] = args.readout if args.readout in NETWORK_READOUTS else "local_affine"
+        settings["readout"] = args.readout if needs_networks(args.readout) else "local_affine"
     return settings
 
 

@@ -1,4 +1,4 @@
-"""What the controls share: input checks, slices of volumes, strength, clipping to the native range."""
+"""The base of all controls: input checks, slices of volumes, strength, clipping to the native range."""
 
 from __future__ import annotations
 
@@ -14,11 +14,14 @@ from nnunet_osasis.images.intensity import LARGEST
 from nnunet_osasis.transfer import check_strength, is_number
 
 EIGHT_BIT = (0.0, 255.0)
-ROUNDING = 1e-3  # of 8-bit values that went through float32 and a division by 255
+"""Native range of 8-bit pictures."""
+
+ROUNDING = 1e-3
+"""Largest rounding error of 8-bit values that went through float32 and a division by 255."""
 
 
 def check_whole(name: str, value: int, *, least: int) -> int:
-    """``value`` as an int. Raises ``OsasisError`` unless it is a whole number of at least ``least``."""
+    """Return ``value`` as an int. Raises ``OsasisError`` unless it is a whole number of at least ``least``."""
     if not isinstance(value, Integral) or isinstance(value, bool) or value < least:
         raise OsasisError(
             f"{name} must be a whole number of at least {least}", found=f"{value!r:.60}", remedy="Give such a number."
@@ -27,17 +30,17 @@ def check_whole(name: str, value: int, *, least: int) -> int:
 
 
 def check_range(limits: tuple[float, float] | None) -> tuple[float, float] | None:
-    """A native range or None. Raises ``OsasisError`` unless it is two finite numbers that do not fall."""
+    """Return a native range or None. Raises ``OsasisError`` unless it is two finite numbers that do not fall."""
     if limits is None:
         return None
-    two = isinstance(limits, Sequence) and len(limits) == 2 and all(is_number(v) and abs(v) < LARGEST for v in limits)
-    if not two or limits[0] > limits[1]:
+    pair = isinstance(limits, Sequence) and len(limits) == 2 and all(is_number(v) and abs(v) < LARGEST for v in limits)
+    if not pair or limits[0] > limits[1]:
         raise OsasisError("value_range must be two rising numbers", found=f"{limits!r:.60}", remedy="Such as (0, 255).")
     return limits
 
 
 class Control(ABC):
-    """A style transfer that needs no training. A subclass says what it does to a slice, or to a whole volume.
+    """A style transfer that needs no training. A subclass changes single slices, or whole volumes.
 
     Args:
         in_channels: number of image channels.
@@ -59,11 +62,11 @@ class Control(ABC):
         """SHA-256 (hex) of everything that determines the output."""
 
     def _stylize_slice(self, image: np.ndarray) -> np.ndarray:
-        """Full-strength result of one slice ``(C, H, W)`` float64, native units, unclipped."""
+        """Restyle one slice ``(C, H, W)`` float64, native units, at full strength, unclipped."""
         raise NotImplementedError
 
     def _stylize_whole(self, array: np.ndarray) -> np.ndarray:
-        """Full-strength result of an image ``(C, H, W)`` or volume ``(C, D, H, W)`` float64, unclipped."""
+        """Restyle an image ``(C, H, W)`` or volume ``(C, D, H, W)`` float64 at full strength, unclipped."""
         if array.ndim == 3:
             return self._stylize_slice(array)
         return np.stack([self._stylize_slice(array[:, depth]) for depth in range(array.shape[1])], axis=1)
@@ -83,7 +86,7 @@ class Control(ABC):
         stylize: Callable[[np.ndarray], np.ndarray],
         value_range: tuple[float, float] | None,
     ) -> np.ndarray:
-        """Checks, then ``stylize`` at full strength, clipping and blending."""
+        """Check the image, call ``stylize``, clip and blend."""
         check_array(array, channels=self._in_channels)
         weight = 1.0 if strength is None else float(check_strength(strength))
         if weight == 0:
@@ -96,7 +99,7 @@ class Control(ABC):
 
 
 def native_range(images: Iterable[np.ndarray]) -> tuple[float, float]:
-    """The interval of native units that ``images`` live in.
+    """Return the interval of native units that ``images`` live in.
 
     Integer images have their type's interval. nnU-Net's readers return 8-bit pictures as float32, so whole numbers
     within 0 to 255 count as 8 bit; other float images have the interval that they span.

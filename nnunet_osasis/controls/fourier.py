@@ -11,6 +11,7 @@ from nnunet_osasis.runtime.storage import sha256_of_array, sha256_of_json
 from nnunet_osasis.transfer import is_number
 
 AXES = (-2, -1)
+"""Axes of the Fourier transform: the plane of a slice."""
 
 
 class FourierDomainAdaptation(Control):
@@ -58,9 +59,9 @@ class FourierDomainAdaptation(Control):
         return sha256_of_json({"control": "fda", "reference": self._digest, "beta": self.beta, "range": self._range})
 
     def window(self, height: int, width: int) -> int:
-        """``b``: the highest frequency swapped, in cycles per image, for images of this size."""
-        wanted = max(1, int(self.beta * min(height, width))) if self.beta > 0 else 0
-        return min(wanted, *((side - 1) // 2 for side in (height, width, *self._amplitude.shape[1:])))
+        """Return ``b``, the highest frequency swapped, in cycles per image, for images of this size."""
+        radius = max(1, int(self.beta * min(height, width))) if self.beta > 0 else 0
+        return min(radius, *((side - 1) // 2 for side in (height, width, *self._amplitude.shape[1:])))
 
     def _stylize_slice(self, image: np.ndarray) -> np.ndarray:
         b = self.window(*image.shape[1:])
@@ -72,5 +73,5 @@ class FourierDomainAdaptation(Control):
 
 
 def middle(spectrum: np.ndarray, b: int) -> tuple[slice, ...]:
-    """Where a shifted spectrum ``(C, H, W)`` holds the frequencies from ``-b`` to ``b`` of both axes."""
+    """Return where a shifted spectrum ``(C, H, W)`` holds the frequencies from ``-b`` to ``b`` of both axes."""
     return (slice(None), *(slice(side // 2 - b, side // 2 + b + 1) for side in spectrum.shape[1:]))

@@ -13,12 +13,21 @@ from nnunet_osasis.controls.base import check_whole
 from nnunet_osasis.controls.random import Interval, RandomControl, check_interval
 
 FLAT = 1e-6
-SIZES = (1, 3)  # of the kernels, drawn for every layer
+"""Standard deviation below which a channel counts as constant and keeps its scale."""
+
+SIZES = (1, 3)
+"""Sides of the kernels in pixels, one drawn for every layer."""
 
 
 @dataclass(frozen=True)
 class GINParameters:
-    """One drawn network: per layer a kernel ``(out, in, k, k)`` and a shift ``(out,)``, and the blend ``alpha``."""
+    """One drawn network.
+
+    Attributes:
+        kernels: per layer ``(out, in, k, k)``.
+        shifts: per layer ``(out,)``.
+        alpha: share of the network's answer in the result.
+    """
 
     kernels: tuple[np.ndarray, ...]
     shifts: tuple[np.ndarray, ...]
@@ -28,7 +37,7 @@ class GINParameters:
 def draw_gin(
     rng: np.random.Generator, channels: int, *, layers: int = 4, width: int = 2, alpha: Interval = (0.0, 1.0)
 ) -> GINParameters:
-    """Standard normal kernels of size 1 or 3 and shifts: C to ``width`` channels and, in the end, C again."""
+    """Draw standard normal kernels of size 1 or 3 and shifts, from C to ``width`` channels and back to C."""
     widths = [channels, *[width] * (layers - 1), channels]
     kernels, shifts = [], []
     for inward, outward in pairwise(widths):
@@ -39,7 +48,7 @@ def draw_gin(
 
 
 def gin(image: torch.Tensor, parameters: GINParameters) -> torch.Tensor:
-    """Ouyang et al. 2022: ``alpha g(x) + (1 - alpha) x``, rescaled to the Frobenius norm of ``x``.
+    """Compute ``alpha g(x) + (1 - alpha) x``, rescaled to the Frobenius norm of ``x`` (Ouyang et al. 2022).
 
     Args:
         image: ``(C, H, W)`` or ``(C, D, H, W)`` in any units. Its channels are brought to mean 0 and deviation 1
@@ -77,9 +86,11 @@ class GIN(RandomControl):
 
     Args:
         in_channels: number of image channels.
-        layers, width: of the network (the authors': 4 layers, 2 channels between them).
+        layers: number of convolutions (the authors': 4).
+        width: number of channels between them (the authors': 2).
         alpha: interval within [0, 1] that the blend is drawn from; 0 is the image, 1 the network's output alone.
-        seed, value_range: as in :class:`RandomControl`.
+        seed: as in :class:`RandomControl`.
+        value_range: as in :class:`RandomControl`.
 
     Raises:
         OsasisError: a number out of range.
@@ -101,9 +112,9 @@ class GIN(RandomControl):
         super().__init__(in_channels, seed=seed, value_range=value_range, settings=settings)
 
     def draw(self, rng: np.random.Generator, *, value_range: Interval) -> GINParameters:
-        """One network and one blend."""
+        """Draw one network and one blend."""
         return draw_gin(rng, self.in_channels, layers=self.layers, width=self.width, alpha=self.alpha)
 
     def apply(self, array: np.ndarray, parameters: GINParameters, *, value_range: Interval) -> np.ndarray:
-        """:func:`gin` in numpy."""
+        """Call :func:`gin` on an array."""
         return gin(torch.from_numpy(np.ascontiguousarray(array)), parameters).numpy()

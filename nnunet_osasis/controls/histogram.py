@@ -1,7 +1,4 @@
-"""No style transfer: the first row of every table.
-
-Histogram matching to the one reference image.
-"""
+"""No style transfer, the first row of every table, and histogram matching to the one reference image."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Random brightness, contrast and colour, and random curves of intensity."""
+"""Random brightness, contrast and color, and random curves of intensity."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from nnunet_osasis.controls.base import EIGHT_BIT, check_whole
 from nnunet_osasis.controls.random import Interval, RandomControl, check_interval
 
 Change = tuple[str, float]
+"""Name and value of one adjustment."""
 
 
-class ColourJitter(RandomControl):
+class ColorJitter(RandomControl):
     """Brightness, contrast, saturation and hue of 8-bit RGB; brightness, contrast and gamma of every other channel.
 
     RGB goes through torchvision's functional ``ColorJitter``, in random order. Other images (and three channels that
@@ -23,13 +24,19 @@ class ColourJitter(RandomControl):
 
     Args:
         in_channels: number of image channels.
-        brightness, contrast, saturation: factors are drawn from ``[1 - value, 1 + value]``; values in [0, 1].
-        hue: turned by up to this fraction of the circle, in [0, 0.5].
+        brightness: in [0, 1]; the factor is drawn from ``[1 - brightness, 1 + brightness]``.
+        contrast: in [0, 1]; as ``brightness``.
+        saturation: in [0, 1]; as ``brightness``.
+        hue: largest turn as a fraction of the circle, in [0, 0.5].
         gamma: interval that the exponent is drawn from (its logarithm uniformly).
-        seed, value_range: as in :class:`RandomControl`.
+        seed: as in :class:`RandomControl`.
+        value_range: as in :class:`RandomControl`.
 
     Raises:
         OsasisError: a number out of range.
+
+    >>> ColorJitter(1, seed=1).stylize_array(np.zeros((1, 4, 4), dtype=np.uint8)).shape
+    (1, 4, 4)
     """
 
     def __init__(
@@ -52,7 +59,7 @@ class ColourJitter(RandomControl):
         super().__init__(in_channels, seed=seed, value_range=value_range, settings=settings)
 
     def draw(self, rng: np.random.Generator, *, value_range: Interval) -> list[Change] | list[list[Change]]:
-        """RGB: ``(name, value)`` in the order of application; other images: such a list for every channel."""
+        """Draw ``(name, value)`` in the order of application for RGB, such a list per channel for other images."""
         if self._is_rgb(value_range):
             drawn = [(name, self._factor(rng, name)) for name in self._widths]
             return [drawn[i] for i in rng.permutation(len(drawn))]
@@ -67,7 +74,7 @@ class ColourJitter(RandomControl):
         ]
 
     def apply(self, array: np.ndarray, parameters: Any, *, value_range: Interval) -> np.ndarray:
-        """Change ``array`` as drawn; the mean of a contrast is that of the whole image or volume."""
+        """Adjust ``array``; contrast turns about the mean of the whole image or volume."""
         low, high = value_range
         span = high - low or 1.0
         units = np.clip((array - low) / span, 0, 1)
@@ -88,7 +95,7 @@ class ColourJitter(RandomControl):
 def _jitter_rgb(units: np.ndarray, changes: list[Change]) -> np.ndarray:
     from torchvision.transforms.v2 import functional
 
-    does: dict[str, Callable[[torch.Tensor, float], torch.Tensor]] = {
+    adjust: dict[str, Callable[[torch.Tensor, float], torch.Tensor]] = {
         "brightness": functional.adjust_brightness,
         "contrast": functional.adjust_contrast,
         "saturation": functional.adjust_saturation,
@@ -97,7 +104,7 @@ def _jitter_rgb(units: np.ndarray, changes: list[Change]) -> np.ndarray:
     # A volume becomes one tall picture, so that its slices share the mean that contrast turns about.
     picture = torch.from_numpy(units.reshape(3, -1, units.shape[-1]).astype(np.float32))
     for name, value in changes:
-        picture = does[name](picture, value)
+        picture = adjust[name](picture, value)
     return picture.numpy().astype(np.float64).reshape(units.shape)
 
 
@@ -120,8 +127,9 @@ class HistogramShift(RandomControl):
 
     Args:
         in_channels: number of image channels.
-        control_points: of the curve, at least 3; fewer make larger changes.
-        seed, value_range: as in :class:`RandomControl`.
+        control_points: number of points of the curve, at least 3; fewer make larger changes.
+        seed: as in :class:`RandomControl`.
+        value_range: as in :class:`RandomControl`.
 
     Raises:
         OsasisError: fewer than 3 control points.
@@ -135,11 +143,11 @@ class HistogramShift(RandomControl):
         super().__init__(in_channels, seed=seed, value_range=value_range, settings=settings)
 
     def draw(self, rng: np.random.Generator, *, value_range: Interval) -> list[int]:
-        """One seed per channel for MONAI's own draw."""
+        """Draw one seed per channel for MONAI's own draw."""
         return [int(seed) for seed in rng.integers(2**32, size=self.in_channels)]
 
     def apply(self, array: np.ndarray, parameters: list[int], *, value_range: Interval) -> np.ndarray:
-        """Each channel through its curve; constant channels stay."""
+        """Send each channel through its curve; constant channels stay."""
         from monai.transforms import RandHistogramShift
 
         shift = RandHistogramShift(num_control_points=self.control_points, prob=1.0)

@@ -1,4 +1,4 @@
-"""What the random controls share: parameters drawn in one place, applied in another; no reference image."""
+"""The base of the random controls: parameters are drawn in one place and applied in another."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from nnunet_osasis.runtime.storage import sha256_of_array, sha256_of_json
 from nnunet_osasis.transfer import is_number
 
 Interval = tuple[float, float]
+"""Lowest and highest value."""
 
 
 class RandomControl(Control):
@@ -28,7 +29,7 @@ class RandomControl(Control):
         seed: a non-negative integer.
         value_range: native interval; None takes each image's own (integers: their type's; 8-bit values as float:
             0 to 255; other floats: what they span).
-        settings: what else determines the output, JSON-ready.
+        settings: everything else that determines the output, JSON-ready.
 
     Raises:
         OsasisError: no channels, or a negative seed.
@@ -46,21 +47,21 @@ class RandomControl(Control):
 
     @abstractmethod
     def draw(self, rng: np.random.Generator, *, value_range: Interval) -> Any:
-        """Random parameters for one image."""
+        """Draw the parameters of one image."""
 
     @abstractmethod
     def apply(self, array: np.ndarray, parameters: Any, *, value_range: Interval) -> np.ndarray:
-        """``array`` ``(C, H, W)`` or ``(C, D, H, W)`` float64 changed by ``parameters``, native units, unclipped."""
+        """Change ``(C, H, W)`` or ``(C, D, H, W)`` float64, native units, by ``parameters``; unclipped."""
 
     def stylize_array(self, array: np.ndarray, *, strength: float | None = None) -> np.ndarray:
-        """As ``StyleTransfer``: the same image is always changed the same way."""
+        """Stylize as ``StyleTransfer`` says: the same image is always changed the same way."""
         check_array(array, channels=self.in_channels)
         # As float64 in rows of channels: uint8 and float copies of a picture agree, and so does its one-slice volume.
         values = sha256_of_array(array.astype(np.float64).reshape(self.in_channels, -1))
         return self.augment(array, np.random.default_rng([self.seed, int(values, 16)]), strength=strength)
 
     def augment(self, array: np.ndarray, rng: np.random.Generator, *, strength: float | None = None) -> np.ndarray:
-        """A new draw from ``rng``. Shapes, units, ``strength`` and errors as in :meth:`Control.stylize_array`."""
+        """Change ``array`` by a new draw from ``rng``; otherwise as :meth:`Control.stylize_array`."""
         check_array(array, channels=self.in_channels)
         bounds = self.value_range or native_range([array])
 
@@ -71,9 +72,9 @@ class RandomControl(Control):
 
 
 def check_interval(name: str, interval: Interval, *, lowest: float, highest: float = float("inf")) -> Interval:
-    """``interval`` as two floats. Raises ``OsasisError`` unless ``lowest <= interval[0] <= interval[1] <= highest``."""
-    two = isinstance(interval, Sequence) and len(interval) == 2 and all(is_number(value) for value in interval)
-    if not two or not lowest <= interval[0] <= interval[1] <= highest:
+    """Return two floats. Raises ``OsasisError`` unless ``lowest <= interval[0] <= interval[1] <= highest``."""
+    pair = isinstance(interval, Sequence) and len(interval) == 2 and all(is_number(value) for value in interval)
+    if not pair or not lowest <= interval[0] <= interval[1] <= highest:
         raise OsasisError(
             f"{name} must be an interval within [{lowest}, {highest}]",
             found=f"{interval!r:.60}",

@@ -1,4 +1,4 @@
-"""Reinhard colour transfer: one affine map for the whole source set (pooled), or one for each image."""
+"""Reinhard color transfer: one affine map for the whole source set (pooled), or one for each image."""
 
 from __future__ import annotations
 
@@ -20,11 +20,21 @@ from nnunet_osasis.runtime.storage import sha256_of_json
 from nnunet_osasis.transfer import is_number
 
 FLAT = 1e-6
+"""Standard deviation below which a channel counts as constant and is only shifted."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ReinhardStatistics:
-    """What defines one pooled Reinhard transfer: ``space`` (``lab`` or ``native``), and one value per channel each."""
+    """The numbers of one pooled Reinhard transfer.
+
+    Attributes:
+        space: ``lab`` or ``native``, where the moments were taken.
+        value_range: native interval that results are clipped to.
+        source_mean: per channel, over the source set.
+        source_std: standard deviation per channel, over the source set.
+        reference_mean: per channel, of the reference.
+        reference_std: standard deviation per channel, of the reference.
+    """
 
     space: str
     value_range: tuple[float, float]
@@ -38,23 +48,16 @@ class ReinhardStatistics:
         rows = [self.value_range, *columns]
         numbers = all(isinstance(row, tuple) and all(is_number(v) and abs(v) < LARGEST for v in row) for row in rows)
         if self.space not in ("lab", "native") or not numbers or len(self.value_range) != 2:
-            raise OsasisError(
-                "Reinhard statistics need a space (lab, native) and finite numbers", found=self, remedy="Fit them anew."
-            )
-        if len({len(column) for column in columns}) != 1 or not columns[0]:
-            raise OsasisError(
-                "Reinhard statistics need one number per channel",
-                found=[len(c) for c in columns],
-                remedy="Fit them anew.",
-            )
-        if self.value_range[0] > self.value_range[1] or min(*self.source_std, *self.reference_std) < 0:
-            raise OsasisError(
-                "Reinhard statistics need a rising range and no negative deviation", found=self, remedy="Fit them anew."
-            )
-        if self.space == "lab" and len(columns[0]) != 3:
-            raise OsasisError(
-                "Reinhard statistics in lab need three channels", found=len(columns[0]), remedy="Fit them anew."
-            )
+            problem = "a space (lab, native) and finite numbers"
+        elif len({len(column) for column in columns}) != 1 or not columns[0]:
+            problem = "one number per channel"
+        elif self.value_range[0] > self.value_range[1] or min(*self.source_std, *self.reference_std) < 0:
+            problem = "a rising range and no negative deviation"
+        elif self.space == "lab" and len(columns[0]) != 3:
+            problem = "three channels in lab"
+        else:
+            return
+        raise OsasisError(f"Reinhard statistics need {problem}", found=self, remedy="Fit them anew.")
 
 
 class PooledReinhard(Control):
@@ -87,7 +90,7 @@ class PooledReinhard(Control):
         *,
         value_range: tuple[float, float] | None = None,
     ) -> PooledReinhard:
-        """Measure ``source_images`` and ``reference``, each ``(C, H, W)`` or ``(C, D, H, W)`` in native units.
+        """Measure images and reference, each ``(C, H, W)`` or ``(C, D, H, W)`` in native units.
 
         The images are read once and not kept, unless ``value_range`` is None and has to be found from them.
 
@@ -99,7 +102,7 @@ class PooledReinhard(Control):
         if value_range is None:
             source_images = list(source_images)
             value_range = native_range([*source_images, reference])
-        lab = _is_colour(channels, value_range)
+        lab = _is_color(channels, value_range)
         source = _moments(source_images, channels, lab=lab)
         return cls(_statistics(value_range, source, _moments([reference], channels, lab=lab)))
 
@@ -109,12 +112,12 @@ class PooledReinhard(Control):
         return sha256_of_json({"control": "pooled_reinhard", **self.to_dict()})
 
     def to_dict(self) -> dict[str, Any]:
-        """The statistics as JSON-ready values."""
+        """Return the statistics as JSON-ready values."""
         return asdict(self.statistics)
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> PooledReinhard:
-        """Back from :meth:`to_dict`. Raises ``OsasisError`` when a statistic is missing or unknown."""
+        """Read :meth:`to_dict`. Raises ``OsasisError`` when a statistic is missing or unknown."""
         if not isinstance(values, dict):
             raise OsasisError(
                 "Reinhard statistics must be an object", found=type(values).__name__, remedy="Fit them anew."
@@ -131,7 +134,7 @@ class PooledReinhard(Control):
 
     @classmethod
     def load(cls, path: str | Path) -> PooledReinhard:
-        """Read what :meth:`save` wrote; gives the same pixels and fingerprint."""
+        """Read the file of :meth:`save`; pixels and fingerprint are the same."""
         return cls.from_dict(read_json(path, what="The file of Reinhard statistics"))
 
     def _stylize_slice(self, image: np.ndarray) -> np.ndarray:
@@ -160,7 +163,7 @@ class Reinhard(Control):
         check_array(reference, name="the reference")
         self._range = check_range(value_range) or native_range([reference])
         super().__init__(reference.shape[0], self._range)
-        self._reference = _moments([reference], self.in_channels, lab=_is_colour(self.in_channels, self._range))
+        self._reference = _moments([reference], self.in_channels, lab=_is_color(self.in_channels, self._range))
 
     @property
     def fingerprint(self) -> str:
@@ -168,7 +171,7 @@ class Reinhard(Control):
         return sha256_of_json({"control": "reinhard", "reference": self._reference, "range": self._range})
 
     def _stylize_whole(self, array: np.ndarray) -> np.ndarray:
-        own = _moments([array], self.in_channels, lab=_is_colour(self.in_channels, self._range))
+        own = _moments([array], self.in_channels, lab=_is_color(self.in_channels, self._range))
         columns = array.reshape(self.in_channels, -1, 1)
         return (
             PooledReinhard(_statistics(self._range, own, self._reference))._stylize_slice(columns).reshape(array.shape)
@@ -176,16 +179,18 @@ class Reinhard(Control):
 
 
 _MOMENTS = ("source_mean", "source_std", "reference_mean", "reference_std")
-Moments = tuple[tuple[float, ...], tuple[float, ...]]  # mean and deviation, one value per channel
+
+Moments = tuple[tuple[float, ...], tuple[float, ...]]
+"""Mean and standard deviation, one value per channel."""
 
 
-def _is_colour(channels: int, value_range: tuple[float, float]) -> bool:
+def _is_color(channels: int, value_range: tuple[float, float]) -> bool:
     return channels == 3 and tuple(value_range) == EIGHT_BIT
 
 
 def _statistics(value_range: tuple[float, float], source: Moments, reference: Moments) -> ReinhardStatistics:
     return ReinhardStatistics(
-        space="lab" if _is_colour(len(source[0]), value_range) else "native",
+        space="lab" if _is_color(len(source[0]), value_range) else "native",
         value_range=(float(value_range[0]), float(value_range[1])),
         source_mean=source[0],
         source_std=source[1],
@@ -195,7 +200,7 @@ def _statistics(value_range: tuple[float, float], source: Moments, reference: Mo
 
 
 def _moments(images: Iterable[np.ndarray], channels: int, *, lab: bool) -> Moments:
-    """Mean and standard deviation per channel over all pixels of all images."""
+    """Return mean and standard deviation per channel over all pixels of all images."""
     count, mean, squares = 0, np.zeros(channels), np.zeros(channels)
     for image in images:
         check_array(image, name="every source image", channels=channels)
@@ -219,6 +224,6 @@ def _to_lab(image: np.ndarray) -> np.ndarray:
 
 def _from_lab(image: np.ndarray) -> np.ndarray:
     with warnings.catch_warnings():
-        # Colours outside the gamut are expected here, and clipped like every other result.
+        # Colors outside the gamut are expected here, and clipped like every other result.
         warnings.filterwarnings("ignore", message=".*negative Z values.*")
         return np.asarray(lab2rgb(image, channel_axis=0)) * EIGHT_BIT[1]

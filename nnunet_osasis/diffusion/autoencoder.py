@@ -95,12 +95,17 @@ class SemanticEncoder(nn.Module):
         return self.conv_out(h.mean(dim=(2, 3), keepdim=True)).flatten(1), maps
 
 
-LARGEST_SIDE = 2048
+MAX_SIDE_PX = 2048
+"""Largest side in pixels that the networks work at."""
 
-MOST_LEVELS, MOST_LAYERS = 10, 8
+MAX_LEVELS = 10
+"""Largest number of levels of a network."""
 
-MIDDLE = 64
-"""Side of the smallest feature map, at most: attention there takes memory with the fourth power of it."""
+MAX_LAYERS = 8
+"""Largest number of residual blocks per level."""
+
+MAX_MIDDLE_PX = 64
+"""Largest side of the smallest feature map: attention there takes memory with the fourth power of it."""
 
 
 def _check_middle(
@@ -109,17 +114,17 @@ def _check_middle(
     """Raise ``OsasisError`` for sizes that no machine could run, before anything is built."""
     levels = min(len(widths), len(encoder_widths))
     if (
-        not 1 <= levels <= max(len(widths), len(encoder_widths)) <= MOST_LEVELS
-        or not 1 <= layers_per_block <= MOST_LAYERS
+        not 1 <= levels <= max(len(widths), len(encoder_widths)) <= MAX_LEVELS
+        or not 1 <= layers_per_block <= MAX_LAYERS
     ):
         raise OsasisError(
-            f"The networks have 1 to {MOST_LEVELS} levels of 1 to {MOST_LAYERS} layers",
+            f"The networks have 1 to {MAX_LEVELS} levels of 1 to {MAX_LAYERS} layers",
             found=f"{len(widths)}, {len(encoder_widths)} levels of {layers_per_block}",
             remedy="Take the numbers of a preset.",
         )
-    if not 1 <= sample_size <= LARGEST_SIDE or sample_size >> (levels - 1) > MIDDLE:
+    if not 1 <= sample_size <= MAX_SIDE_PX or sample_size >> (levels - 1) > MAX_MIDDLE_PX:
         raise OsasisError(
-            f"The networks work at {LARGEST_SIDE} px at most, and at {MIDDLE} px at their lowest level",
+            f"The networks work at {MAX_SIDE_PX} px at most, and at {MAX_MIDDLE_PX} px at their lowest level",
             found=f"{sample_size} px on {levels} levels",
             remedy="Take the numbers of a preset.",
         )
@@ -133,10 +138,15 @@ class DiffusionAutoencoder(ModelMixin, ConfigMixin):
     Args:
         in_channels: image channels C.
         sample_size: side in pixels it is trained at; other sides must be divisible by ``2 ** levels``.
-        block_out_channels, encoder_block_out_channels: widths per level, finest first; DiffAE gives the
-            encoder one level more than the UNet.
+        block_out_channels: widths per level of the UNet, finest first.
+        encoder_block_out_channels: widths per level of the encoder; DiffAE gives it one level more than the UNet.
+        layers_per_block: residual blocks per level.
         attention_sizes: feature-map sides with self-attention (the middle always has it).
-        fine_levels: UNet levels that take the style's code when codes are mixed (section 2.4 of the design).
+        time_dim: width of the time embedding.
+        z_dim: length of the semantic code.
+        norm_groups: groups of the normalization.
+        dropout: probability in the residual blocks of the UNet.
+        fine_levels: UNet levels that take the style's code when codes are mixed.
     """
 
     @register_to_config
@@ -168,7 +178,7 @@ class DiffusionAutoencoder(ModelMixin, ConfigMixin):
         self.unet = self.make_unet()
 
     def make_unet(self) -> ConditionalUNet:
-        """A freshly initialised decoder of this configuration (``D_B`` starts as a copy of ``unet``)."""
+        """A freshly initialized decoder of this configuration (``D_B`` starts as a copy of ``unet``)."""
         config = self.config
         return ConditionalUNet(
             channels=config.in_channels,

@@ -15,8 +15,10 @@ import torch
 from nnunet_osasis.errors import OsasisError
 
 EpsModel = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+"""``(x, t)`` to the noise in ``x``: ``(B, C, H, W)``, timesteps ``(B,)``."""
 
 Inject = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+"""``(x_t, t)`` to what is added to ``x_t``: ``w * SPN(x_in, t)``."""
 
 
 def linear_alpha_bar(timesteps: int = 1000, beta_start: float = 1e-4, beta_end: float = 0.02) -> torch.Tensor:
@@ -72,8 +74,10 @@ def ddim_step(
     Args:
         x: image at the level of ``alpha_bar_from``, ``(B, C, H, W)``.
         eps: noise predicted for ``x``, same shape.
-        alpha_bar_from, alpha_bar_to: scalars; larger is cleaner.
+        alpha_bar_from: scalar; larger is cleaner.
+        alpha_bar_to: scalar; larger is cleaner.
         eta: 0 is deterministic DDIM, 1 ancestral sampling (only towards cleaner levels; needs ``noise``).
+        noise: standard normal, the shape of ``x``.
 
     Nothing is clipped: a clipped prediction cannot be inverted.
     """
@@ -94,7 +98,8 @@ def extrapolate_eps(eps: torch.Tensor, before: torch.Tensor, ratio: torch.Tensor
     """The noise in the middle of a step: what makes ``ddim_step`` second order (Adams and Bashforth, variable steps).
 
     Args:
-        eps: predicted at the step's beginning. before: at the beginning of the step before it.
+        eps: noise predicted at the step's beginning.
+        before: noise predicted at the beginning of the step before it.
         ratio: this step's length over the last one's, in ``noise_scale``.
 
     Costs no evaluation of the network. On a straight path, where ``eps`` is constant, it changes nothing.
@@ -126,9 +131,17 @@ def _level(x: torch.Tensor, t: int) -> torch.Tensor:
 def encode(
     eps_model: EpsModel, x0: torch.Tensor, alpha_bar: torch.Tensor, grid: list[int], *, order: int = 1
 ) -> torch.Tensor:
-    """DDIM inversion: carry clean images ``(B, C, H, W)`` in [-1, 1] to the noise level ``grid[-1]`` (eq. 5).
+    """DDIM inversion: carry clean images to the noise level ``grid[-1]`` (eq. 5).
 
-    ``order=2`` extrapolates (``extrapolate_eps``). Raises ``OsasisError`` for any other order.
+    Args:
+        eps_model: predicts the noise.
+        x0: ``(B, C, H, W)`` in [-1, 1].
+        alpha_bar: of every level.
+        grid: rising levels from 0.
+        order: 1 is DDIM, 2 extrapolates (``extrapolate_eps``).
+
+    Raises:
+        OsasisError: any other order.
     """
     x, steps = x0, _Steps(alpha_bar, order)
     for t, t_next in pairwise(grid):
@@ -150,9 +163,15 @@ def decode(
 ) -> torch.Tensor:
     """Run ``grid`` backwards from level ``grid[-1]`` to the clean image (eq. 6; with ``inject`` eqs. 7-9).
 
-    ``inject(x_t, t)`` returns what is added to ``x_t`` before each call of the network: ``w * SPN(x_in, t)``.
-    ``order=2`` extrapolates (``extrapolate_eps``). ``eta=1`` with a ``generator`` samples (SDEdit); noise is drawn on
-    the CPU, so that devices agree, and the order is 1: a path with noise has no direction to go on in.
+    Args:
+        eps_model: predicts the noise.
+        x_t: ``(B, C, H, W)`` at level ``grid[-1]``.
+        alpha_bar: of every level.
+        grid: rising levels from 0.
+        inject: gives what is added to ``x_t`` before each call of the network.
+        order: 1 is DDIM, 2 extrapolates (``extrapolate_eps``).
+        eta: 1 samples (SDEdit); the order is then 1, because a path with noise has no direction to go on in.
+        generator: of that noise, which is drawn on the CPU, so that devices agree.
     """
     x, steps = x_t, _Steps(alpha_bar, order if eta == 0 else 1)
     for t, t_next in pairwise(reversed(grid)):

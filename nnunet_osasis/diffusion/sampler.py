@@ -1,4 +1,4 @@
-"""Encode with one model, decode with another: the two networks between which style is transferred."""
+"""The grids of a transfer, and one network's way from images to noise and back along them."""
 
 from __future__ import annotations
 
@@ -17,18 +17,24 @@ if TYPE_CHECKING:  # importing the networks imports diffusers, which a configura
     from nnunet_osasis.diffusion.unet import ConditionalUNet
 
 PRECISIONS = ("auto", "fp32", "bf16")
+"""Precisions of the networks; ``auto`` takes bf16 where the hardware has it."""
 
-MOST = 100.0
-"""Of powers and weights: more is a mistake, and overflows."""
+MAX_FACTOR = 100.0
+"""Upper limit of powers and weights, which would overflow beyond it."""
 
 
 @dataclass(frozen=True)
 class SamplerConfig:
-    """Grids and mixing.
+    """Grids and mixing of a transfer.
+
+    >>> SamplerConfig(t0=30, encode_steps=3, decode_steps=3, grid_power=1).decode_grid()
+    [0, 10, 20, 30]
 
     Attributes:
         t0: level that encoding ends at and decoding starts from.
-        encode_steps, decode_steps, grid_power: ``time_grid`` of either direction (2: quadratic, 1: linear).
+        encode_steps: steps of the inversion.
+        decode_steps: steps of the way back.
+        grid_power: of both grids (2: quadratic, 1: linear).
         spn_weight: ``w`` in ``x_t + w * SPN(x_in, t)``.
         spn_steps: decoding steps that ``w`` was trained with. The addition is made at every step, so its sum grows with
             their number; ``w`` is scaled to keep the sum. None adds ``w`` at every step, as published.
@@ -36,8 +42,8 @@ class SamplerConfig:
         level_alignment: ``matched``, or ``official`` to start decoding one step below the encoded level without
             moving the image there, as the reference code does.
         order: of both paths; 1 is DDIM, 2 extrapolates the noise (``extrapolate_eps``): fewer steps are as near.
-        precision: ``fp32``, ``bf16``, or ``auto`` (bf16 where the hardware has it), of the networks; what they say
-            is added up in float32 either way.
+        precision: ``fp32``, ``bf16``, or ``auto`` (bf16 where the hardware has it), of the networks; their answers
+            are added up in float32 either way.
     """
 
     t0: int = 300
@@ -65,9 +71,9 @@ class SamplerConfig:
             )
         for name in ("grid_power", "spn_weight"):
             value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < MOST:
+            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < MAX_FACTOR:
                 raise OsasisError(
-                    f"{name} must be a number from 0 to {MOST:g}", found=value, remedy="Take the default."
+                    f"{name} must be a number from 0 to {MAX_FACTOR:g}", found=value, remedy="Take the default."
                 )
         if self.mix not in ("content", "style"):
             raise OsasisError("mix must be content or style", found=self.mix)
@@ -97,7 +103,7 @@ class SamplerConfig:
 
 
 def _precision(config: SamplerConfig, images: torch.Tensor) -> AbstractContextManager:
-    """``fp32`` leaves an autocast that is around it, such as a training's, as it is."""
+    """The autocast of the networks; ``fp32`` leaves an enclosing autocast, such as a training's, as it is."""
     return nullcontext() if config.precision == "fp32" else autocast(config.precision, str(images.device))
 
 

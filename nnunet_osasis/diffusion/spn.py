@@ -1,4 +1,4 @@
-"""The Structure-Preserving Network (paper eqs. 7-9): what is added to ``x_t`` before each reverse step."""
+"""The structure-preserving network (paper eqs. 7-9), whose output is added to ``x_t`` before each reverse step."""
 
 from __future__ import annotations
 
@@ -33,9 +33,14 @@ class StructurePreservingNetwork(ModelMixin, ConfigMixin):
     """``SPN(x_in, t)``: 1x1 convolutions only, so each pixel's output depends on that pixel (and on
     image-wide statistics through GroupNorm).
 
-    The last convolution starts at zero, so that an untrained SPN adds nothing (the reference code's default
-    initialisation shifts ``x_t`` from the first step). ``time`` selects what it is told: the ``"real"``
-    timestep, the ``"index"`` of the step (the reference code's way), or ``"none"``.
+    Args:
+        in_channels: image channels C.
+        hidden_channels: width of the outer and of the inner convolutions.
+        time_dim: width of the time embedding.
+        time: its time input: the ``"real"`` timestep, the ``"index"`` of the step (the reference code's way), or
+            ``"none"``.
+        zero_init: start the last convolution at zero, so that an untrained SPN adds nothing (the reference code's
+            default initialization shifts ``x_t`` from the first step).
     """
 
     @register_to_config

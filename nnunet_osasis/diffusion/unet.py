@@ -44,11 +44,18 @@ class _TimeThenZeros(nn.Module):
 
 
 class ConditionalUNet(nn.Module):
-    """diffusers' ``UNet2DModel`` with DiffAE's layout, zero initialisation and exact AdaGN; predicts eps.
+    """diffusers' ``UNet2DModel`` with DiffAE's layout, zero initialization and exact AdaGN; predicts eps.
 
     Args:
-        channels: image channels C. ``sample_size``: side in pixels the attention levels are chosen for.
-        block_out_channels: width per level, finest first. ``attention_sizes``: feature-map sides with attention.
+        channels: image channels C.
+        sample_size: side in pixels that the attention levels are chosen for.
+        block_out_channels: width per level, finest first.
+        layers_per_block: residual blocks per level.
+        attention_sizes: feature-map sides with attention.
+        time_dim: width of the time embedding.
+        z_dim: length of the code.
+        norm_groups: groups of the normalization.
+        dropout: probability in the residual blocks.
         fine_levels: levels (0 is the finest) whose blocks take ``z_fine``; the others and the middle take ``z_coarse``.
     """
 

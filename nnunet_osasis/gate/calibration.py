@@ -1,10 +1,9 @@
 """Thresholds of the structure gate, measured on the source images themselves.
 
 What a change of style does to the scores is known from source images seen through random cameras or scanners: they
-change every colour and no structure. What damage does is known from damaging them on purpose. The thresholds let the
-former pass, and the latter says what that is worth.
-
-Which images a gate is calibrated on: a few, evenly spaced, their middle.
+change every color and no structure. What damage does is known from damaging them on purpose. The thresholds let the
+former pass, and the share of the latter that fails is what the gate is worth. A few images are enough, evenly spaced;
+of large ones the middle is taken.
 """
 
 from __future__ import annotations
@@ -28,26 +27,32 @@ from nnunet_osasis.synthetic.acquisition import family_for
 logger = logging.getLogger(__name__)
 
 VIEWS = 12
-"""Random acquisitions of each."""
+"""Number of random acquisitions of each image."""
 
 FALSE_ALARMS = 0.01
 """Share of undamaged views that may fail."""
 
 SLACK = {"lesion_contrast": 0.0, "lesion_edges": 0.5}
-"""Where thresholds of lesions lie between erased (0) and undamaged ones (1)."""
+"""Place of a lesion score's threshold between erased lesions (0) and undamaged ones (1)."""
 
-POOR = 0.95
-"""Share of erased lesions found below which a calibration is said to be poor."""
+MIN_DETECTION = 0.95
+"""Share of erased lesions that a good calibration finds; a lower one is logged."""
+
+IMAGES = 16
+"""Number of source images that a calibration looks at."""
+
+SIDE_PX = 512
+"""Side of the middle that is taken of larger images, in pixels."""
 
 Restyle = Callable[[np.ndarray], np.ndarray]
 """``(C, H, W)`` in [-1, 1] to the same, its structure kept as well as a read-out can."""
 
 
 def likely_lesion(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Of 24 random ellipses the one that stands out most from its surroundings: bool ``(H, W)``."""
+    """The one of 24 random ellipses that stands out most from its surroundings: bool ``(H, W)``."""
     height, width = image.shape[1:]
     y, x = np.mgrid[:height, :width]
-    best, found = -1.0, np.zeros((height, width), bool)
+    best, lesion = -1.0, np.zeros((height, width), bool)
     for _ in range(24):
         centre, turn = rng.uniform(0.2, 0.8, 2) * (height, width), rng.uniform(0, np.pi)
         radii = rng.uniform(0.05, 0.14, 2) * min(height, width)
@@ -61,14 +66,14 @@ def likely_lesion(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         apart = image[:, inside].mean(axis=1) - image[:, around].mean(axis=1)
         contrast = float(np.linalg.norm(apart) / (image[:, inside | around].std() + 0.05))
         if contrast > best:
-            best, found = contrast, inside
-    return found
+            best, lesion = contrast, inside
+    return lesion
 
 
 def _views(images: Sequence[np.ndarray], family: str, seed: int) -> Iterator[tuple[np.ndarray, list[np.ndarray]]]:
-    """Every image with random acquisitions of it, noise and resolution left as they are.
+    """Every image with ``VIEWS`` random acquisitions of it, noise and resolution left as they are.
 
-    Of twice as many as are wanted, those that clip least: what a camera clips is lost, and no measure of what is not.
+    Twice as many are drawn, and those that clip least are kept: what a camera clips is lost structure.
     """
     for index, image in enumerate(images):
         acquisitions, generator = family_for(family, len(image)), generator_for(seed, index, stream=7)
@@ -96,11 +101,13 @@ def calibrate_gate(
 
     Args:
         images: source images ``(C, H, W)`` in [-1, 1] at their own size; ``IMAGES`` evenly spaced ones are used.
-        family: of acquisitions (``nnunet_osasis.synthetic.acquisition``).
-        restyle: the image stylized to itself, for read-outs that run the networks: what their round trip loses is no
+        family: family of acquisitions (``nnunet_osasis.synthetic.acquisition``).
+        seed: of the random acquisitions and of the damage.
+        restyle: restyles an image to itself, for read-outs that run the networks: what their round trip loses is no
             fault of an image. These views count as undamaged too.
 
-    Raises ``OsasisError`` when there is no image.
+    Raises:
+        OsasisError: there is no image.
     """
     if not len(images):
         raise OsasisError("A gate is calibrated on source images", found="none", remedy="Give at least one.")
@@ -120,11 +127,11 @@ def calibrate_gate(
                 bad[kind].append(score_structure(image, damage(views[-1], mask, rng), mask.astype(np.uint8)))
     scores = between(thresholds_for(good), bad["erased"] + bad["erased_textured"])
     caught = {
-        kind: {"without_mask": share_failed(found, without_mask(scores)), "with_mask": share_failed(found, scores)}
-        for kind, found in bad.items()
-        if found
+        kind: {"without_mask": share_failed(damaged, without_mask(scores)), "with_mask": share_failed(damaged, scores)}
+        for kind, damaged in bad.items()
+        if damaged
     }
-    if caught.get("erased", {}).get("with_mask", 1.0) < POOR:
+    if caught.get("erased", {}).get("with_mask", 1.0) < MIN_DETECTION:
         logger.warning(
             "The structure gate finds %.0f %% of lesions erased on purpose in these images; look at its decisions.",
             100 * caught["erased"]["with_mask"],
@@ -153,15 +160,15 @@ def between(scores: Mapping[str, float], erased: Sequence[StructureScores]) -> d
     """
     moved = dict(scores)
     for name in set(scores) - set(without_mask(scores)):
-        found = [one.values()[name] for one in erased if name in one.values()]
-        if found and (highest := float(np.quantile(found, 0.95))) < scores[name]:
+        values = [lesion.values()[name] for lesion in erased if name in lesion.values()]
+        if values and (highest := float(np.quantile(values, 0.95))) < scores[name]:
             moved[name] = round(highest + SLACK[name] * (scores[name] - highest), 4)
     return moved
 
 
-def share_failed(found: Sequence[StructureScores], scores: Mapping[str, float]) -> float:
+def share_failed(images: Sequence[StructureScores], thresholds: Mapping[str, float]) -> float:
     """Share of images that fail thresholds."""
-    return round(float(np.mean([bool(one.failures(scores)) for one in found])), 4)
+    return round(float(np.mean([bool(scores.failures(thresholds)) for scores in images])), 4)
 
 
 def without_mask(scores: Mapping[str, float]) -> dict[str, float]:
@@ -171,22 +178,15 @@ def without_mask(scores: Mapping[str, float]) -> dict[str, float]:
 
 def thresholds_for(good: Sequence[StructureScores]) -> dict[str, float]:
     """The strictest thresholds, alike for every score, that fail at most ``FALSE_ALARMS`` of the undamaged views."""
-    values = {name: [one.values()[name] for one in good if name in one.values()] for name in CALIBRATED}
-    values = {name: found for name, found in values.items() if found}
+    ordered = {name: sorted(view.values()[name] for view in good if name in view.values()) for name in CALIBRATED}
+    ordered = {name: values for name, values in ordered.items() if values}
     scores: dict[str, float] = {}
-    for rank in range(max(map(len, values.values()))):  # the n-th smallest of every score, as long as few enough fail
-        tried = {name: round(sorted(found)[min(rank, len(found) - 1)] - 1e-4, 4) for name, found in values.items()}
-        if np.mean([bool(one.failures(tried)) for one in good]) > FALSE_ALARMS:
+    for rank in range(max(map(len, ordered.values()))):  # the n-th smallest of every score, as long as few enough fail
+        tried = {name: round(values[min(rank, len(values) - 1)] - 1e-4, 4) for name, values in ordered.items()}
+        if np.mean([bool(view.failures(tried)) for view in good]) > FALSE_ALARMS:
             break
         scores = tried
     return {name: max(-1.0, value) for name, value in scores.items()}
-
-
-IMAGES = 16
-"""Source images a calibration looks at."""
-
-SIDE = 512
-"""Of larger images the middle is taken."""
 
 
 def chosen_indices(count: int) -> list[int]:
@@ -195,9 +195,9 @@ def chosen_indices(count: int) -> list[int]:
 
 
 def middle(image: np.ndarray) -> np.ndarray:
-    """At most ``SIDE`` pixels of ``(C, H, W)`` to either direction, around its middle."""
-    starts = [max(0, (side - SIDE) // 2) for side in image.shape[1:]]
-    return image[:, starts[0] : starts[0] + SIDE, starts[1] : starts[1] + SIDE]
+    """At most ``SIDE_PX`` pixels of ``(C, H, W)`` in either direction, around its middle."""
+    top, left = (max(0, (side - SIDE_PX) // 2) for side in image.shape[1:])
+    return image[:, top : top + SIDE_PX, left : left + SIDE_PX]
 
 
 class EvenlySpaced:

@@ -13,8 +13,8 @@ from scipy import ndimage, sparse
 from scipy.sparse.linalg import splu
 
 Damage = Callable[[np.ndarray, np.ndarray, np.random.Generator], np.ndarray]
-MARGIN = 3
-"""Pixels around a mask that belong to what is seen of a lesion: outlines are drawn a little inside."""
+MARGIN_PX = 3
+"""Width in pixels of the rim around a mask that shows the lesion too: outlines are drawn a little inside."""
 
 
 def fill(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
@@ -44,7 +44,7 @@ def fill(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
 
 def erased(image: np.ndarray, mask: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """The lesion gone, its place smooth."""
-    return fill(image, ndimage.binary_dilation(mask, iterations=MARGIN))
+    return fill(image, ndimage.binary_dilation(mask, iterations=MARGIN_PX))
 
 
 def _around(mask: np.ndarray) -> np.ndarray:
@@ -55,7 +55,7 @@ def _around(mask: np.ndarray) -> np.ndarray:
 
 def erased_textured(image: np.ndarray, mask: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """The lesion gone, its place as noisy as its surroundings."""
-    grown = ndimage.binary_dilation(mask, iterations=MARGIN)
+    grown = ndimage.binary_dilation(mask, iterations=MARGIN_PX)
     ring = _around(grown)
     detail = image - np.stack([ndimage.gaussian_filter(channel, 2) for channel in image])
     filled = fill(image, grown)
@@ -103,7 +103,7 @@ def inverted(image: np.ndarray, mask: np.ndarray, rng: np.random.Generator) -> n
 
 
 def painted(image: np.ndarray, mask: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """A patch of grey texture, an eighth of full contrast, where there was none."""
+    """A patch of gray texture, an eighth of full contrast, where there was none."""
     height, width = mask.shape
     texture = ndimage.gaussian_filter(rng.standard_normal(mask.shape), 1.5)
     centre = rng.uniform(0.25, 0.75, 2) * mask.shape

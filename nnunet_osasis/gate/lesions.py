@@ -7,12 +7,14 @@ from collections.abc import Iterator
 import numpy as np
 from scipy import ndimage
 
-FEWEST = 9
-"""Pixels below which a component is no lesion one could score."""
+MIN_LESION_PX = 9
+"""Number of pixels below which a component is too small to be scored as a lesion."""
+
 VISIBLE = 0.5
 """Fisher distance below which the source does not show a lesion either: nothing can be lost there."""
-WIDEST = 8
-"""Pixels a band reaches to either side of a boundary, at most."""
+
+MAX_BAND_PX = 8
+"""Largest width in pixels of the band to either side of a boundary."""
 
 
 def _components(mask: np.ndarray) -> Iterator[tuple[int, tuple[slice, ...], np.ndarray]]:
@@ -20,16 +22,16 @@ def _components(mask: np.ndarray) -> Iterator[tuple[int, tuple[slice, ...], np.n
     for value in np.unique(mask[mask > 0]):
         labels, _ = ndimage.label(mask == value)
         for index, box in enumerate(ndimage.find_objects(labels), start=1):
-            grown = (box[0], *(slice(max(0, s.start - WIDEST), s.stop + WIDEST) for s in box[1:]))
+            grown = (box[0], *(slice(max(0, s.start - MAX_BAND_PX), s.stop + MAX_BAND_PX) for s in box[1:]))
             component = labels[grown] == index
-            if component.sum() >= FEWEST:
+            if component.sum() >= MIN_LESION_PX:
                 yield value, grown, component
 
 
 def _reach(component: np.ndarray) -> int:
     """Half the width of the band: some 15 % of a lesion's diameter."""
     largest = component.sum(axis=(1, 2)).max()
-    return int(np.clip(round(0.15 * 2 * np.sqrt(largest / np.pi)), 2, WIDEST))
+    return int(np.clip(round(0.15 * 2 * np.sqrt(largest / np.pi)), 2, MAX_BAND_PX))
 
 
 def _disc(reach: int) -> np.ndarray:
@@ -58,7 +60,8 @@ def lesion_scores(source: np.ndarray, stylized: np.ndarray, mask: np.ndarray) ->
     """The worst lesion's scores.
 
     Args:
-        source, stylized: ``(B, C, H, W)`` in [-1, 1], the slices of a volume or one image.
+        source: ``(B, C, H, W)`` in [-1, 1], the slices of a volume or one image.
+        stylized: the restyled image, likewise.
         mask: ``(B, H, W)``; every connected component of every positive value is a lesion.
 
     Returns:

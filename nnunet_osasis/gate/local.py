@@ -6,21 +6,26 @@ import numpy as np
 import torch
 from scipy import ndimage
 
-WINDOW = 17
+WINDOW_PX = 17
 """Side of a window in pixels: as large as a small lesion with its surroundings."""
-SIGMA = 1.0
-"""Pixels of blur before anything is compared: noise and compression are no structure."""
+
+SIGMA_PX = 1.0
+"""Standard deviation in pixels of the blur before anything is compared: noise and compression are no structure."""
+
 FLOOR = 0.02
 """Share of the image's own variance below which a window counts as flat."""
+
 RIDGE = 1e-5
+"""Regularization of the affine map of each window, absolute and relative to the window's variance."""
+
 SLICES = 8
-"""Of a volume that are looked at together, for memory."""
+"""Number of a volume's slices that are compared at once, to bound memory."""
 
 
 def smooth(images: np.ndarray) -> torch.Tensor:
     """``(B, C, H, W)`` in [-1, 1] without its noise, float32."""
     return torch.from_numpy(
-        ndimage.gaussian_filter(np.asarray(images, np.float32), (0, 0, SIGMA, SIGMA), mode="nearest")
+        ndimage.gaussian_filter(np.asarray(images, np.float32), (0, 0, SIGMA_PX, SIGMA_PX), mode="nearest")
     )
 
 
@@ -31,7 +36,7 @@ def _means(images: torch.Tensor) -> torch.Tensor:
     """
     for axis in (-2, -1):
         length = images.shape[axis]
-        side = min(WINDOW, length)
+        side = min(WINDOW_PX, length)
         step = max(1, side // 4)
         missing = -(length - side) % step  # so that the last window ends with the image
         if missing:
@@ -46,7 +51,7 @@ def _means(images: torch.Tensor) -> torch.Tensor:
 
 
 def _covariances(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    """Of the channels of ``a`` ``(B, C, H, W)`` with those of ``b`` in every window: ``(B, h, w, C, C)``."""
+    """Covariances of the channels of ``a`` ``(B, C, H, W)`` with those of ``b`` by window: ``(B, h, w, C, C)``."""
     products = _means((a[:, :, None] * b[:, None]).flatten(1, 2))
     outer = (_means(a)[:, :, None] * _means(b)[:, None]).flatten(1, 2)
     return (products - outer).unflatten(1, (a.shape[1], b.shape[1])).permute(0, 3, 4, 1, 2)
@@ -65,11 +70,12 @@ def unexplained(source: torch.Tensor, stylized: torch.Tensor) -> tuple[torch.Ten
     """Structure that went missing, and structure that came from nowhere.
 
     In every window one image is predicted from the other by an affine map of its channels, so that no change of
-    colour, contrast or brightness counts, not even one that differs between places.
+    color, contrast or brightness counts, not even one that differs between places.
 
     Args:
-        source, stylized: ``(B, C, H, W)``, without noise (:func:`smooth`). ``B`` are the slices of one volume, or 1:
-            what counts as flat is decided for all of them together.
+        source: ``(B, C, H, W)``, without noise (:func:`smooth`). ``B`` are the slices of one volume, or 1: what counts
+            as flat is decided for all of them together.
+        stylized: the restyled image, likewise.
 
     Returns:
         Share of the source's variance that the stylized image does not explain, and the other way round: two maps

@@ -16,11 +16,12 @@ from nnunet_osasis.gate.thresholds import CALIBRATED
 from nnunet_osasis.maps.field_of_view import field_of_view
 
 SEGMENTED = ("segmenter_dice", "segmenter_lesions")
+"""Scores that a frozen segmenter gives."""
 
 
 @dataclass(frozen=True)
 class StructureScores:
-    """Higher is better, 1 is perfect.
+    """Scores of one restyled image: higher is better, 1 is perfect.
 
     Attributes:
         boundaries: correlation of gradient magnitudes over the whole picture.
@@ -30,7 +31,7 @@ class StructureScores:
         lesion_contrast: of the worst lesion; None without a mask that has a visible lesion.
         lesion_edges: of the worst lesion; None without a mask that has a visible lesion.
         lesions: number of lesions that were scored.
-        segmenter_dice: of a frozen segmenter's answers to source and stylized image, where one was given.
+        segmenter_dice: Dice of a frozen segmenter's answers to source and restyled image, if there is one.
         segmenter_lesions: share of the lesions it finds in the source that it finds in the stylized image as well.
     """
 
@@ -47,8 +48,8 @@ class StructureScores:
     def values(self) -> dict[str, float]:
         """The scores there are, by name, rounded as the audit has them."""
         names = (*CALIBRATED, *SEGMENTED)
-        found = {name: getattr(self, name) for name in names}
-        return {name: round(float(value), 4) for name, value in found.items() if value is not None}
+        scores = {name: getattr(self, name) for name in names}
+        return {name: round(float(value), 4) for name, value in scores.items() if value is not None}
 
     def failures(self, thresholds: Mapping[str, float]) -> dict[str, float]:
         """The scores below their thresholds."""
@@ -59,10 +60,12 @@ def score_structure(source: np.ndarray, stylized: np.ndarray, mask: np.ndarray |
     """Score a stylized image.
 
     Args:
-        source, stylized: ``(C, H, W)``, or ``(C, D, H, W)`` with slices along ``D``, in [-1, 1].
+        source: ``(C, H, W)``, or ``(C, D, H, W)`` with slices along ``D``, in [-1, 1].
+        stylized: the restyled image, likewise.
         mask: labels ``(H, W)`` or ``(D, H, W)``; every component of every positive value is a lesion.
 
-    Raises ``OsasisError`` when shapes differ.
+    Raises:
+        OsasisError: shapes differ.
     """
     if source.shape != stylized.shape or (mask is not None and mask.shape != source.shape[1:]):
         raise OsasisError(

@@ -1,3 +1,5 @@
+"""Agreement of edges over a whole picture."""
+
 from __future__ import annotations
 
 import torch
@@ -5,18 +7,21 @@ from torch.nn import functional as F
 
 
 def gradient_magnitude(images: torch.Tensor) -> torch.Tensor:
-    """Of the mean over channels, by central differences: ``(B, H - 2, W - 2)``."""
-    grey = images.mean(dim=1)
-    across = grey[:, 1:-1, 2:] - grey[:, 1:-1, :-2]
-    down = grey[:, 2:, 1:-1] - grey[:, :-2, 1:-1]
+    """Gradient of the mean over channels, by central differences: ``(B, H - 2, W - 2)``."""
+    gray = images.mean(dim=1)
+    across = gray[:, 1:-1, 2:] - gray[:, 1:-1, :-2]
+    down = gray[:, 2:, 1:-1] - gray[:, :-2, 1:-1]
     return (across.square() + down.square()).sqrt()
 
 
 def structure_agreement(a: torch.Tensor, b: torch.Tensor, view: torch.Tensor | None = None) -> torch.Tensor:
-    """Correlation of the gradient magnitudes of two batches ``(B, C, H, W)``: ``(B,)``; 0 where one is flat.
+    """Correlation of the gradient magnitudes of two batches: ``(B,)``; 0 where one is flat.
 
-    ``view`` ``(B or 1, 1, H, W)``: only pixels at least two away from its edge count; a frame that both share would
-    make any two scenes alike.
+    Args:
+        a: ``(B, C, H, W)``.
+        b: ``(B, C, H, W)``.
+        view: ``(B or 1, 1, H, W)``; only pixels at least two away from its edge count, because a frame that both share
+            would make any two scenes alike.
     """
     x, y = (gradient_magnitude(v).flatten(1) for v in (a, b))
     if view is None:

@@ -1,7 +1,7 @@
-"""The calibrator: a small network that says, from one reference image, how its camera or scanner shows things.
+"""The calibrator: a small network that estimates, from one reference image, how its camera or scanner shows things.
 
 It is trained once per source set, on source images seen through random acquisitions (``synthetic.acquisition``), and
-answers for any reference afterwards in milliseconds. What it has to tell apart is the scene from the acquisition:
+answers for any reference afterwards in milliseconds. It has to tell the scene from the acquisition:
 is the picture red because the tissue is, or because the lamp is? Moment matching (Reinhard) always blames the lamp.
 """
 
@@ -19,11 +19,14 @@ from nnunet_osasis.errors import OsasisError
 from nnunet_osasis.maps.field_of_view import field_of_view
 from nnunet_osasis.maps.parametric import ParametricMap, feature_count
 
-LEVELS = (0.01, 0.05, 0.15, 0.3, 0.5, 0.7, 0.85, 0.95, 0.99)
+QUANTILES = (0.01, 0.05, 0.15, 0.3, 0.5, 0.7, 0.85, 0.95, 0.99)
+"""Quantiles of each channel that describe an image."""
 
-PARTS = 6  # of the pixels, ordered by brightness
+GROUPS = 6
+"""Number of groups that the pixels are divided into, by brightness."""
 
-FEWEST = 32  # pixels in view, below which the whole picture counts
+MIN_PIXELS_IN_VIEW = 32
+"""Number of pixels in view below which the whole picture counts."""
 
 
 @dataclass(frozen=True)
@@ -32,11 +35,17 @@ class CalibratorConfig:
 
     Attributes:
         family: of ``nnunet_osasis.synthetic.acquisition``; ``auto`` chooses by the number of channels.
-        iterations: optimiser steps; 0 leaves the calibrator out. ``batch_size`` references a step.
+        iterations: optimizer steps; 0 leaves the calibrator out.
+        batch_size: references per step.
         strength: how far from the identity the acquisitions are drawn.
         crop: at most this share of a scene's sides is cut off at random, so that few scenes become many.
-        learning_rate: peak of a one-cycle schedule (AdamW). ``pixels``: of other scenes, that a map is judged on.
-        inverse_weight: of the way back in the loss. ``simulations``: references of held-out scenes it is tried on.
+        learning_rate: peak of a one-cycle schedule (AdamW).
+        weight_decay: of AdamW.
+        pixels: number of pixels of other scenes that a map is judged on.
+        inverse_weight: weight of the way back in the loss.
+        simulations: number of simulated references of held-out scenes it is tried on.
+        seed: of weights, scenes and acquisitions.
+        checkpoint_every: steps between two checkpoints.
     """
 
     family: str = "auto"
@@ -64,27 +73,37 @@ class CalibratorConfig:
 def describe(images: torch.Tensor) -> torch.Tensor:
     """Statistics of the values in view: ``(B, C, S, S)`` in [-1, 1] to ``(B, K)``.
 
-    Means, deviations, quantiles and covariances of the channels, and the mean colour of six groups of pixels ordered by
-    brightness (how colour changes with light is what a tone curve bends).
+    Means, deviations, quantiles and covariances of the channels, and the mean color of six groups of pixels ordered by
+    brightness (how color changes with light is what a tone curve bends).
     """
     rows = []
     for image, view in zip(images, field_of_view(images), strict=True):
-        pixels = image[:, view[0]] if int(view.sum()) >= FEWEST else image.flatten(1)
-        quantiles = torch.quantile(pixels, torch.tensor(LEVELS).to(pixels), dim=1)
+        pixels = image[:, view[0]] if int(view.sum()) >= MIN_PIXELS_IN_VIEW else image.flatten(1)
+        quantiles = torch.quantile(pixels, torch.tensor(QUANTILES).to(pixels), dim=1)
         first, second = torch.tril_indices(len(pixels), len(pixels))
         covariance = torch.cov(pixels).reshape(len(pixels), len(pixels))[first, second]
         order = pixels.mean(dim=0).argsort()
-        groups = [pixels[:, part].mean(dim=1) for part in order.tensor_split(PARTS)]
+        groups = [pixels[:, part].mean(dim=1) for part in order.tensor_split(GROUPS)]
         rows.append(torch.cat([pixels.mean(1), pixels.std(1), quantiles.flatten(), 4 * covariance, *groups]))
     return torch.stack(rows)
+
+
+def description_size(channels: int) -> int:
+    """The number ``K`` of statistics of ``describe``."""
+    return channels * (2 + len(QUANTILES) + GROUPS) + channels * (channels + 1) // 2
 
 
 class Calibrator(ModelMixin, ConfigMixin):
     """One reference to the coefficients of two maps: source to target, and back.
 
     Args:
-        channels: of the images. terms: of the maps (``ParametricMap``). sample_size: side it looks at.
-        width: of the first convolution. hidden: of the head. low, high: range of the source's values, per channel.
+        channels: of the images.
+        terms: of the maps (``ParametricMap``).
+        sample_size: side in pixels that it looks at.
+        width: of the first convolution.
+        hidden: width of the head.
+        low: lower end of the source's values, per channel.
+        high: upper end of the source's values, per channel.
     """
 
     @register_to_config
@@ -108,7 +127,7 @@ class Calibrator(ModelMixin, ConfigMixin):
                 for layer in (nn.Conv2d(a, b, 3, stride=2, padding=1), nn.GroupNorm(8, b), nn.SiLU())
             )
         )
-        known = describe(torch.zeros(1, channels, 8, 8)).shape[1]
+        known = description_size(channels)
         self.register_buffer("mean", torch.zeros(known))
         self.register_buffer("deviation", torch.ones(known))
         last = nn.Linear(hidden, 2 * channels * self.count)

@@ -54,52 +54,30 @@ OWN_KEYS = {"_class_name", "_diffusers_version", "_name_or_path"}
 
 def check_index(index: Mapping[str, Any], folder: Path) -> None:
     """Raise ``OsasisError`` unless the parts of an index are objects and what changes pixels is finite."""
-    if isinstance(index.get("format"), bool):
-        raise OsasisError(
-            "A stylizer's format is a number",
-            found=f"{index['format']} in {folder}",
-            remedy="Copy the folder again, or make the stylizer anew.",
-        )
     for name in OBJECTS:
-        if not isinstance(index.get(name), dict):
-            raise OsasisError(
-                f"A stylizer's {name} must be a JSON object",
-                found=f"{index.get(name)!r:.80} in {folder}",
-                remedy="Copy the folder again, or make the stylizer anew.",
-            )
+        value = index.get(name)
+        _require(isinstance(value, dict), f"A stylizer's {name} must be a JSON object", f"{value!r:.80} in {folder}")
     intensity, sampler = index["config"].get("intensity"), index["config"].get("sampler")
-    if not isinstance(intensity, dict) or not isinstance(sampler, dict) or set(intensity) != INTENSITY or not sampler:
-        raise OsasisError(
-            "A stylizer's config must hold its intensities and its sampler",
-            found=f"other keys in {folder}",
-            remedy="Copy the folder again, or make the stylizer anew.",
-        )
-    if len(index["maps"]) > MAX_MAPS:
-        raise OsasisError(
-            f"A stylizer has {MAX_MAPS} maps at most",
-            found=f"{len(index['maps'])} in {folder}",
-            remedy="Copy the folder again, or make the stylizer anew.",
-        )
+    complete = isinstance(intensity, dict) and set(intensity) == INTENSITY and isinstance(sampler, dict) and sampler
+    _require(complete, "A stylizer's config must hold its intensities and its sampler", f"other keys in {folder}")
+    count = len(index["maps"])
+    _require(count <= MAX_MAPS, f"A stylizer has {MAX_MAPS} maps at most", f"{count} in {folder}")
     for name in ("config", "maps", "detail"):
-        _require_finite(index[name], name, folder, MAX_DEPTH)
+        _require_finite(index[name], f"{name} in {folder}", MAX_DEPTH)
 
 
-def _require_finite(value: Any, where: str, folder: Path, depth: int) -> None:
-    if depth == 0:
-        raise OsasisError(
-            "A stylizer's values must not be nested so deep",
-            found=f"{where} in {folder}",
-            remedy="Copy the folder again, or make the stylizer anew.",
-        )
+def _require(holds: Any, rule: str, found: object) -> None:
+    if not holds:
+        raise OsasisError(rule, found=found, remedy="Copy the folder again, or make the stylizer anew.")
+
+
+def _require_finite(value: Any, where: str, depth: int) -> None:
+    _require(depth > 0, f"A stylizer's values must not be nested deeper than {MAX_DEPTH} times", where)
     if isinstance(value, dict | list):
         for item in value.values() if isinstance(value, dict) else value:
-            _require_finite(item, where, folder, depth - 1)
-    elif isinstance(value, int | float) and not abs(value) < 1e30:
-        raise OsasisError(
-            "A stylizer's numbers must be finite",
-            found=f"{value!r:.40} in {where} in {folder}",
-            remedy="Copy the folder again, or make the stylizer anew.",
-        )
+            _require_finite(item, where, depth - 1)
+    elif isinstance(value, int | float):
+        _require(abs(value) < 1e30, "A stylizer's numbers must be finite", f"{value!r:.40} in {where}")
 
 
 def check_network_config(path: Path, known: set[str]) -> dict[str, Any]:
@@ -112,51 +90,35 @@ def check_network_config(path: Path, known: set[str]) -> dict[str, Any]:
     Raises:
         OsasisError: a file that is too large, unknown keys, or values that no network of this package has.
     """
-    if path.stat().st_size > MAX_CONFIG_BYTES:
-        raise OsasisError(
-            "A network's configuration is a small file",
-            found=f"{path.stat().st_size} bytes at {path}",
-            remedy="Copy the folder again, or make the stylizer anew.",
-        )
+    size = path.stat().st_size
+    _require(size <= MAX_CONFIG_BYTES, "A network's configuration is a small file", f"{size} bytes at {path}")
     values = read_json(path, what="A network's configuration")
-    if unknown := sorted(set(values) - known - OWN_KEYS):
-        raise OsasisError(
-            "A network's configuration has known keys only",
-            found=f"{unknown[0]!r:.60} in {path}",
-            remedy="Make it anew.",
-        )
+    unknown = sorted(set(values) - known - OWN_KEYS)
+    _require(not unknown, "A network's configuration has known keys only", f"{', '.join(unknown):.60} in {path}")
     values = {name: value for name, value in values.items() if name not in OWN_KEYS}
     for name, value in values.items():
         items = value if isinstance(value, list) else [value]
         numbers = [item for item in items if isinstance(item, int | float)]
         low = -MAX_NUMBER if name in ("low", "high") else 0
         high = MAX_CHANNELS if name in ("channels", "in_channels") else MAX_NUMBER
-        if (
-            len(items) > MAX_ITEMS
-            or not all(isinstance(item, str | int | float | None) for item in items)
-            or not all(math.isfinite(number) and low <= number <= high for number in numbers)
-            or value not in CHOICES.get(name, (value,))
-        ):
-            raise OsasisError(
-                "A network's configuration must describe a network of this package",
-                found=f"{name} = {value!r:.60} in {path}",
-                remedy="Make it anew.",
-            )
+        _require(
+            len(items) <= MAX_ITEMS
+            and all(isinstance(item, str | int | float | None) for item in items)
+            and all(math.isfinite(number) and low <= number <= high for number in numbers)
+            and value in CHOICES.get(name, (value,)),
+            "A network's configuration must describe a network of this package",
+            f"{name} = {value!r:.60} in {path}",
+        )
     return values
 
 
 def check_network_fits(name: str, config: Mapping[str, Any], channels: int) -> None:
     """Raise ``OsasisError`` for a network of images with other channels, or a student of an impossible size."""
     own = config.get("in_channels", config.get("channels", 3))
-    if own != channels:
-        raise OsasisError(
-            f"A stylizer's {name} must be made for the {channels} channel(s) of its reference",
-            found=own,
-            remedy="Make it anew.",
-        )
+    _require(own == channels, f"A stylizer's {name} must be made for the {channels} channel(s) of its reference", own)
     size = config.get("sample_size", 64)
-    if name == "student" and (type(size) is not int or not 8 <= size <= 1024):
-        raise OsasisError("A student looks at 8 to 1024 pixels a side", found=size, remedy="Make it anew.")
+    fits = name != "student" or (type(size) is int and 8 <= size <= 1024)
+    _require(fits, "A student looks at 8 to 1024 pixels a side", size)
 
 
 def check_maps(maps: Mapping[str, PixelMap], channels: int) -> None:
@@ -164,24 +126,15 @@ def check_maps(maps: Mapping[str, PixelMap], channels: int) -> None:
     trial = torch.linspace(-1, 1, channels * 4).view(1, channels, 2, 2)
     for name, change in maps.items():
         result = change(trial.clone())
-        if result.shape != trial.shape or not torch.isfinite(result).all():
-            raise OsasisError(
-                f"A stylizer's maps must change {channels} channel(s)",
-                found=f"{name:.40} does not",
-                remedy="Make it anew.",
-            )
+        changes = result.shape == trial.shape and bool(torch.isfinite(result).all())
+        _require(changes, f"A stylizer's maps must change {channels} channel(s)", f"{name:.40}, which does not")
 
 
-def require_finite_weights(*modules: torch.nn.Module) -> None:
+def require_finite_weights(network: torch.nn.Module) -> None:
     """Raise ``OsasisError`` for a network with a weight that is NaN or infinite."""
-    for module in modules:
-        for name, tensor in module.state_dict().items():
-            if tensor.is_floating_point() and not torch.isfinite(tensor).all():
-                raise OsasisError(
-                    "A stylizer's weights must be finite",
-                    found=f"NaN or infinity in {name} of {type(module).__name__}",
-                    remedy="Make it anew.",
-                )
+    for name, tensor in network.state_dict().items():
+        finite = not tensor.is_floating_point() or bool(torch.isfinite(tensor).all())
+        _require(finite, "A stylizer's weights must be finite", f"{name} of {type(network).__name__}")
 
 
 def read_config(values: dict[str, Any]) -> StylizerConfig:

@@ -1,4 +1,4 @@
-"""The gate of a stylizer: its stored thresholds, or new ones where those do not fit."""
+"""The structure gate of a stylizer: its stored thresholds, or new ones if it has none for its read-out."""
 
 from __future__ import annotations
 
@@ -10,16 +10,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from nnunet_osasis.diffusion.sampler import decode_images, encode_images
+from nnunet_osasis.diffusion.transfer import transfer_style
 from nnunet_osasis.errors import OsasisError
 from nnunet_osasis.gate.gate import Segmenter, StructureGate
 from nnunet_osasis.gate.thresholds import GateThresholds
 from nnunet_osasis.images.intensity import to_unit
-from nnunet_osasis.maps.local_affine import carry_change
-from nnunet_osasis.maps.resize import resize
 from nnunet_osasis.runtime.locks import output_lock
 from nnunet_osasis.runtime.records import read_sealed_json, write_sealed_json
-from nnunet_osasis.stylizer.readouts import READOUTS
+from nnunet_osasis.stylizer.names import needs_networks
+from nnunet_osasis.stylizer.readouts import DiffusionReadout
 
 if TYPE_CHECKING:
     from nnunet_osasis.gate.calibration import Restyle
@@ -30,17 +29,16 @@ logger = logging.getLogger(__name__)
 
 def round_trip(stylizer: OSASISStylizer) -> Restyle:
     """A source image encoded and decoded by ``D_A`` itself, carried to its own grid as read-outs carry theirs."""
+    readout = stylizer.readout("raw")
+    assert isinstance(readout, DiffusionReadout)  # noqa: S101 (for the type checker)
+    encoder, unet = stylizer.autoencoder.semantic_encoder, stylizer.autoencoder.unet
 
     @torch.inference_mode()
     def restyle(image: np.ndarray) -> np.ndarray:
         whole = torch.from_numpy(np.ascontiguousarray(image, np.float32))[None].to(stylizer.device)
-        side = int(stylizer.autoencoder.config.sample_size)
-        small = resize(whole, (side, side)).clamp(-1, 1)
-        code, unet = stylizer.autoencoder.semantic_encoder(small), stylizer.autoencoder.unet
-        x_t = encode_images(unet, small, code, stylizer.config.sampler)
-        back = decode_images(unet, x_t, code, stylizer.config.sampler).clamp(-1, 1)
-        carried = back if small.shape == whole.shape else carry_change(small, back, whole)
-        return carried.clamp(-1, 1)[0].cpu().numpy()
+        small = readout.at_network_size(whole)
+        back = transfer_style(encoder, unet, unet, None, small, stylizer.config.sampler)
+        return readout.carry(whole, small, back, joint=False).clamp(-1, 1)[0].cpu().numpy()
 
     return restyle
 
@@ -49,7 +47,7 @@ def calibrate_for(stylizer: OSASISStylizer, images: Sequence[np.ndarray], *, fam
     """Thresholds for the stylizer's read-out from source images ``(C, H, W)`` in [-1, 1] at their own size."""
     from nnunet_osasis.gate.calibration import calibrate_gate  # most stylizers bring their thresholds
 
-    restyle = round_trip(stylizer) if READOUTS[stylizer.config.readout].needs_networks else None
+    restyle = round_trip(stylizer) if needs_networks(stylizer.config.readout) else None
     return calibrate_gate(images, family=family, seed=seed, restyle=restyle)
 
 
@@ -57,22 +55,22 @@ def own_gate(
     stylizer: OSASISStylizer, *, readout: str | None = None, segmenter: Segmenter | None = None
 ) -> StructureGate | None:
     """The gate with a stylizer's own thresholds; None when it has none for its read-out (or for ``readout``)."""
-    kind = READOUTS[readout or stylizer.config.readout]
-    if stylizer.gate is None or not stylizer.gate.serves(needs_round_trip=kind.needs_networks):
+    needs_round_trip = needs_networks(readout or stylizer.config.readout)
+    if stylizer.gate is None or not stylizer.gate.serves(needs_round_trip=needs_round_trip):
         return None
-    return StructureGate(stylizer.gate, stylizer.config.intensity, segmenter, stylizer.config.strength)
+    return _gate(stylizer, stylizer.gate, segmenter)
 
 
 def structure_gate(
-    stylizer: OSASISStylizer,
-    images: Callable[[], Sequence[np.ndarray]],
-    *,
-    segmenter: Segmenter | None = None,
+    stylizer: OSASISStylizer, images: Callable[[], Sequence[np.ndarray]], *, segmenter: Segmenter | None = None
 ) -> StructureGate:
-    """The gate of a stylizer: its own, or one that is measured on ``images`` now, which is said.
+    """The gate of a stylizer: its own, or one that is measured on ``images`` now, with a warning.
 
-    ``images`` gives what is going to be stylized, ``(C, H, W)`` in native units. It is called when the stylizer was
-    made by an earlier version, or when its thresholds know no round trip of the networks and its read-out makes one.
+    Args:
+        stylizer: the stylizer.
+        images: gives images that are going to be restyled, ``(C, H, W)`` in native units; called when the stylizer has
+            no thresholds, or none that know the round trip of the networks that its read-out runs.
+        segmenter: a frozen segmenter that the gate asks as well.
     """
     if (own := own_gate(stylizer, segmenter=segmenter)) is not None:
         return own
@@ -83,8 +81,7 @@ def structure_gate(
     bounds = stylizer.config.intensity.bounds
     units = [to_unit(image, bounds(image)) for image in images()]
     family = "scanner" if stylizer.config.intensity.kind == "channel_percentile" else "auto"
-    thresholds = calibrate_for(stylizer, units, family=family, seed=0)
-    return StructureGate(thresholds, stylizer.config.intensity, segmenter, stylizer.config.strength)
+    return _gate(stylizer, calibrate_for(stylizer, units, family=family, seed=0), segmenter)
 
 
 def stored_gate(
@@ -101,16 +98,19 @@ def stored_gate(
     """
     if (own := own_gate(stylizer, segmenter=segmenter)) is not None:
         return own
+    identity = {"readout": stylizer.config.readout, "stylizer": stylizer.fingerprint}
     with output_lock(path.parent, "measuring a structure gate", wait=True):
-        identity = {"readout": stylizer.config.readout, "stylizer": stylizer.fingerprint}
         if path.is_file():
             try:
                 known = read_sealed_json(path, what="The gate's thresholds")
                 if {name: known.get(name) for name in identity} == identity:
-                    thresholds = GateThresholds(**known["thresholds"])
-                    return StructureGate(thresholds, stylizer.config.intensity, segmenter, stylizer.config.strength)
+                    return _gate(stylizer, GateThresholds(**known["thresholds"]), segmenter)
             except (OsasisError, KeyError, TypeError) as error:
                 logger.warning("%s is damaged (%s): the gate's thresholds are measured again.", path, error)
         gate = structure_gate(stylizer, images, segmenter=segmenter)
         write_sealed_json(path, identity | {"thresholds": gate.thresholds.to_json()})
         return gate
+
+
+def _gate(stylizer: OSASISStylizer, thresholds: GateThresholds, segmenter: Segmenter | None) -> StructureGate:
+    return StructureGate(thresholds, stylizer.config.intensity, segmenter, stylizer.config.strength)

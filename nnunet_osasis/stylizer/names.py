@@ -28,3 +28,13 @@ READOUTS = (
 - ``student``: a small network that imitates one of the read-outs that run the networks, in one pass
   (``osasis-pretrain-stylizer --distil``).
 """
+
+
+def needs_networks(readout: str) -> bool:
+    """Whether a read-out runs the diffusion networks on every image (``Readout.needs_networks``, without torch)."""
+    return readout in NETWORK_READOUTS
+
+
+def is_map(readout: str) -> bool:
+    """Whether a read-out is a map of values, which is one pass by itself."""
+    return readout not in (STUDENT, *NETWORK_READOUTS)

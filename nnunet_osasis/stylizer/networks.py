@@ -19,7 +19,7 @@ from torch import nn
 from nnunet_osasis.errors import OsasisError
 from nnunet_osasis.runtime.storage import load_tensors, sha256_of_array, sha256_of_file, sha256_of_json
 from nnunet_osasis.stylizer.checks import check_network_config, check_network_fits, require_finite_weights
-from nnunet_osasis.stylizer.names import NETWORK_READOUTS, STUDENT
+from nnunet_osasis.stylizer.names import NETWORK_READOUTS, STUDENT, needs_networks
 
 DIFFUSION = ("autoencoder", "decoder", "spn")
 """The networks that the read-outs of ``NETWORK_READOUTS`` run."""
@@ -45,7 +45,7 @@ def networks_of(readout: str) -> tuple[str, ...]:
     """The networks that a read-out runs on every image."""
     if readout == STUDENT:
         return (STUDENT,)
-    return DIFFUSION if readout in NETWORK_READOUTS else ()
+    return DIFFUSION if needs_networks(readout) else ()
 
 
 def weights_digest(*networks: nn.Module) -> str:
@@ -76,13 +76,11 @@ class StoredNetwork:
 
     def build(self) -> nn.Module:
         """The network on the CPU. Raises ``OsasisError`` when its parts do not fit together."""
-        from accelerate import init_empty_weights
-
         try:
             config = self.config()
             check_network_fits(self.name, config, self.channels)
             kind = _class_of(self.name)
-            with init_empty_weights():  # a shape that does not fit is found before memory is taken for it
+            with torch.device("meta"):  # a shape that does not fit is found before memory is taken for it
                 network = kind(**config)
                 network = network.make_unet() if self.name == "decoder" else network
             # copies: the memory of a mapped file is aligned otherwise, and sums would be taken in another order

@@ -10,7 +10,7 @@ from torch import nn
 from nnunet_osasis.errors import OsasisError
 from nnunet_osasis.maps.base import blend
 from nnunet_osasis.maps.field_of_view import field_of_view
-from nnunet_osasis.stylizer.names import NETWORK_READOUTS, STUDENT
+from nnunet_osasis.stylizer.names import STUDENT, is_map
 from nnunet_osasis.stylizer.serialization import StylizerState
 
 
@@ -58,7 +58,7 @@ class OnePass(nn.Module):
 def one_pass_facts(state: StylizerState) -> dict[str, Any]:
     """What runs in one pass: the read-outs, and the size of the student if there is one."""
     student: Any = state.networks.get(STUDENT)
-    names = [] if state.config.readout in (STUDENT, *NETWORK_READOUTS) else [state.config.readout]
+    names = [state.config.readout] if is_map(state.config.readout) else []
     names += [] if student is None else [STUDENT]
     weights = 0 if student is None else sum(parameter.numel() for parameter in student.parameters())
     return {"readouts": names, "teacher": student and student.config.teacher, "weights": weights}

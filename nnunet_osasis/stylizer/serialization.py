@@ -36,7 +36,7 @@ from nnunet_osasis.runtime.storage import (
 )
 from nnunet_osasis.stylizer.checks import check_index, check_maps, read_config
 from nnunet_osasis.stylizer.config import StylizerConfig
-from nnunet_osasis.stylizer.names import NETWORK_READOUTS
+from nnunet_osasis.stylizer.names import is_map
 from nnunet_osasis.stylizer.networks import (
     CONFIG,
     NETWORKS,
@@ -73,7 +73,7 @@ class StylizerState:
         maps: maps by the name of their read-out and, for the way back, that name with ``_inverse``.
         networks: the networks it has, which may be none.
         card: what the folder's card says about its origin.
-        findings: diagnostics: what was measured while it was made.
+        diagnostics: what was measured while it was made; ``findings`` in the index.
         detail: sharpness and noise that ``config.detail`` carries over.
         gate: thresholds of the structure gate.
     """
@@ -83,7 +83,7 @@ class StylizerState:
     maps: dict[str, PixelMap]
     networks: Networks = field(default_factory=lambda: Networks({}))
     card: dict[str, Any] = field(default_factory=dict)
-    findings: dict[str, Any] = field(default_factory=dict)
+    diagnostics: dict[str, Any] = field(default_factory=dict)
     detail: DetailChange = field(default_factory=DetailChange)
     gate: GateThresholds | None = None
 
@@ -119,7 +119,7 @@ class StylizerState:
             "config": as_json(self.config),
             "maps": {name: change.to_json() for name, change in self.maps.items()},
             "card": self.card,
-            "findings": self.findings,
+            "findings": self.diagnostics,
             "detail": self.detail.to_json(),
             "gate": None if self.gate is None else self.gate.to_json(),
         }
@@ -133,7 +133,7 @@ class StylizerState:
             maps={name: map_from_json(value) for name, value in values["maps"].items()},
             networks=networks,
             card=values["card"],
-            findings=values["findings"],
+            diagnostics=values["findings"],
             detail=DetailChange(**values["detail"]),
             gate=GateThresholds(**values["gate"]) if values["gate"] else None,
         )
@@ -286,13 +286,13 @@ def model_card(state: StylizerState) -> str:
     ]
     if "student" in state.networks:
         student: Any = state.networks["student"]
-        fidelity = state.findings.get("student", {}).get("source_to_target", "not measured")
+        fidelity = state.diagnostics.get("student", {}).get("source_to_target", "not measured")
         weights = sum(parameter.numel() for parameter in student.parameters())
         lines.append(
             f"- one-pass student of `{student.config.teacher}`, {weights} weights; on source images it was not trained "
             f"on, beside its teacher: {fidelity}"
         )
-    elif state.config.readout not in NETWORK_READOUTS:
+    elif is_map(state.config.readout):
         lines.append(f"- one pass: `{state.config.readout}` is a map and needs no student; ONNX with osasis-export")
     if state.gate is not None:
         lines.append(

@@ -21,7 +21,7 @@ from nnunet_osasis.maps.detail import DetailChange
 from nnunet_osasis.maps.field_of_view import field_of_view
 from nnunet_osasis.maps.resize import resize
 from nnunet_osasis.stylizer.config import DIRECTIONS, StylizerConfig, check_call
-from nnunet_osasis.stylizer.names import NETWORK_READOUTS, STUDENT
+from nnunet_osasis.stylizer.names import STUDENT, is_map
 from nnunet_osasis.stylizer.networks import DIFFUSION, Networks
 from nnunet_osasis.stylizer.one_pass import OnePass
 from nnunet_osasis.stylizer.readouts import READOUTS, DiffusionReadout, MapReadout, Readout, StudentReadout
@@ -34,6 +34,18 @@ if TYPE_CHECKING:  # importing the networks imports diffusers, which a map does 
     from nnunet_osasis.diffusion.unet import ConditionalUNet
     from nnunet_osasis.stylizer.calibrator import Calibrator
     from nnunet_osasis.stylizer.student import Student
+
+
+def _network(name: str, doc: str, *, optional: bool = False) -> Any:
+    """A property for one network; assigning to it leaves copies of the stylizer as they are."""
+
+    def read(stylizer: OSASISStylizer) -> Any:
+        return stylizer.networks.get(name) if optional else stylizer.networks[name]
+
+    def assign(stylizer: OSASISStylizer, network: torch.nn.Module | None) -> None:
+        stylizer.networks = stylizer.networks.changed(name, network)
+
+    return property(read, assign, doc=doc)
 
 
 class OSASISStylizer:
@@ -62,8 +74,15 @@ class OSASISStylizer:
         detail: sharpness and noise, applied on top if ``config.detail`` (never on the way back).
         gate: thresholds of the structure gate, measured on the source images; ``stylize`` itself does not ask it.
         card: what the folder's card says about its origin.
-        findings: diagnostics that were measured while it was made.
+        diagnostics: what was measured while it was made.
+        findings: former name of ``diagnostics``.
     """
+
+    autoencoder: DiffusionAutoencoder = _network("autoencoder", "``Enc`` and ``D_A``; ``OsasisError`` without them.")
+    decoder: ConditionalUNet = _network("decoder", "``D_B``'s UNet; ``OsasisError`` without it.")
+    spn: StructurePreservingNetwork = _network("spn", "The structure-preserving network; ``OsasisError`` without it.")
+    calibrator: Calibrator | None = _network("calibrator", "What makes the maps of a reference.", optional=True)
+    student: Student | None = _network("student", "The network of the read-out ``student``.", optional=True)
 
     def __init__(
         self,
@@ -79,6 +98,7 @@ class OSASISStylizer:
         detail: DetailChange | None = None,
         gate: GateThresholds | None = None,
         card: dict | None = None,
+        diagnostics: dict | None = None,
         findings: dict | None = None,
     ) -> None:
         self.networks = Networks(
@@ -86,14 +106,14 @@ class OSASISStylizer:
         )
         self.reference, self.maps, self.config = reference, maps, config
         self.detail, self.gate = detail or DetailChange(), gate
-        self.card, self.findings = card or {}, findings or {}
+        self.card, self.diagnostics = card or {}, diagnostics or findings or {}
 
     @classmethod
     def from_state(cls, state: StylizerState) -> Self:
         """A stylizer of a state, which it shares."""
         stylizer = cls(
             reference=state.reference, maps=state.maps, config=state.config, detail=state.detail, gate=state.gate,
-            card=state.card, findings=state.findings,
+            card=state.card, diagnostics=state.diagnostics,
         )  # fmt: skip
         stylizer.networks = state.networks
         return stylizer
@@ -102,7 +122,7 @@ class OSASISStylizer:
     def state(self) -> StylizerState:
         """What it is made of."""
         return StylizerState(
-            self.config, self.reference, self.maps, self.networks, self.card, self.findings, self.detail, self.gate
+            self.config, self.reference, self.maps, self.networks, self.card, self.diagnostics, self.detail, self.gate
         )
 
     @classmethod
@@ -128,6 +148,15 @@ class OSASISStylizer:
     def fingerprint(self) -> str:
         """SHA-256 (hex) of all that determines the output of the configured read-out."""
         return self.state.fingerprint()
+
+    @property
+    def findings(self) -> dict:
+        """Former name of ``diagnostics``."""
+        return self.diagnostics
+
+    @findings.setter
+    def findings(self, diagnostics: dict) -> None:
+        self.diagnostics = diagnostics
 
     def to(self, device: str | torch.device) -> Self:
         """Move networks and maps to a device; returns self."""
@@ -159,51 +188,6 @@ class OSASISStylizer:
     def has_networks(self) -> bool:
         """Whether it has the networks that read-outs with ``needs_networks`` run."""
         return all(name in self.networks for name in DIFFUSION)
-
-    @property
-    def autoencoder(self) -> DiffusionAutoencoder:
-        """``Enc`` and ``D_A``. Raises ``OsasisError`` when the stylizer has none."""
-        return self.networks["autoencoder"]  # type: ignore[return-value]
-
-    @autoencoder.setter
-    def autoencoder(self, network: DiffusionAutoencoder | None) -> None:
-        self.networks = self.networks.changed("autoencoder", network)
-
-    @property
-    def decoder(self) -> ConditionalUNet:
-        """``D_B``'s UNet. Raises ``OsasisError`` when the stylizer has none."""
-        return self.networks["decoder"]  # type: ignore[return-value]
-
-    @decoder.setter
-    def decoder(self, network: ConditionalUNet | None) -> None:
-        self.networks = self.networks.changed("decoder", network)
-
-    @property
-    def spn(self) -> StructurePreservingNetwork:
-        """The structure-preserving network. Raises ``OsasisError`` when the stylizer has none."""
-        return self.networks["spn"]  # type: ignore[return-value]
-
-    @spn.setter
-    def spn(self, network: StructurePreservingNetwork | None) -> None:
-        self.networks = self.networks.changed("spn", network)
-
-    @property
-    def calibrator(self) -> Calibrator | None:
-        """What makes the maps of a reference, None without one."""
-        return self.networks.get("calibrator")  # type: ignore[return-value]
-
-    @calibrator.setter
-    def calibrator(self, network: Calibrator | None) -> None:
-        self.networks = self.networks.changed("calibrator", network)
-
-    @property
-    def student(self) -> Student | None:
-        """The small network behind the read-out ``student``, None without one."""
-        return self.networks.get("student")  # type: ignore[return-value]
-
-    @student.setter
-    def student(self, network: Student | None) -> None:
-        self.networks = self.networks.changed("student", network)
 
     @property
     def device(self) -> torch.device:
@@ -263,10 +247,10 @@ class OSASISStylizer:
                 remedy="Use stylizer.configured(detail=False).as_module().",
             )
         change: torch.nn.Module
-        if readout == STUDENT or readout in NETWORK_READOUTS:
-            change = self.student_of(readout).direction(backwards=backwards)
-        else:
+        if is_map(readout):
             change = self.color_map(readout, backwards=backwards)
+        else:
+            change = self.student_of(readout).direction(backwards=backwards)
         # a copy, which may be moved and cast without the stylizer's own
         return OnePass(copy.deepcopy(change), self.in_channels).to(self.device)
 
@@ -278,7 +262,7 @@ class OSASISStylizer:
         if student is not None and readout in (STUDENT, student.config.teacher):
             return student
         remedy = f"--distil {'local_affine' if readout == STUDENT else readout}"
-        if self.config.readout not in (STUDENT, *NETWORK_READOUTS):
+        if is_map(self.config.readout):
             own = self.config.readout
             remedy += f", or use the read-out {own}: it needs no student, it is one pass by itself"
         raise OsasisError(

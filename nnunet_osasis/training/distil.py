@@ -19,7 +19,7 @@ from nnunet_osasis.maps.resize import resample, resize
 from nnunet_osasis.runtime.compute import generator_for
 from nnunet_osasis.runtime.records import as_json
 from nnunet_osasis.runtime.storage import sha256_of_array, sha256_of_json
-from nnunet_osasis.stylizer.names import NETWORK_READOUTS
+from nnunet_osasis.stylizer.names import NETWORK_READOUTS, needs_networks
 from nnunet_osasis.stylizer.networks import weights_digest
 from nnunet_osasis.stylizer.student import LARGEST, LocalAffineStudent, Student, apply_field
 from nnunet_osasis.training.calibrate import random_crop, split_scenes
@@ -72,7 +72,7 @@ class DistilConfig:
     checkpoint_every: int = 200
 
     def __post_init__(self) -> None:
-        if self.readout is not None and self.readout not in NETWORK_READOUTS:
+        if self.readout is not None and not needs_networks(self.readout):
             raise OsasisError(
                 "Only a read-out that runs the diffusion networks has a student",
                 found=self.readout,
@@ -91,7 +91,7 @@ class DistilConfig:
 
     def teacher(self, readout: str) -> str | None:
         """Return the read-out to distil for a stylizer with ``readout``; None if there is nothing to train."""
-        teacher = self.readout or (readout if readout in NETWORK_READOUTS else None)
+        teacher = self.readout or (readout if needs_networks(readout) else None)
         return teacher if self.iterations else None
 
 
@@ -234,7 +234,7 @@ def imitation_loss(
 def distil(
     stylizer: OSASISStylizer, sources: torch.Tensor, config: DistilConfig, *, work: Path, resume: bool = False
 ) -> Student | None:
-    """Train the stylizer's student and store its fidelity in ``stylizer.findings["student"]``.
+    """Train the stylizer's student and store its fidelity in ``stylizer.diagnostics["student"]``.
 
     Args:
         stylizer: with networks.
@@ -268,7 +268,10 @@ def distil(
         training, restyled[:count], config, teacher=teacher, work=work, device=str(stylizer.device), resume=resume
     )
     truth = restyled[-len(held_out) :]
-    stylizer.findings = {**stylizer.findings, "student": {"teacher": teacher, **fidelity(student, held_out, truth)}}
+    stylizer.diagnostics = {
+        **stylizer.diagnostics,
+        "student": {"teacher": teacher, **fidelity(student, held_out, truth)},
+    }
     return student
 
 

@@ -8,7 +8,7 @@ import torch
 from skimage.color import rgb2lab
 from torchvision.transforms import functional
 
-from nnunet_osasis.controls import RANDOM, ColourJitter, FourierDomainAdaptation, HistogramShift, Reinhard
+from nnunet_osasis.controls import RANDOM, ColorJitter, FourierDomainAdaptation, HistogramShift, Reinhard
 from nnunet_osasis.controls.fourier import AXES, middle
 from nnunet_osasis.controls.gin import GIN, GINParameters, draw_gin, gin
 from nnunet_osasis.errors import OsasisError
@@ -149,7 +149,7 @@ def test_gin_of_a_constant_image_stays_finite():
 
 def test_colour_jitter_is_torchvisions():
     image = _picture(1)
-    control = ColourJitter(3)
+    control = ColorJitter(3)
     changes = control.draw(np.random.default_rng(3), value_range=(0.0, 255.0))
     expected = torch.from_numpy(image / 255.0)
     for name, value in changes:
@@ -161,7 +161,7 @@ def test_colour_jitter_is_torchvisions():
 def test_colour_jitter_of_other_channels_is_brightness_contrast_gamma():
     image = np.random.default_rng(0).uniform(-500, 1500, (2, 8, 8))
     changes = [[("brightness", 0.5)], [("contrast", 0.0), ("gamma", 2.0)]]
-    found = ColourJitter(2).apply(image, changes, value_range=(-500.0, 1500.0))
+    found = ColorJitter(2).apply(image, changes, value_range=(-500.0, 1500.0))
     units = (image + 500) / 2000
     np.testing.assert_allclose(found[0], units[0] * 1000 - 500)
     np.testing.assert_allclose(found[1], units[1].mean() ** 2 * 2000 - 500)
@@ -208,9 +208,9 @@ def test_random_controls_keep_a_given_range(kind):
         lambda: GIN(3, alpha=(0.5, 0.1)),
         lambda: GIN(3, alpha=(0, 2)),
         lambda: GIN(3, layers=0),
-        lambda: ColourJitter(3, brightness=2),
-        lambda: ColourJitter(3, hue=0.6),
-        lambda: ColourJitter(1, gamma=(0, 1)),
+        lambda: ColorJitter(3, brightness=2),
+        lambda: ColorJitter(3, hue=0.6),
+        lambda: ColorJitter(1, gamma=(0, 1)),
         lambda: HistogramShift(1, control_points=2),
         lambda: FourierDomainAdaptation(_picture(1), beta=0.6),
         lambda: FourierDomainAdaptation(_picture(1)[0]),

@@ -10,7 +10,7 @@ import pytest
 from nnunet_osasis.controls import (
     CONTROLS,
     GIN,
-    ColourJitter,
+    ColorJitter,
     FourierDomainAdaptation,
     HistogramMatching,
     HistogramShift,
@@ -47,7 +47,7 @@ def _controls(sources: list[np.ndarray], reference: np.ndarray) -> dict[str, tup
         FourierDomainAdaptation(reference, beta=0.1),
         Identity(channels),
         GIN(channels),
-        ColourJitter(channels),
+        ColorJitter(channels),
         HistogramShift(channels),
     )
     return {f"{type(control).__name__}-{channels}": (control, sources[0]) for control in made}
@@ -160,9 +160,9 @@ def test_fingerprints_tell_controls_and_references_apart():
         GIN(3, layers=2),
         GIN(3, alpha=(0, 0.5)),
         GIN(3, value_range=(0, 255)),
-        ColourJitter(3, seed=1),
-        ColourJitter(3, brightness=0.1),
-        ColourJitter(3, gamma=(1, 2)),
+        ColorJitter(3, seed=1),
+        ColorJitter(3, brightness=0.1),
+        ColorJitter(3, gamma=(1, 2)),
         HistogramShift(3, seed=1),
         HistogramShift(3, control_points=5),
     ]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import doctest
+import importlib
 import pickle
 import shutil
 import subprocess
@@ -27,6 +29,14 @@ def maps_alone(stylizer: OSASISStylizer) -> OSASISStylizer:
         reference=stylizer.reference, maps=stylizer.maps, config=stylizer.config, calibrator=stylizer.calibrator,
         gate=stylizer.gate, card=stylizer.card, findings=stylizer.findings,
     )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "module", ["diffusion.sampler", "gate.gate", "gate.thresholds", "stylizer.config", "stylizer.stylizer"]
+)
+def test_examples_run(module: str) -> None:
+    result = doctest.testmod(importlib.import_module(f"nnunet_osasis.{module}"))
+    assert result.attempted and not result.failed
 
 
 def test_one_class_by_two_names() -> None:

@@ -1,4 +1,4 @@
-"""Reading the next item and writing the last one while one is computed; results as if done one by one."""
+"""Read the next item and write the last one while one is computed; results are as if done one by one."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
-Read = TypeVar("Read")
+Content = TypeVar("Content")
 
-Made = TypeVar("Made")
+Result = TypeVar("Result")
 
 
-def in_overlap(
+def prefetched(
     items: Sequence[T],
-    read: Callable[[T], Read | None],
-    work: Callable[[Read], Made],
-    write: Callable[[Read, Made], None],
+    read: Callable[[T], Content | None],
+    work: Callable[[Content], Result],
+    write: Callable[[Content, Result], None],
     *,
     alone: Callable[[T], bool],
 ) -> Generator[bool, None, None]:
@@ -27,30 +27,33 @@ def in_overlap(
     the number of items. What fails ends the rest at that item: everything before it has been written by then.
 
     Args:
+        items: what to do.
         read: gives what ``work`` needs; None leaves the item out.
-        alone: items so large that there should be one of them in memory.
+        work: computes the result, in the calling thread.
+        write: takes what was read and the result.
+        alone: whether an item is so large that it must be the only one in memory.
     """
-    ahead: Future[Read | None] | None = None
+    ahead: Future[Content | None] | None = None
     behind: Future[None] | None = None
     with ThreadPoolExecutor(1, "read") as reader, ThreadPoolExecutor(1, "write") as writer:
         try:
             for position, item in enumerate(items):
                 if alone(item) and behind is not None:
                     behind.result()
-                found = read(item) if ahead is None else ahead.result()
+                content = read(item) if ahead is None else ahead.result()
                 ahead = None
                 if position + 1 < len(items) and not alone(item) and not alone(items[position + 1]):
                     ahead = reader.submit(read, items[position + 1])
-                to_do = found is not None
-                if found is not None:
-                    made = work(found)
+                to_do = content is not None
+                if content is not None:
+                    result = work(content)
                     if behind is not None:
                         behind.result()
-                    behind = writer.submit(write, found, made)
-                    del made
+                    behind = writer.submit(write, content, result)
+                    del result
                     if alone(item):
                         behind.result()
-                del found
+                del content
                 yield to_do
         finally:
             if behind is not None:

@@ -1,4 +1,4 @@
-"""What was made from what in an output folder: a log per run, merged into one sealed manifest when a run ends.
+"""The record of an output folder: a log per run, merged into one sealed manifest when a run ends.
 
 While a run is at work, each finished image is one line of ``.osasis_parts/part-<k>-of-<n>.jsonl``, with a checksum of
 its own: a cost that does not grow with the number of images. Parts that are at work at once have a log each (and each
@@ -32,11 +32,13 @@ from nnunet_osasis.runtime.storage import FOREIGN_AGE, sha256_of_json, write_err
 logger = logging.getLogger(__name__)
 
 MANIFEST = "osasis_manifest.json"
+"""File of an output folder: settings, and digests of every image, its mask and its result."""
 
 PARTS = ".osasis_parts"
 """Subfolder of an output folder: logs, audits and locks of parts at work, or killed. Gone when all is merged."""
 
 _AUDIT = "-audit.jsonl"
+"""Ending of the file name of a part's audit."""
 
 
 def log_of(output: Path, share: Shard) -> Path:
@@ -56,13 +58,13 @@ def lock_of(share: Shard) -> str:
 
 def logs_in(output: Path) -> dict[Shard, Path]:
     """All logs that are not merged yet, the one that was written last at the end."""
-    found = []
+    logs = []
     for path in (output / PARTS).glob("part-*.jsonl"):
         share = None if path.name.endswith(_AUDIT) else Shard.named(path.name)
         if share is not None:
             with contextlib.suppress(FileNotFoundError):  # merged by another part meanwhile
-                found.append((path.stat().st_mtime_ns, path.name, share, path))
-    return {share: path for _, _, share, path in sorted(found, key=lambda log: log[:2])}
+                logs.append((path.stat().st_mtime_ns, path.name, share, path))
+    return {share: path for _, _, share, path in sorted(logs, key=lambda log: log[:2])}
 
 
 def audits_in(output: Path) -> list[Path]:
@@ -85,20 +87,20 @@ def read_manifest(output: Path) -> dict[str, Any] | None:
     """The manifest's settings and images; None without one. Raises ``OsasisError`` for a damaged one."""
     if not (output / MANIFEST).is_file():
         return None
-    found = read_sealed_json(output / MANIFEST, what="The output's manifest")
-    images = found.setdefault("images", {})
+    manifest = read_sealed_json(output / MANIFEST, what="The output's manifest")
+    images = manifest.setdefault("images", {})
     if not (isinstance(images, dict) and all(isinstance(entry, dict) for entry in images.values())):
         raise OsasisError(
             "The output's manifest must name images and their digests",
             found=f"another form of {output / MANIFEST}",
             remedy="Delete it: every result is then made anew.",
         )
-    return {"settings": found.get("settings"), "images": images}
+    return {"settings": manifest.get("settings"), "images": images}
 
 
-def check_settings(found: Any, settings: Mapping[str, Any], output: Path) -> None:
+def check_settings(recorded: Any, settings: Mapping[str, Any], output: Path) -> None:
     """Raise ``OsasisError`` when ``output`` holds results of another stylizer or other options."""
-    if found != settings:
+    if recorded != settings:
         raise OsasisError(
             "The output must not hold results of another stylizer or other options",
             found=f"a manifest of other settings in {output}",
@@ -159,11 +161,18 @@ def names_on_record(output: Path) -> set[str]:
 
 
 class Log:
-    """The log of one run: settings once, then a line per finished image."""
+    """The log of one run: settings once, then a line per finished image.
+
+    Args:
+        output: folder of results.
+        share: the part of the images that the run makes.
+        work: digest of images and options, for other parts to compare.
+
+    Raises:
+        OsasisError: a disk that is full or cannot be written.
+    """
 
     def __init__(self, output: Path, share: Shard, work: str) -> None:
-        """``work``: a digest of what the run is about, for other parts to compare. Raises ``OsasisError`` on a disk
-        that is full or cannot be written."""
         self.path = log_of(output, share)
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -181,13 +190,13 @@ class Log:
 
 
 def work_of(log: Path) -> str | None:
-    """What the last run that wrote into a log is about; None without a whole line that says so."""
+    """The digest of the last run that wrote into a log; None without a whole line that holds one."""
     works = [str(row["work"]) for row in iter_jsonl(log, with_seals=True) if "work" in row]
     return works[-1] if works else None
 
 
 def drop_damaged_manifest(output: Path) -> None:
-    """A damaged manifest counts as none, which is said. To be called by whoever has ``output`` for itself."""
+    """Delete a damaged manifest, with a warning. To be called by the one run that has ``output`` for itself."""
     try:
         read_manifest(output)
     except OsasisError as error:
@@ -198,9 +207,9 @@ def drop_damaged_manifest(output: Path) -> None:
 def merge(output: Path) -> None:
     """One manifest and one audit out of all logs, which are then deleted; nothing to do without logs.
 
-    To be called by whoever has ``output`` for itself: no part may be at work. Killed at any moment, it is repeated by
-    the next run and gives the same. What a part left on another machine that did not end in order is merged as well,
-    but kept for a day: where machines do not see each other's locks it may still be written.
+    To be called by the one run that has ``output`` for itself: no part may be at work. Killed at any moment, it is
+    repeated by the next run and gives the same. What a part left on another machine that did not end in order is merged
+    as well, but kept for a day: if machines do not see each other's locks, it may still be written.
     """
     logs = logs_in(output)
     manifest = read_manifest(output)

@@ -1,10 +1,8 @@
-"""Stylize a folder of images: resumable, in parts, each result whole or absent, a manifest of what came from what.
-
-One image of a folder: its digest, its mask, and what the stylizer and the gate make of it.
-"""
+"""Restyle a folder of images: resumable, in parts, each result whole or absent, a manifest of what came from what."""
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections import Counter
 from contextlib import closing
@@ -26,7 +24,7 @@ from nnunet_osasis.images.io import files_of, list_images, read_image, write_lik
 from nnunet_osasis.images.slices import best_slice, read_in_slices, slice_axis, slices_back, slices_first
 from nnunet_osasis.runtime.distributed import Shard
 from nnunet_osasis.runtime.storage import atomic_write, remove_stale_temporaries, sha256_of_file, sha256_of_json
-from nnunet_osasis.stylizer.archive.prefetch import in_overlap
+from nnunet_osasis.stylizer.archive.prefetch import prefetched
 from nnunet_osasis.stylizer.archive.record import (
     Log,
     audit_of,
@@ -35,9 +33,12 @@ from nnunet_osasis.stylizer.archive.record import (
     known_digests,
     names_on_record,
 )
-from nnunet_osasis.stylizer.archive.shards import place_in
+from nnunet_osasis.stylizer.archive.shards import claim_folder
 from nnunet_osasis.stylizer.gating import stored_gate
 from nnunet_osasis.stylizer.stylizer import OSASISStylizer
+
+SOFT = 20
+"""Number of values that a mask of labels reaching 255 may have; more are shades."""
 
 
 def output_name(path: Path) -> str:
@@ -59,25 +60,35 @@ def stylize_folder(
     share: Shard | None = None,
     progress: bool = True,
 ) -> int:
-    """Stylize every image of ``source`` into ``output``, dtype and geometry kept; returns how many were made anew.
+    """Restyle every image of ``source`` into ``output``, dtype and geometry kept.
 
-    Every result is compared with its source by the structure gate: what fails is tried weaker, and kept as it is when
+    Every result is compared with its source by the structure gate: what fails is weakened, and kept as it is when
     that fails too. ``output/osasis_audit`` has the audit trail and a picture of the worst cases.
 
     What an earlier run with the same stylizer and options made from an unchanged file is kept, if it is still what
-    was written then. ``masks`` are copied unchanged to ``output/masks`` when there is one of the same name and size
-    for every image, and tell the gate where lesions are.
+    was written then.
 
     While images are made, memory holds their names, 16 bytes for each result of an earlier run, and three images; at
     its start and its end a run also holds the manifest, a few KB for each image on record. Pictures are read and
     written while others are computed, volumes one after the other.
 
     Args:
-        gated: False leaves the gate out. segmenter: a frozen segmenter the gate asks as well.
+        stylizer: the stylizer.
+        source: folder of images.
+        output: folder of results.
+        strength: in [0, 1]; None takes the stylizer's own.
+        direction: ``source_to_target`` or ``target_to_source``.
+        masks: folder with a mask of the same name and size for every image. Masks are copied unchanged to
+            ``output/masks``, and show the gate where lesions are.
+        gated: False leaves the gate out.
+        segmenter: a frozen segmenter that the gate asks as well.
         share: the part of the sorted list to make; None is all of it. Parts of one list may be at work in ``output``
             at once, on several machines too; the last one to end writes the manifest of all. Without ``share`` one
             process at a time works there.
         progress: show a bar.
+
+    Returns:
+        How many images were made anew.
 
     Raises:
         OsasisError: unreadable, vanished or changing input (results made before it are kept), ``output`` inside
@@ -94,35 +105,46 @@ def stylize_folder(
         raise OsasisError(
             "Each image needs a name of its own", found=f"two that become {twice}", remedy="Rename one of them."
         )
-    pairs = masks_of(files, masks) if masks is not None else {}
+    pairs = _masks_of(files, masks) if masks is not None else {}
     settings: dict[str, Any] = {"stylizer": stylizer.fingerprint, "strength": strength, "direction": direction}
     asked = None if segmenter is None else segmenter.fingerprint
+    work = sha256_of_json([names, settings, masks is not None, gated, asked])
     made = 0
-    with place_in(output, share, sha256_of_json([names, settings, masks is not None, gated, asked])) as place:
+    with claim_folder(output, share, work) as claim:
         for folder in ("masks", FOLDER):
             remove_stale_temporaries(output / folder)
         gate = _gate(stylizer, files, output, segmenter) if gated else None
         settings |= {} if gate is None else {"gate": gate.identity()}
         mine = dict(zip(share.select(files), share.select(names), strict=True))
         known = known_digests(output, settings, set(mine.values()), gated=gated)
-        place.log.settings(settings)
-        run = _Run(stylizer, output, mine, gate, strength, direction, pairs, known, place.log, audit_of(output, share))
-        steps = in_overlap(share.select(files), run.read, run.stylize, run.write, alone=_is_large)
+        claim.log.settings(settings)
+        run = _Run(stylizer, output, mine, gate, strength, direction, pairs, known, claim.log, audit_of(output, share))
+        steps = prefetched(share.select(files), run.read, run.stylize, run.write, alone=_is_large)
         title = "stylize" if share.count == 1 else f"stylize, {share}"
+        bar = tqdm(steps, total=len(mine), desc=title, unit="image", dynamic_ncols=True, disable=not progress)
         with closing(steps):
-            for to_do in tqdm(
-                steps, total=len(mine), desc=title, unit="image", dynamic_ncols=True, disable=not progress
-            ):
+            for to_do in bar:
                 made += to_do
-    alone = share.count == 1 or (not place.others and names_on_record(output).issuperset(names))
+    alone = share.count == 1 or (not claim.others and names_on_record(output).issuperset(names))
     if gate is not None and alone and not (output / FOLDER / PICTURE).is_file():
-        _show_worst(stylizer, dict(zip(names, files, strict=True)), output, strength, direction)
+        _show_worst(run, dict(zip(names, files, strict=True)))
     return made
 
 
 @dataclass
 class _Image:
+    """An image to restyle.
+
+    Attributes:
+        loaded: the image.
+        axis: axis of its slices.
+        labels: its mask's labels, ``(H, W)`` or ``(D, H, W)``, if the gate looks at them.
+        entry: digests for the log.
+    """
+
     loaded: LoadedImage
+    axis: int
+    labels: np.ndarray | None
     entry: dict[str, str]
 
 
@@ -136,36 +158,63 @@ class _Run:
     gate: StructureGate | None
     strength: float | None
     direction: str
-    pairs: dict[Path, Path]
+    masks: dict[Path, Path]
     known: dict[str, bytes]
     log: Log
     audit: Path
 
     def read(self, path: Path) -> _Image | None:
-        """The image with its digest; None when its result is there, on record, and what was written then."""
-        name, digest = self.names[path], digest_of(path)
-        entry = {"source": digest}
-        if self.gate is not None and path in self.pairs:  # where its lesions are
-            entry["mask"] = digest_of(self.pairs[path])
+        """The image and its mask with their digests; None when its result is there and on record."""
+        name, before = self.names[path], _stamps(path)
+        entry = {"source": _digest_of(path)}
+        if path in self.masks:
+            mask = _digest_of(self.masks[path])
+            if self.gate is not None:  # which looks at it
+                entry["mask"] = mask
         target = self.output / name
         known = self.known.get(name) if target.is_file() else None
-        if known and digest_of_entry(entry | {"result": sha256_of_file(target)}) == known:
-            copy_mask(path, self.pairs, self.output)
+        done = known and digest_of_entry(entry | {"result": sha256_of_file(target)}) == known
+        copied = path not in self.masks or self._is_copied(path, mask)
+        if done and copied:
             return None
         loaded = read_image(path)
-        if digest_of(path) != digest:
+        if _stamps(path) != before:
             raise OsasisError(
                 "An image must not change while it is stylized",
                 found=path,
                 remedy="Run the same command again when it is complete; finished results are kept.",
             )
-        copy_mask(path, self.pairs, self.output)
-        return _Image(loaded, entry)
+        axis, labels = slice_axis(loaded.spacing, loaded.array.shape[1:]), None
+        if path in self.masks and (self.gate is not None or not copied):
+            array = _read_mask(self.masks[path], loaded.array.shape)
+            labels = _labels(slices_first(array, axis))
+        if not copied:
+            atomic_write(self._copy_of(path), partial(shutil.copyfile, self.masks[path]))
+        return None if done else _Image(loaded, axis, labels, entry)
 
     def stylize(self, image: _Image) -> GateResult:
         """What may be used of it."""
-        mask = self.pairs.get(image.loaded.path)
-        return stylized(self.stylizer, image.loaded, self.gate, self.strength, self.direction, mask)
+        return self.restyled(image.loaded, image.axis, image.labels, self.gate)
+
+    def restyled(
+        self, loaded: LoadedImage, axis: int, labels: np.ndarray | None, gate: StructureGate | None
+    ) -> GateResult:
+        """Volumes are cut along ``axis``. The result has the axes of ``loaded.array``."""
+        try:
+            sliced = slices_first(loaded.array, axis)
+            amount = self.stylizer.config.strength if self.strength is None else self.strength
+            changed = self.stylizer.stylize_array(sliced, strength=amount, direction=self.direction)
+            if gate is None:
+                result = GateResult(changed, Decision("full", amount, amount, {}, {}))
+            else:
+                result = gate(sliced, changed, amount, labels)
+        except OsasisError as error:
+            raise OsasisError(
+                f"{loaded.path} cannot be stylized: {error.rule}", found=error.found, remedy=error.remedy
+            ) from error
+        if result.decision.strength == 0:  # as stored: not even rounded to float32
+            return replace(result, image=loaded.array)
+        return replace(result, image=slices_back(result.image, axis))
 
     def write(self, image: _Image, result: GateResult) -> None:
         """The result, then the audit, then the log: what is on record is there."""
@@ -179,6 +228,13 @@ class _Run:
             write_audit(self.audit, name, result.decision, **facts)
         self.log.add(name, entry)
 
+    def _copy_of(self, path: Path) -> Path:
+        return self.output / "masks" / self.masks[path].name
+
+    def _is_copied(self, path: Path, digest: str) -> bool:
+        copy = self._copy_of(path)
+        return copy.is_file() and sha256_of_file(copy) == digest
+
 
 def _is_large(path: Path) -> bool:
     """Volumes, and TIFF files, which may be stacks: one at a time in memory."""
@@ -186,13 +242,13 @@ def _is_large(path: Path) -> bool:
 
 
 def on_record(source: Path, output: Path) -> tuple[int, int]:
-    """Of how many images of ``source`` all parts so far have put a result on record, and how many there are."""
+    """How many images of ``source`` have a result on record, by all parts so far, and how many there are."""
     names = {output_name(path) for path in list_images(source)}
     return len(names & names_on_record(output)), len(names)
 
 
 def decisions_in(output: Path) -> list[dict[str, Any]]:
-    """What was decided about each case, by parts at work too, whose word is the newer one; no scores.
+    """The decision about each case, without scores; that of a part at work is the newer one.
 
     The folder's audit is read once more in the end: parts' audits may have been merged into it meanwhile.
     """
@@ -210,92 +266,60 @@ def _gate(stylizer: OSASISStylizer, files: list[Path], output: Path, segmenter: 
     return stored_gate(output / FOLDER / "gate.json", stylizer, images, segmenter=segmenter)
 
 
-def _show_worst(
-    stylizer: OSASISStylizer, files: dict[str, Path], output: Path, strength: float | None, direction: str
-) -> None:
-    """A picture of the worst cases, made again at full strength to show what was refused."""
+def _show_worst(run: _Run, files: dict[str, Path]) -> None:
+    """Draw the worst cases, made again at full strength to show what was refused."""
 
     def by_badness(case: tuple[str, AuditSummary]) -> tuple[Any, str]:
         return case[1].badness, case[0]
 
     cases = []
-    summaries = [(case, summary) for case, summary in summarize_cases(audits_in(output)).items() if case in files]
+    summaries = [(case, summary) for case, summary in summarize_cases(audits_in(run.output)).items() if case in files]
     for case, summary in sorted(summaries, key=by_badness)[:WORST]:
         loaded = read_image(files[case])
-        full = stylized(stylizer, loaded, None, strength, direction, None).image
-        used = read_image(output / case).array
         axis = slice_axis(loaded.spacing, loaded.array.shape[1:])
-        sliced = [slices_first(np.asarray(a, np.float32), axis) for a in (loaded.array, full, used)]
+        full = run.restyled(loaded, axis, None, None).image
+        used = read_image(run.output / case).array
+        sliced = [slices_first(np.asarray(array, np.float32), axis) for array in (loaded.array, full, used)]
         before, at_full, at_last = as_picture(*sliced)
         cases.append((in_short(summary.row(case)), before, at_full, at_last))
     if cases:
-        save_worst(output / FOLDER / PICTURE, cases, stylizer.config.intensity)
-
-
-SOFT = 20
-"""Values that a mask of labels reaching 255 may have; more are shades."""
-
-
-def stylized(
-    stylizer: OSASISStylizer,
-    loaded: LoadedImage,
-    gate: StructureGate | None,
-    strength: float | None,
-    direction: str,
-    mask: Path | None,
-) -> GateResult:
-    """Volumes are cut along their axis of coarsest spacing. The result has the axes of ``loaded.array``."""
-    try:
-        axis = slice_axis(loaded.spacing, loaded.array.shape[1:])
-        sliced = slices_first(loaded.array, axis)
-        amount = stylizer.config.strength if strength is None else strength
-        changed = stylizer.stylize_array(sliced, strength=amount, direction=direction)
-        if gate is None:
-            result = GateResult(changed, Decision("full", amount, amount, {}, {}))
-        else:
-            labels = None if mask is None else _labels(slices_first(read_image(mask).array, axis))
-            result = gate(sliced, changed, amount, labels)
-        if result.decision.strength == 0:  # as stored: not even rounded to float32
-            return replace(result, image=loaded.array)
-        return replace(result, image=slices_back(result.image, axis))
-    except OsasisError as error:
-        raise OsasisError(
-            f"{loaded.path} cannot be stylized: {error.rule}", found=error.found, remedy=error.remedy
-        ) from error
+        save_worst(run.output / FOLDER / PICTURE, cases, run.stylizer.config.intensity)
 
 
 def _labels(mask: np.ndarray) -> np.ndarray:
-    """Labels of a mask ``(C, ...)``; a picture of grey levels (a soft rim, a JPEG) is cut at half its white."""
+    """Labels of a mask ``(C, ...)``; a picture of gray levels (a soft rim, a JPEG) is cut at half its white."""
     labels = mask.max(axis=0)
-    grey = labels.dtype == np.uint8 and labels.max() == 255 and len(np.unique(labels)) > SOFT
-    return (labels > 127).astype(np.uint8) if grey else labels
+    shaded = labels.dtype == np.uint8 and labels.max() == 255 and len(np.unique(labels)) > SOFT
+    return (labels > 127).astype(np.uint8) if shaded else labels
 
 
-def digest_of(path: Path) -> str:
-    """Of all files the image is stored in (a header and its data)."""
+def _digest_of(path: Path) -> str:
+    """SHA-256 (hex) of all files the image is stored in (a header and its data)."""
     try:
-        each = [sha256_of_file(part) for part in files_of(path)]
-        return each[0] if len(each) == 1 else sha256_of_json(each)
+        digests = [sha256_of_file(part) for part in files_of(path)]
     except OSError as error:
-        raise OsasisError(
-            "The images must stay while they are stylized",
-            found=f"{error.strerror} at {path}",
-            remedy="Put it back, or run the same command again without it; finished results are kept.",
-        ) from error
+        raise _vanished(path, error) from error
+    return digests[0] if len(digests) == 1 else sha256_of_json(digests)
 
 
-def copy_mask(path: Path, pairs: dict[Path, Path], output: Path) -> None:
-    """Copy the mask of ``path``, if it has one, unless a whole copy is there."""
-    if path not in pairs:
-        return
-    mask, copy = pairs[path], output / "masks" / pairs[path].name
-    if copy.is_file() and sha256_of_file(copy) == digest_of(mask):
-        return
-    _check_mask(read_image(path).array.shape, mask)
-    atomic_write(copy, partial(shutil.copyfile, mask))
+def _stamps(path: Path) -> list[tuple[int, int, int]]:
+    """Time of change, size and identity of all files of an image: they change with its content."""
+    try:
+        stats = [os.stat(part) for part in files_of(path)]
+    except OSError as error:
+        raise _vanished(path, error) from error
+    return [(stat.st_mtime_ns, stat.st_size, stat.st_ino) for stat in stats]
 
 
-def masks_of(files: list[Path], masks: Path) -> dict[Path, Path]:
+def _vanished(path: Path, error: OSError) -> OsasisError:
+    return OsasisError(
+        "The images must stay while they are stylized",
+        found=f"{error.strerror} at {path}",
+        remedy="Put it back, or run the same command again without it; finished results are kept.",
+    )
+
+
+def _masks_of(files: list[Path], masks: Path) -> dict[Path, Path]:
     by_stem = {image_stem(path): path for path in list_images(masks)}
     missing = [path.name for path in files if image_stem(path) not in by_stem]
     if missing:
@@ -305,9 +329,12 @@ def masks_of(files: list[Path], masks: Path) -> dict[Path, Path]:
     return {path: by_stem[image_stem(path)] for path in files}
 
 
-def _check_mask(shape: tuple[int, ...], mask: Path) -> None:
-    found = read_image(mask).array.shape
-    if found[1:] != shape[1:]:
+def _read_mask(path: Path, shape: tuple[int, ...]) -> np.ndarray:
+    mask = read_image(path).array
+    if mask.shape[1:] != shape[1:]:
         raise OsasisError(
-            "A mask must have its image's size", found=f"{found[1:]} for {shape[1:]} in {mask}", remedy="Resample it."
+            "A mask must have its image's size",
+            found=f"{mask.shape[1:]} for {shape[1:]} in {path}",
+            remedy="Resample it.",
         )
+    return mask

@@ -1,4 +1,4 @@
-"""Who may work in an output folder: one run alone, or several parts of one run at once."""
+"""Claims to an output folder: one run alone, or several parts of one run at once."""
 
 from __future__ import annotations
 
@@ -13,18 +13,20 @@ from nnunet_osasis.runtime.locks import held_by, output_lock
 from nnunet_osasis.stylizer.archive.record import PARTS, Log, drop_damaged_manifest, lock_of, logs_in, merge, work_of
 
 COMMAND = "osasis-stylize"
+"""Name of the command in the notes of locks."""
 
 PATIENCE = 20.0
-"""Seconds that parts wait for each other's start and end before they say so."""
+"""Seconds that parts wait for each other's start and end before they log it."""
 
 
 @dataclass
-class Place:
-    """A run's place in an output folder.
+class FolderClaim:
+    """A run's claim to its images in an output folder.
 
     Attributes:
-        log: of this run. others: parts that were at work when this one ended; without any, all that was made until
-        then is in the manifest.
+        log: of this run.
+        others: parts that were at work when this one ended, with their owners; if there are none, all that was made
+            until then is in the manifest.
     """
 
     log: Log
@@ -32,14 +34,16 @@ class Place:
 
 
 @contextmanager
-def place_in(output: Path, share: Shard, work: str) -> Iterator[Place]:
-    """Hold a share's place in ``output``; merge what was logged at the end, if no other part is at work by then.
+def claim_folder(output: Path, share: Shard, work: str) -> Iterator[FolderClaim]:
+    """Hold a share's claim to ``output``; merge what was logged at the end, if no other part is at work by then.
 
     A run of all images has the folder for itself and is refused while somebody else is there. Parts hold the folder
     for the moments in which they come and go, and a lock of their own between.
 
     Args:
-        work: a digest of the list of images and of all options, which parts that are at work at once must share.
+        output: folder of results.
+        share: the part of the images that the run makes.
+        work: digest of the list of images and of all options, which parts that are at work at once must share.
 
     Raises:
         OsasisError: the folder is in use by a run that would make the same images, by this part itself, or by parts
@@ -52,7 +56,7 @@ def place_in(output: Path, share: Shard, work: str) -> Iterator[Place]:
             drop_damaged_manifest(output)
             merge(output)
             try:
-                yield Place(Log(output, share, work))
+                yield FolderClaim(Log(output, share, work))
             finally:
                 merge(output)
         return
@@ -73,19 +77,19 @@ def place_in(output: Path, share: Shard, work: str) -> Iterator[Place]:
                 drop_damaged_manifest(output)
                 merge(output)
             held.enter_context(output_lock(output / PARTS, command, name=lock_of(share)))
-            place = Place(Log(output, share, work))
+            claim = FolderClaim(Log(output, share, work))
         try:
-            yield place
+            yield claim
         finally:
             with output_lock(output, command, wait=True, patience=PATIENCE):
                 held.close()
-                place.others = at_work(output)
-                if not place.others:
+                claim.others = at_work(output)
+                if not claim.others:
                     merge(output)
 
 
 def at_work(output: Path) -> dict[Shard, str]:
-    """Parts whose process lives, with who it is. To be asked by whoever holds ``output``."""
+    """Parts whose process lives, with its description. To be called by the run that holds ``output``."""
     shares = (share for share in logs_in(output) if share != Shard())
     held = ((share, held_by(output / PARTS, lock_of(share))) for share in shares)
     return {share: owner for share, owner in held if owner is not None}

@@ -14,7 +14,7 @@ from nnunet_osasis.errors import OsasisError
 from nnunet_osasis.runtime.records import as_json
 from nnunet_osasis.runtime.storage import sha256_of_array
 from nnunet_osasis.stylizer.calibrator import CalibratorConfig
-from nnunet_osasis.stylizer.names import NETWORK_READOUTS, STUDENT
+from nnunet_osasis.stylizer.names import STUDENT, needs_networks
 from nnunet_osasis.training.adaptation.recipes import AdaptConfig
 from nnunet_osasis.training.distil import DistilConfig
 from nnunet_osasis.training.loop import HOW
@@ -121,6 +121,6 @@ def one_pass_card(config: BuildConfig) -> dict | str:
     """Return the card's entry about one pass: how the student is trained, or why there is none."""
     if config.distil.teacher(config.readout) is not None:
         return as_json(config.distil)
-    if config.readout in NETWORK_READOUTS:
+    if needs_networks(config.readout):
         return "none: distilling was left out"
     return f"none needed: {config.readout} is a map, one pass by itself, exactly"

@@ -32,7 +32,7 @@ from nnunet_osasis.runtime.storage import remove_stale_temporaries, sha256_of_ar
 from nnunet_osasis.stylizer.calibrator import Calibrator
 from nnunet_osasis.stylizer.config import StylizerConfig
 from nnunet_osasis.stylizer.gating import calibrate_for
-from nnunet_osasis.stylizer.names import NETWORK_READOUTS
+from nnunet_osasis.stylizer.names import needs_networks
 from nnunet_osasis.stylizer.serialization import is_stylizer_folder, read_index
 from nnunet_osasis.stylizer.stylizer import OSASISStylizer
 from nnunet_osasis.training.adaptation.adapt import adapt
@@ -176,7 +176,7 @@ class StylizerBuild:
         stylizer = OSASISStylizer(
             reference=self.native_references[0], maps=maps, config=self._stylizer_config(readout),
             calibrator=calibrator, detail=self._detail(), card=self.card(),
-            findings=suitability(agreement, calibrator, sources, config.calibrator, count=len(self.references)),
+            diagnostics=suitability(agreement, calibrator, sources, config.calibrator, count=len(self.references)),
         )  # fmt: skip
         stylizer.gate = self._gate(stylizer)
         show_stylized(self.work / "grid_stylized.png", stylizer, sources, self.references[0])
@@ -256,9 +256,9 @@ class StylizerBuild:
             decoder_maps(stylizer, sources, self.config.calibrator.family) | pair_maps(pairs) | stylizer.maps
         )
         stylizer.student = distil(stylizer, sources, self.config.distil, work=self.work, resume=resume)
-        if readout in NETWORK_READOUTS:
+        if needs_networks(readout):
             stylizer.gate = self._gate(stylizer)  # it has to allow for the networks' round trip
-        stylizer.findings |= {"pair_quality": pair_qualities(model, pairs, sources)}
+        stylizer.diagnostics |= {"pair_quality": pair_qualities(model, pairs, sources)}
         show_stylized(self.work / "grid_stylized.png", stylizer, sources, self.references[0], style_a)
         stylizer.save_pretrained(self.output)
         self._drop_checkpoints()

@@ -12,7 +12,7 @@ import pytest
 from scale_tasks import write_images
 
 from nnunet_osasis.stylizer.archive import run as module
-from nnunet_osasis.stylizer.archive.prefetch import in_overlap
+from nnunet_osasis.stylizer.archive.prefetch import prefetched
 from nnunet_osasis.stylizer.stylizer import OSASISStylizer
 
 SIDE = 96
@@ -83,7 +83,7 @@ def steps(
 
         return run
 
-    return in_overlap(items, step("read"), step("work"), step("write"), alone=lambda item: item in (alone or set()))
+    return prefetched(items, step("read"), step("work"), step("write"), alone=lambda item: item in (alone or set()))
 
 
 def test_every_item_is_read_worked_on_and_written_in_order() -> None:

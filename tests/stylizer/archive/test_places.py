@@ -17,14 +17,14 @@ from nnunet_osasis.runtime.locks import LOCK
 from nnunet_osasis.runtime.records import atomic_write_json, read_sealed_json
 from nnunet_osasis.runtime.storage import FOREIGN_AGE
 from nnunet_osasis.stylizer.archive.record import MANIFEST, PARTS, lock_of, log_of, read_manifest
-from nnunet_osasis.stylizer.archive.shards import place_in
+from nnunet_osasis.stylizer.archive.shards import claim_folder
 
 SETTINGS = {"stylizer": "s"}
 
 
 def make(output: Path, share: Shard, *names: str, work: str = "work", fails: bool = False) -> None:
     """A run of a share that makes ``names``."""
-    with place_in(output, share, work) as place:
+    with claim_folder(output, share, work) as place:
         place.log.settings(SETTINGS)
         for name in names:
             place.log.add(name, {"source": "a", "result": f"b{name}"})
@@ -38,10 +38,10 @@ def images_in(output: Path) -> list[str]:
 
 @pytest.mark.parametrize("other", [Shard(1, 2), Shard(1, 4), Shard(3, 4), Shard(0, 3), Shard()])
 def test_a_run_that_would_make_the_same_images_is_refused_and_told_who_is_there(tmp_path: Path, other: Shard) -> None:
-    with place_in(tmp_path, Shard(1, 2), "work"):
+    with claim_folder(tmp_path, Shard(1, 2), "work"):
         with (
             pytest.raises(OsasisError, match=f"process {os.getpid()} on .*part 1 of 2"),
-            place_in(tmp_path, other, "work"),
+            claim_folder(tmp_path, other, "work"),
         ):
             pass
         make(tmp_path, Shard(0, 2), "a")
@@ -50,14 +50,14 @@ def test_a_run_that_would_make_the_same_images_is_refused_and_told_who_is_there(
 
 
 def test_parts_of_another_list_of_images_are_refused_while_others_are_at_work(tmp_path: Path) -> None:
-    with place_in(tmp_path, Shard(0, 2), "work"), pytest.raises(OsasisError, match="same images and options"):
+    with claim_folder(tmp_path, Shard(0, 2), "work"), pytest.raises(OsasisError, match="same images and options"):
         make(tmp_path, Shard(1, 2), work="other")
-    with place_in(tmp_path, Shard(1, 2), "other"):
+    with claim_folder(tmp_path, Shard(1, 2), "other"):
         pass
 
 
 def test_the_last_part_to_end_writes_the_manifest_of_all_and_clears_what_only_parts_need(tmp_path: Path) -> None:
-    with place_in(tmp_path, Shard(0, 2), "work") as first:
+    with claim_folder(tmp_path, Shard(0, 2), "work") as first:
         first.log.settings(SETTINGS)
         first.log.add("a", {"source": "1", "result": "2"})
         make(tmp_path, Shard(1, 2), "b")
@@ -73,7 +73,7 @@ def test_a_part_waits_for_a_run_of_all_images_and_finds_its_work(tmp_path: Path)
         make(tmp_path, Shard(1, 2), "b")
         ended.append("part")
 
-    with place_in(tmp_path, Shard(), "work") as place:
+    with claim_folder(tmp_path, Shard(), "work") as place:
         thread = threading.Thread(target=part)
         thread.start()
         time.sleep(0.3)
@@ -98,26 +98,29 @@ def test_where_a_file_system_has_no_locks_markers_keep_parts_apart(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(locks, "FileLock", NoLocks)
-    with place_in(tmp_path, Shard(0, 2), "work") as first:
+    with claim_folder(tmp_path, Shard(0, 2), "work") as first:
         first.log.settings(SETTINGS)
         first.log.add("a", {"source": "1", "result": "2"})
         make(tmp_path, Shard(1, 2), "b")
-        with pytest.raises(OsasisError, match="No image may be made by two"), place_in(tmp_path, Shard(0, 2), "work"):
+        with (
+            pytest.raises(OsasisError, match="No image may be made by two"),
+            claim_folder(tmp_path, Shard(0, 2), "work"),
+        ):
             pass
     assert images_in(tmp_path) == ["a", "b"]
-    with place_in(tmp_path, Shard(0, 2), "work"):
+    with claim_folder(tmp_path, Shard(0, 2), "work"):
         marker = tmp_path / PARTS / f"{lock_of(Shard(0, 2))}.marker"
         marker.write_text("7\nanother-machine\n")  # killed there: nobody here can know
         with (
             pytest.raises(OsasisError, match=r"delete .*part-0-of-2.lock.marker"),
-            place_in(tmp_path, Shard(0, 2), "work"),
+            claim_folder(tmp_path, Shard(0, 2), "work"),
         ):
             pass
 
 
 def test_what_a_killed_machine_left_is_merged_at_once_and_deleted_after_a_day(tmp_path: Path) -> None:
     """Its lock is free, or not seen from here: the log might still be written."""
-    with place_in(tmp_path, Shard(0, 2), "work") as dead:
+    with claim_folder(tmp_path, Shard(0, 2), "work") as dead:
         dead.log.settings(SETTINGS)
         dead.log.add("a", {"source": "1", "result": "2"})
         kept = dead.log.path.read_bytes()
@@ -135,7 +138,7 @@ def test_what_a_killed_machine_left_is_merged_at_once_and_deleted_after_a_day(tm
 
 def test_what_was_made_since_counts_more_than_what_a_killed_machine_left(tmp_path: Path) -> None:
     """Its log is kept for a day, in case it is still written; a repaired source's result is not undone by it."""
-    with place_in(tmp_path, Shard(0, 2), "work") as dead:
+    with claim_folder(tmp_path, Shard(0, 2), "work") as dead:
         dead.log.settings(SETTINGS)
         dead.log.add("a", {"source": "broken", "result": "old"})
         kept = dead.log.path.read_bytes()
@@ -144,7 +147,7 @@ def test_what_was_made_since_counts_more_than_what_a_killed_machine_left(tmp_pat
     log.write_bytes(kept)
     os.utime(log, (time.time() - 60,) * 2)
     atomic_write_json(tmp_path / PARTS / "part-0-of-2.lock.owner", {"machine": "another", "process": 1})
-    with place_in(tmp_path, Shard(), "work") as whole:
+    with claim_folder(tmp_path, Shard(), "work") as whole:
         whole.log.settings(SETTINGS)
         whole.log.add("a", {"source": "repaired", "result": "new"})
     assert log.is_file()
