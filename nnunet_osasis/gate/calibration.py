@@ -83,7 +83,8 @@ def _views(images: Sequence[np.ndarray], family: str, seed: int) -> Iterator[tup
         for _ in range(2 * VIEWS):
             shown = acquisitions.show(flat, where, acquisitions.sample(1, len(image), generator))
             views.append(shown.view(image.shape).numpy())
-        lost = [float((clipped(view) & ~clipped(image)).mean()) for view in views]
+        unclipped = ~clipped(image)
+        lost = [float((clipped(view) & unclipped).mean()) for view in views]
         yield image, [views[i] for i in np.argsort(lost, kind="stable")[:VIEWS]]
 
 

@@ -26,27 +26,37 @@ from nnunet_osasis.synthetic.acquisition import AcquisitionFamily, family_for
 from nnunet_osasis.training.checkpoint import TrainingState
 from nnunet_osasis.training.loop import HOW, OneCycle, Values, fit
 
+logger = logging.getLogger(__name__)
+
+OUTLYING = 0.95
+"""Quantile of the simulated disagreements beyond which a reference counts as outlying."""
+
+SIMULATED_SCENES = 12
+"""Number of source scenes that simulated references are tried on."""
+
 MAX_SIDE_PX = 64
 """Largest side in pixels at which the calibrator sees a reference; colors and shading need no more."""
 
 FRAME = 0.16
-"""Simulated frames are up to this much brighter than black (20 of 255 grey levels)."""
+"""Largest brightness of a simulated frame above black (20 of 255 gray levels)."""
 
 STREAM = 4
 """Random-stream id; every training uses a different one."""
 
 SCENES = 4
-"""Other scenes that one reference's map is judged on."""
+"""Number of other scenes that one reference's map is judged on."""
 
 
 def split_scenes(sources: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Scenes for training, and the last eighth, held out: neighbouring files show the same patient, so one cut."""
+    """Split scenes into training and held-out ones, the last eighth: neighboring files show the same patient."""
+    if len(sources) < 4:
+        return sources, sources
     held = max(1, len(sources) // 8)
-    return (sources, sources) if len(sources) < 4 else (sources[:-held], sources[-held:])
+    return sources[:-held], sources[-held:]
 
 
 def random_crop(images: torch.Tensor, crop: float, generator: torch.Generator) -> torch.Tensor:
-    """Each image cut to at least ``1 - crop`` of its sides, flipped both ways at random, at its old size."""
+    """Cut each image to at least ``1 - crop`` of its sides, flip it both ways at random, keep its size."""
     size, out = images.shape[-1], []
     for image in images:
         side = max(8, int(size * (1 - crop * torch.rand(1, generator=generator).item())))
@@ -66,7 +76,7 @@ class _Pixels:
         self.inside = [torch.nonzero(view.flatten())[:, 0] for view in field_of_view(scenes)]
 
     def draw(self, rows: int, count: int, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
-        """``(rows, C, count)`` and their places ``(rows, 3, count)``; each row mixes ``SCENES`` scenes."""
+        """Return values ``(rows, C, count)`` and places ``(rows, 3, count)``; each row mixes ``SCENES`` scenes."""
         values, where = [], []
         each = -(-count // SCENES)
         for _ in range(rows):
@@ -80,7 +90,18 @@ class _Pixels:
 def simulate(
     scenes: torch.Tensor, family: AcquisitionFamily, config: CalibratorConfig, generator: torch.Generator, count: int
 ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-    """``count`` references as random acquisitions would show scenes of the source, ``(count, C, S, S)``; parameters."""
+    """Show ``count`` source scenes as random acquisitions would.
+
+    Args:
+        scenes: source images ``(N, C, S, S)`` in [-1, 1].
+        family: of acquisitions.
+        config: strength of the acquisitions and of the crops.
+        generator: source of randomness.
+        count: number of references.
+
+    Returns:
+        ``(count, C, S, S)`` in [-1, 1], and the parameters of their acquisitions.
+    """
     chosen = scenes[torch.randint(len(scenes), (count,), generator=generator)]
     chosen = random_crop(chosen, config.crop, generator)
     parameters = family.sample(count, scenes.shape[1], generator, config.strength)
@@ -163,22 +184,17 @@ def train_calibrator(
     return net.eval().requires_grad_(False)
 
 
-logger = logging.getLogger(__name__)
-
-OUTLYING = 0.95
-"""Quantile of the simulated disagreements beyond which a reference counts as outlying."""
-
-SIMULATED_SCENES = 12
-
-
 @dataclass(frozen=True)
 class Simulation:
     """What the calibrator was worth on simulated references of held-out source scenes (mean differences).
 
     Attributes:
-        references: how many. no_transfer, moments, calibrator, mean: distance to the truth without transfer, by pooled
-            moments, by the calibrator, by the mean of the two.
-        disagreement: between calibrator and moments, its ``OUTLYING`` quantile.
+        references: number of simulated references.
+        no_transfer: color difference to the truth without transfer.
+        moments: the same by pooled moments.
+        calibrator: the same by the calibrator.
+        mean: the same by the mean of moments and calibrator.
+        disagreement: ``OUTLYING`` quantile of the disagreement between calibrator and moments.
     """
 
     references: int
@@ -189,7 +205,7 @@ class Simulation:
     disagreement: float
 
     def to_json(self) -> dict[str, Any]:
-        """For the stylizer's card."""
+        """Return rounded values, for the stylizer's index."""
         return {name: round(float(value), 4) for name, value in asdict(self).items()}
 
 
@@ -198,7 +214,9 @@ def try_calibrator(calibrator: Calibrator, sources: torch.Tensor, config: Calibr
     """Try the calibrator on random acquisitions of source scenes that were kept out of its training.
 
     Args:
-        sources: all source images ``(N, C, S, S)``; the last eighth was held out, the others are what is mapped.
+        calibrator: a trained calibrator.
+        sources: all source images ``(N, C, S, S)``; the held-out eighth is simulated, the others are mapped.
+        config: how references are simulated.
     """
     side = calibrator.config.sample_size
     scenes, held = split_scenes(resize(sources, (side, side)).clamp(-1, 1))
@@ -223,7 +241,7 @@ def try_calibrator(calibrator: Calibrator, sources: torch.Tensor, config: Calibr
 
 
 def warn_if_outlying(disagreement: float, simulation: Simulation, name: str) -> bool:
-    """Say so when the estimates of a reference disagree more than those of 95 % of simulated ones; returns whether."""
+    """Warn when the estimates of a reference disagree more than those of 95 % of simulated ones; returns whether."""
     outlying = disagreement > simulation.disagreement
     if outlying:
         logger.warning(

@@ -45,12 +45,18 @@ class DistilConfig:
 
     Attributes:
         readout: the teacher, one of those that run the diffusion networks; None takes the stylizer's own read-out, and
-            leaves the student out where that is a map, which is one pass by itself.
-        iterations: optimiser steps; 0 leaves the student out. ``batch_size`` pairs a step.
-        images: source images the teacher restyles at most, evenly_spaced spaced. The last eighth of them is held out.
-        crop: at most this share of a pair's sides is cut off at random. learning_rate: peak of a one-cycle schedule.
-        slope_weight: of the distance to the teacher's local slopes, which say what becomes of detail that the teacher's
-            size does not show. width: of the student's first layer.
+            no student if that is a map, which is one pass by itself.
+        iterations: optimizer steps; 0 leaves the student out.
+        batch_size: pairs per step.
+        images: largest number of source images that the teacher restyles, evenly spaced; the last eighth is held out.
+        crop: largest share of a pair's sides that is cut off at random.
+        learning_rate: peak of a one-cycle schedule.
+        weight_decay: AdamW's weight decay.
+        slope_weight: weight of the distance to the teacher's local slopes, which decide what becomes of detail that
+            the teacher's size does not show.
+        width: channels of the student's first layer.
+        seed: seed of weights and batches.
+        checkpoint_every: iterations between two checkpoints.
     """
 
     readout: str | None = None
@@ -84,9 +90,9 @@ class DistilConfig:
             )
 
     def teacher(self, readout: str) -> str | None:
-        """The read-out to distil for a stylizer with ``readout``; None where there is nothing to train."""
-        wanted = self.readout or (readout if needs_networks(readout) else None)
-        return wanted if self.iterations else None
+        """Return the read-out to distil for a stylizer with ``readout``; None if there is nothing to train."""
+        teacher = self.readout or (readout if needs_networks(readout) else None)
+        return teacher if self.iterations else None
 
 
 @dataclass
@@ -202,7 +208,15 @@ def train_student(
 def imitation_loss(
     network: LocalAffineStudent, before: torch.Tensor, after: torch.Tensor, view: torch.Tensor, slope_weight: float
 ) -> torch.Tensor:
-    """Mean absolute difference to ``after`` ``(B, C, S, S)`` in ``view``, and of the slopes that explain it."""
+    """Mean absolute difference to ``after`` ``(B, C, S, S)`` in ``view``, plus that of the local slopes.
+
+    Args:
+        network: one direction of a student.
+        before: input images ``(B, C, S, S)`` in [-1, 1].
+        after: images to produce, same shape.
+        view: field of view, bool ``(B, 1, S, S)``.
+        slope_weight: weight of the second term.
+    """
     field = network.field(resample(before, network.size, network.size))
     inside = view.to(before)
     share = inside.mean().clamp(min=1e-6)
@@ -211,23 +225,31 @@ def imitation_loss(
         channels = before.shape[1]
         slope, _ = fit_local_affine(before, after)
         slope = slope - torch.eye(channels).to(slope)[None, :, :, None, None]
-        wanted = resample(slope.flatten(1, 2), *field.shape[-2:])
+        slopes = resample(slope.flatten(1, 2), *field.shape[-2:])
         weight = resample(inside, *field.shape[-2:])
-        loss = loss + slope_weight * ((field[:, : channels * channels] - wanted).abs() * weight).mean() / share
+        loss = loss + slope_weight * ((field[:, : channels * channels] - slopes).abs() * weight).mean() / share
     return loss
 
 
 def distil(
     stylizer: OSASISStylizer, sources: torch.Tensor, config: DistilConfig, *, work: Path, resume: bool = False
 ) -> Student | None:
-    """The stylizer's student, and its fidelity in ``stylizer.findings["student"]``; None where none is wanted.
+    """Train the stylizer's student and store its fidelity in ``stylizer.diagnostics["student"]``.
 
     Args:
+        stylizer: with networks.
         sources: ``(N, C, S, S)`` in [-1, 1] at the networks' size.
+        config: training settings.
+        work: folder of logs and checkpoints.
+        resume: continue from the checkpoints.
 
-    Raises ``OsasisError`` for fewer than two images, ``KeyboardInterrupt`` after saving.
+    Returns:
+        The student; None if the settings ask for none.
+
+    Raises:
+        OsasisError: fewer than two images.
+        KeyboardInterrupt: after the state has been saved.
     """
-
     teacher = config.teacher(stylizer.config.readout)
     if teacher is None:
         return None
@@ -246,29 +268,33 @@ def distil(
         training, restyled[:count], config, teacher=teacher, work=work, device=str(stylizer.device), resume=resume
     )
     truth = restyled[-len(held_out) :]
-    stylizer.findings = {**stylizer.findings, "student": {"teacher": teacher, **fidelity(student, held_out, truth)}}
+    stylizer.diagnostics = {
+        **stylizer.diagnostics,
+        "student": {"teacher": teacher, **fidelity(student, held_out, truth)},
+    }
     return student
 
 
 def style_distance(images: torch.Tensor, truths: torch.Tensor, view: torch.Tensor) -> list[float]:
-    """Per image, how far mean and deviation of its pixels in ``view`` ``(B, 1, H, W)`` are from another's.
+    """Return how far mean and deviation of each image's pixels in ``view`` ``(B, 1, H, W)`` are from the truth's.
 
-    The root of the squared differences of means and deviations, over the channels of ``color_space.perceptual``
-    (about 2 is visible).
+    The distance is the root of the squared differences of means and deviations in perceptual color channels; about 2
+    is visible.
     """
-    found = []
+    distances = []
     for one, other, keep in zip(images, truths, view[:, 0].flatten(1), strict=True):
         a, b = (perceptual(x.flatten(1)[None, :, keep].float())[0] for x in (one, other))
         moments = [torch.cat([x.mean(dim=1), x.std(dim=1, correction=0)]) for x in (a, b)]
-        found.append(float((moments[0] - moments[1]).square().sum().sqrt()))
-    return found
+        distances.append(float((moments[0] - moments[1]).square().sum().sqrt()))
+    return distances
 
 
 def compare(sources: torch.Tensor, restyled: torch.Tensor, truths: torch.Tensor) -> dict[str, float]:
-    """Means over images ``(N, C, H, W)`` in [-1, 1] of a student's pictures beside its teacher's, of equal sources.
+    """Compare a student's pictures with its teacher's, of the same sources; all ``(N, C, H, W)`` in [-1, 1].
 
-    ``psnr`` (dB), ``ssim`` and ``style_distance`` to the teacher; ``structure_teacher`` and ``structure_student``:
-    ``pair_quality.structure_agreement`` with the source.
+    Returns:
+        Means over the images: ``psnr`` (dB), ``ssim`` and ``style_distance`` to the teacher, and the agreement of
+        either one's structure with the source's.
     """
     from nnunet_osasis.maps.distance import psnr, ssim
 
@@ -288,9 +314,12 @@ def compare(sources: torch.Tensor, restyled: torch.Tensor, truths: torch.Tensor)
 
 @torch.inference_mode()
 def fidelity(student: Student, sources: torch.Tensor, truths: torch.Tensor) -> dict[str, dict[str, float]]:
-    """``compare`` both ways: held-out ``sources`` ``(N, C, S, S)`` in [-1, 1], and the teacher's pictures of them.
+    """Compare student and teacher both ways; the way back starts from the teacher's pictures.
 
-    The way back starts from the teacher's pictures, and the truth is the source.
+    Args:
+        student: the student.
+        sources: held-out source images ``(N, C, S, S)`` in [-1, 1].
+        truths: the teacher's pictures of them.
     """
 
     def restyle(images: torch.Tensor, backwards: bool) -> torch.Tensor:

@@ -137,7 +137,7 @@ def _require_finite(name: str, numbers: Mapping[str, float], iteration: int, rem
     checked = {key: numbers[key] for key in CHECKED if key in numbers}
     if not all(math.isfinite(value) for value in checked.values()):
         raise OsasisError(
-            f"The loss of the training {name} must stay finite",
+            f"The loss of {name} must stay finite",
             found=f"{', '.join(f'{key} {value:g}' for key, value in checked.items())} in iteration {iteration}",
             remedy=remedy,
         )

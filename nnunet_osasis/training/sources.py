@@ -23,7 +23,7 @@ NamedArrays = Callable[[], Iterable[tuple[str, np.ndarray]]]
 
 
 def folder_arrays(folder: str | Path) -> NamedArrays:
-    """The images of a folder, by name, volumes with the axis to cut along in front (``volume.slice_axis``).
+    """Open the images of a folder by name, volumes with the axis to cut along in front.
 
     Raises ``OsasisError`` when the folder is missing or empty.
     """
@@ -49,11 +49,14 @@ def load_sources(
     """Read a training set.
 
     Args:
-        size: side of the square the images are resized to (stretched, as in OSASIS).
-        intensity: the range to use; None infers one (``infer_range``, with nnU-Net's ``schemes`` and ``window``).
-        max_images: of more slices than this, evenly spaced ones are taken.
+        arrays: opens a pass over the images.
+        size: side of the square that the images are resized to (stretched, as in OSASIS).
+        intensity: the range to use; None infers one.
+        schemes: nnU-Net's normalization schemes, for inferring the range.
+        window: percentiles of the dataset, for inferring the range.
+        max_images: largest number of slices; evenly spaced ones are taken of more.
         details: filled with the statistics of every image (volumes: of their middle slice) at its own size.
-        gate_images: given every image (volumes: their slice of most contrast) at its own size, in [-1, 1].
+        gate_images: filled with images (volumes: their slice of most contrast) at their own size, in [-1, 1].
 
     Returns:
         ``(N, C, size, size)`` in [-1, 1] and the range. Empty slices of volumes are left out.
@@ -63,7 +66,7 @@ def load_sources(
     """
     if intensity is None:
         intensity = infer_range((array for _, array in arrays()), schemes, window)
-    channels, kept = None, []
+    channels, units = None, []
     for name, array in tqdm(arrays(), desc="read images", unit="image", dynamic_ncols=True):
         check_array(array, name=name, channels=channels)
         channels = array.shape[0]
@@ -77,22 +80,22 @@ def load_sources(
         for image in slices_of(array):
             if _has_contrast(image):
                 unit = torch.from_numpy(to_unit(image, bounds))[None]
-                kept.append(resize(unit, (size, size)).clamp(-1, 1))
-    if len(kept) > max_images:
-        kept = [kept[i] for i in np.linspace(0, len(kept) - 1, max_images).round().astype(int)]
-    return torch.cat(kept), intensity
+                units.append(resize(unit, (size, size)).clamp(-1, 1))
+    if len(units) > max_images:
+        units = [units[i] for i in np.linspace(0, len(units) - 1, max_images).round().astype(int)]
+    return torch.cat(units), intensity
 
 
 def detail_of(array: np.ndarray, bounds: Bounds) -> list[DetailStatistics]:
-    """Sharpness and noise of ``(C, H, W)``, or of the middle slice of a volume; none where nothing is in view."""
+    """Measure sharpness and noise of ``(C, H, W)``, or of a volume's middle slice; empty if nothing is in view."""
     slices = slices_of(array)
     middle = torch.from_numpy(to_unit(slices[len(slices) // 2], bounds))[None]
-    found = DetailStatistics.of(middle)
-    return [] if found is None else [found]
+    statistics = DetailStatistics.of(middle)
+    return [] if statistics is None else [statistics]
 
 
 def load_reference(array: np.ndarray, channels: int, intensity: IntensityRange, *, name: str) -> np.ndarray:
-    """The reference ``(C, H, W)`` in native units, checked against the source images.
+    """Return the reference ``(C, H, W)`` in native units, checked against the source images.
 
     Raises ``OsasisError`` for other channels, no contrast, or units that cannot be the source's.
     """
@@ -113,7 +116,7 @@ def load_reference(array: np.ndarray, channels: int, intensity: IntensityRange, 
 
 
 def load_counterpart(path: str | Path, channels: int, intensity: IntensityRange, size: int) -> torch.Tensor:
-    """``y_A`` from a file, the reference as the source shows it: ``(1, C, size, size)`` in [-1, 1].
+    """Read ``y_A``, the reference as the source shows it, from a file: ``(1, C, size, size)`` in [-1, 1].
 
     Raises ``OsasisError`` as ``load_reference`` does.
     """

@@ -150,7 +150,7 @@ def test_the_whole_command_makes_one_stylizer(tmp_path: Path, image_folder: Path
     ]  # fmt: skip
     ended = launch(tmp_path / "work", *command, script="command_together.py")
     assert ended.returncode == 0, ended.stderr
-    assert ended.stdout.count("Stylizer:") == ended.stdout.count("Pretraining:") == 1
+    assert ended.stdout.count("Stylizer:") == ended.stdout.count("Plan for") == 1
     stylizer = OSASISStylizer.from_pretrained(made)
     assert stylizer.student is not None and stylizer.gate is not None
     assert not list((made / "training").glob("*.safetensors"))

@@ -22,8 +22,8 @@ from nnunet_osasis.nnunet.raw_dataset import write_png
 from nnunet_osasis.runtime.children import child_command
 from nnunet_osasis.runtime.records import finished, write_sealed_json
 from nnunet_osasis.runtime.storage import ensure_writable, sha256_of_json
-from nnunet_osasis.stylizer.serialization import INDEX, is_stylizer_folder, read_index, stylizer_digest
-from nnunet_osasis.training.build import WORK
+from nnunet_osasis.stylizer.serialization import INDEX, read_index, stylizer_digest
+from nnunet_osasis.training.build import NETWORKS, WORK, saved_stage
 from nnunet_osasis.transfer import StyleTransfer
 
 EIGHT_BIT = (0.0, 255.0)
@@ -227,7 +227,7 @@ def make_stylizer(
     deciding = {name: value for name, value in options.items() if name not in paths}
     key = sha256_of_json([prepared.sha256(), prepared.report["references"][target]["sha256"], deciding, digest])
     done = finished(record, key)
-    if done is not None and is_stylizer_folder(folder):
+    if done is not None and saved_stage(folder, resume=True) == NETWORKS:
         return done
     shutil.rmtree(images, ignore_errors=True)
     for name, image in zip(prepared.train_names, prepared.train, strict=True):

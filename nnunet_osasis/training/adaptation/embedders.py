@@ -34,7 +34,7 @@ class StyleEmbedder(Protocol):
         ...
 
     def with_features(self, images: torch.Tensor, featured: int) -> tuple[torch.Tensor, list[torch.Tensor]]:
-        """The embeddings of all images, and the feature maps of the first ``featured``, in one pass where it can be."""
+        """Return the embeddings of all images and the feature maps of the first ``featured``, in one pass."""
         ...
 
 
@@ -75,7 +75,7 @@ class SemanticEmbedder(nn.Module):
 
 
 class ClipEmbedder(nn.Module):
-    """open_clip's image tower with its own size and normalisation; grey images are repeated to three channels.
+    """open_clip's image tower with its own size and normalization; gray images are repeated to three channels.
 
     The perceptual term comes from the semantic encoder: CLIP has no spatial maps to speak of at this size.
     """
@@ -104,7 +104,7 @@ class ClipEmbedder(nn.Module):
 
 
 def _cached_weights(name: str, tag: str) -> str | None:
-    """The file of ``MODEL:TAG`` if open_clip or the hub library cached it earlier; never reaches for the network."""
+    """Return the file of ``MODEL:TAG`` if open_clip or the hub library cached it; never uses the network."""
     import open_clip
     from huggingface_hub import try_to_load_from_cache
 
@@ -130,6 +130,7 @@ def load_clip(source: str | Path, encoder: SemanticEncoder) -> ClipEmbedder:
     """Load an open_clip image tower without the network.
 
     Args:
+        encoder: the semantic encoder, for the perceptual term.
         source: a local folder with ``open_clip_config.json`` and weights (open_clip's ``local-dir``), or
             ``MODEL:TAG`` already in the user's cache, for instance ``ViT-B-32-quickgelu:openai``.
 
@@ -160,7 +161,7 @@ def load_clip(source: str | Path, encoder: SemanticEncoder) -> ClipEmbedder:
 
 
 def make_embedder(clip: str | None, encoder: SemanticEncoder, calibration: torch.Tensor) -> StyleEmbedder:
-    """The embedder adaptation uses: CLIP if ``clip`` names one, else the semantic encoder (said once)."""
+    """Make the embedder of the adaptation: CLIP if ``clip`` names one, else the semantic encoder (logged)."""
     if clip is not None:
         if calibration.shape[1] not in (1, 3):
             raise OsasisError(

@@ -1,9 +1,7 @@
 """The losses of one-shot adaptation, and the two recipes that weight them.
 
-``osasis``: what the official code optimises. ``paper``: eqs. (10)-(13) as the segmentation paper writes them, in
+``osasis``: what the official code optimizes. ``paper``: eqs. (10)-(13) as the segmentation paper writes them, in
 the reading of docs/method.md, since the text leaves symbols undefined.
-
-Eqs. 11 and 12 of the paper: terms that move images between the domains, or ask the SPN about noise.
 """
 
 from __future__ import annotations
@@ -29,9 +27,12 @@ class LossWeights:
         cross_domain: directions style_A to style_B and content_A to content_B agree (CLIP-directional).
         in_domain: directions style to content agree in A and in B.
         embedding: the decoded style image has the reference's embedding.
-        l1, perceptual: and its pixels, and its feature maps.
+        l1: the decoded style image has the reference's pixels.
+        perceptual: the decoded style image has the reference's feature maps.
         statistics: channel means and deviations change for the content as they do for the style pair (ours).
-        adversarial: lambda_1 of eq. 13, on eq. 10. cycle: lambda_2, eq. 11. spn: lambda_3, eq. 12.
+        adversarial: lambda_1 of eq. 13, on eq. 10.
+        cycle: lambda_2 of eq. 13, on eq. 11.
+        spn: lambda_3 of eq. 13, on eq. 12.
     """
 
     cross_domain: float = 0.0
@@ -52,7 +53,7 @@ LOSSES: dict[str, LossWeights] = {
 
 
 def get_losses(name: str) -> LossWeights:
-    """Look a recipe up. Raises ``OsasisError`` naming those there are."""
+    """Look a recipe up. Raises ``OsasisError`` with the known names."""
     if name not in LOSSES:
         raise OsasisError("The loss recipe must be known", found=name, remedy=f"Use one of {', '.join(LOSSES)}.")
     return LOSSES[name]
@@ -64,7 +65,7 @@ def direction_loss(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
 
 
 def perceptual_loss(a: list[torch.Tensor], b: list[torch.Tensor]) -> torch.Tensor:
-    """Mean squared distance of channel-normalised feature maps, summed over channels, averaged over levels."""
+    """Mean squared distance of channel-normalized feature maps, summed over channels, averaged over levels."""
     return torch.stack([(x - y).square().sum(1).mean() for x, y in zip(a, b, strict=True)]).mean()
 
 
@@ -75,10 +76,14 @@ def channel_statistics(images: torch.Tensor) -> torch.Tensor:
 
 @dataclass(frozen=True)
 class Anchors:
-    """What stays constant over an adaptation, embedded once.
+    """The style pair, which stays constant over an adaptation, embedded once.
 
     Attributes:
-        style_a, style_b: the style pair ``(1, C, S, S)``: the reference seen in the source domain, and itself.
+        style_a: ``y_A`` ``(1, C, S, S)``, the reference as the source domain would show it.
+        style_b: ``y`` ``(1, C, S, S)``, the reference.
+        embedded_a: embedding of ``style_a``.
+        embedded_b: embedding of ``style_b``.
+        features_b: feature maps of ``style_b``.
     """
 
     style_a: torch.Tensor
@@ -103,14 +108,18 @@ def style_terms(
     content_embedded: torch.Tensor,
     decoded_content: torch.Tensor,
 ) -> dict[str, torch.Tensor]:
-    """The terms on the predicted x0 of one reverse step, unweighted, by name.
+    """Return the unweighted terms on the predicted x0 of one reverse step, by name.
+
+    Of several processes only one has the style branch: terms of missing rows are left out.
 
     Args:
-        decoded_style: ``D_B``'s prediction for the style branch ``(1, C, S, S)``.
-        content, content_embedded: source images ``(B, C, S, S)`` and their embeddings.
+        weights: terms of weight 0 are left out.
+        embed: style embedder.
+        anchors: the style pair.
+        decoded_style: ``D_B``'s prediction for the style branch ``(1 or 0, C, S, S)``.
+        content: source images ``(B, C, S, S)``.
+        content_embedded: their embeddings.
         decoded_content: ``D_B``'s predictions for them.
-
-    Of several processes one alone has the style branch: terms of rows that are not there (``0`` of them) are left out.
     """
     terms: dict[str, torch.Tensor] = {}
     styles, contents = len(decoded_style), len(decoded_content)
@@ -176,8 +185,13 @@ def transported(
     """One of eq. 11's two terms, with each transport as a one-call prediction of the clean image from one noise level.
 
     Args:
-        there, back: the decoders of the two domains. encode: the semantic encoder.
-        images: ``(B, C, S, S)`` in [-1, 1]. noise: as many. level, alpha_bar: the noise level, as an index and itself.
+        there: decoder of the other domain.
+        back: decoder of the images' own domain.
+        encode: the semantic encoder.
+        images: ``(B, C, S, S)`` in [-1, 1].
+        noise: same shape.
+        level: index of the noise level.
+        alpha_bar: the noise level itself.
     """
 
     def moved(unet: ConditionalUNet, x0: torch.Tensor) -> torch.Tensor:
@@ -188,7 +202,7 @@ def transported(
 
 
 def spn_loss(spn: StructurePreservingNetwork, content: torch.Tensor, x_t0: torch.Tensor, t0: int) -> torch.Tensor:
-    """The noise-invariance reading of eq. 12: what the SPN says of images ``(B, C, S, S)`` and of them at level ``t0``.
+    """Eq. 12 read as noise invariance: distance of the SPN's outputs for images ``(B, C, S, S)``, clean and at ``t0``.
 
     Its trivial minimum is a constant SPN.
     """

@@ -82,7 +82,7 @@ class AdaptConfig:
 
 RECIPES: dict[str, AdaptConfig] = {
     "default": AdaptConfig(),
-    # the published configuration, as its code runs (facts: linear grids 50/20, t0 = 500, one optimiser step per step)
+    # the published configuration, as its code runs (facts: linear grids 50/20, t0 = 500, one optimizer step per step)
     "osasis": AdaptConfig(
         statistics=0.0,
         iterations=50,

@@ -1,8 +1,8 @@
 """Which weights of the one-shot adaptation are kept: the ones that score best on the source images themselves.
 
 One reference image is soon learned by heart, and past that point the decoder repaints texture. The score needs no
-target image but the reference and no mask: how far the source's edges are still there, against how far its colours
-still are from where the style pair's own affine colour map would put them.
+target image but the reference and no mask: how far the source's edges are still there, against how far its colors
+still are from where the style pair's own affine color map would put them.
 """
 
 from __future__ import annotations
@@ -24,22 +24,27 @@ from nnunet_osasis.maps.parametric import fit_images
 from nnunet_osasis.training.checkpoint import EMA, TensorStore
 
 SCORED_IMAGES = 4
-"""Source images that are decoded for a score."""
+"""Number of source images that are decoded for a score."""
 
 LEAST_CHANGE = 2 / 255
-"""A style change below one grey level of 8 bits is measured against one grey level: it may be nothing at all."""
+"""Smallest style change, one gray level of 8 bits, that a style gap is measured against."""
 
 
 @dataclass(frozen=True)
 class Score:
-    """``structure``: 1 when every edge is kept. ``style_gap``: 0 when the colours are there, 1 when none is."""
+    """How well decoded pictures keep structure and take style.
+
+    Attributes:
+        structure: 1 when every edge is kept.
+        style_gap: 0 when the colors are reached, 1 when nothing has changed.
+    """
 
     structure: float
     style_gap: float
 
     @property
     def total(self) -> float:
-        """What is maximised."""
+        """The number to maximize."""
         return self.structure - self.style_gap
 
 
@@ -54,7 +59,9 @@ def score_pictures(decoded: torch.Tensor, sources: torch.Tensor, expected: torch
     """Score decoded pictures.
 
     Args:
-        decoded, sources, expected: ``(B, C, H, W)`` in [-1, 1]; ``expected`` is recoloured by the pair's map.
+        decoded: decoded images ``(B, C, H, W)`` in [-1, 1].
+        sources: their sources, same shape.
+        expected: the sources recolored by the pair's map, same shape.
         view: bool ``(B, 1, H, W)``; edges are compared inside it, where no gradient reaches the frame.
     """
     count = view.expand_as(sources).sum().clamp(min=1)
@@ -67,9 +74,12 @@ class Selection:
     """Scores averaged weights during one adaptation and remembers the best.
 
     Args:
-        model: ``D_A``. sources: ``(N, C, S, S)`` in [-1, 1]; evenly spaced ones are decoded.
-        style_a, style_b: the style pair, each ``(1, C, S, S)``. sampler: grids of training.
-        averages: of ``decoder`` and ``spn``; read at every score.
+        model: ``D_A``.
+        sources: ``(N, C, S, S)`` in [-1, 1]; evenly spaced ones are decoded.
+        style_a: ``y_A`` ``(1, C, S, S)``.
+        style_b: ``y`` ``(1, C, S, S)``.
+        sampler: step grids of training.
+        averages: averaged weights of ``decoder`` and ``spn``, read at every score.
     """
 
     def __init__(

@@ -176,7 +176,7 @@ class StylizerBuild:
         stylizer = OSASISStylizer(
             reference=self.native_references[0], maps=maps, config=self._stylizer_config(readout),
             calibrator=calibrator, detail=self._detail(), card=self.card(),
-            findings=suitability(agreement, calibrator, sources, config.calibrator, count=len(self.references)),
+            diagnostics=suitability(agreement, calibrator, sources, config.calibrator, count=len(self.references)),
         )  # fmt: skip
         stylizer.gate = self._gate(stylizer)
         show_stylized(self.work / "grid_stylized.png", stylizer, sources, self.references[0])
@@ -258,7 +258,7 @@ class StylizerBuild:
         stylizer.student = distil(stylizer, sources, self.config.distil, work=self.work, resume=resume)
         if needs_networks(readout):
             stylizer.gate = self._gate(stylizer)  # it has to allow for the networks' round trip
-        stylizer.findings |= {"pair_quality": pair_qualities(model, pairs, sources)}
+        stylizer.diagnostics |= {"pair_quality": pair_qualities(model, pairs, sources)}
         show_stylized(self.work / "grid_stylized.png", stylizer, sources, self.references[0], style_a)
         stylizer.save_pretrained(self.output)
         self._drop_checkpoints()

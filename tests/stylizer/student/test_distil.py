@@ -140,7 +140,7 @@ def test_fidelity_is_measured_on_images_that_were_held_out(
     distil.distil(stylizer, sources, tiny_distillation(), work=tmp_path)
     assert torch.equal(torch.cat(trained + measured), sources)
     assert len(measured[0]) == 2
-    assert stylizer.findings["student"]["source_to_target"]["images"] == 2
+    assert stylizer.diagnostics["student"]["source_to_target"]["images"] == 2
 
 
 def test_equal_pictures_have_no_style_distance_and_others_have() -> None:
