@@ -138,7 +138,7 @@ def _build(args: argparse.Namespace, config: BuildConfig, group: Processes) -> N
     from nnunet_osasis.gate.calibration import EvenlySpaced
     from nnunet_osasis.images.intensity import IntensityRange
     from nnunet_osasis.runtime.locks import output_lock
-    from nnunet_osasis.runtime.storage import clear_leftovers, ensure_writable
+    from nnunet_osasis.runtime.storage import ensure_writable, remove_stale_temporaries
     from nnunet_osasis.stylizer.one_pass import one_pass_facts
     from nnunet_osasis.stylizer.serialization import is_stylizer_folder
     from nnunet_osasis.stylizer.stylizer import OSASISStylizer
@@ -176,7 +176,7 @@ def _build(args: argparse.Namespace, config: BuildConfig, group: Processes) -> N
         counterpart = load_counterpart(args.style_source_image, channels, intensity, size)
 
     def prepare_output() -> None:
-        clear_leftovers(output.parent)
+        remove_stale_temporaries(output.parent)
         if args.overwrite:
             if (output / WORK).is_dir():
                 shutil.rmtree(output / WORK)

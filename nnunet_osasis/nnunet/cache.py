@@ -20,7 +20,7 @@ from nnunet_osasis.nnunet.cases import open_cases
 from nnunet_osasis.nnunet.configuration import NnunetConfiguration
 from nnunet_osasis.runtime.locks import output_lock
 from nnunet_osasis.runtime.records import write_sealed_json
-from nnunet_osasis.runtime.storage import clear_leftovers, sha256_of_json, write_error
+from nnunet_osasis.runtime.storage import remove_stale_temporaries, sha256_of_json, write_error
 from nnunet_osasis.runtime.workers import make_cases, usual_processes
 from nnunet_osasis.transfer import StyleTransfer
 
@@ -113,8 +113,8 @@ class StylizedCache:
             raise write_error(self.folder, error) from error
 
     def _build(self, keys: list[str]) -> list[str]:
-        clear_leftovers(self.folder)
-        clear_leftovers(self.records / "cases")
+        remove_stale_temporaries(self.folder)
+        remove_stale_temporaries(self.records / "cases")
         self._audited = audited_results(self.audit)  # another process may have been at work until now
         missing = [key for key in keys if not self._is_whole(key)]
         there = len(keys) - len(missing)
@@ -138,7 +138,7 @@ class StylizedCache:
                     device=self._device, processes=self._processes,
                 )  # fmt: skip
         finally:
-            clear_leftovers(self.folder)  # of workers that were stopped
+            remove_stale_temporaries(self.folder)  # of workers that were stopped
         self._save_worst_picture(again=True)
         return missing
 

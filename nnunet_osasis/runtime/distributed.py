@@ -228,8 +228,8 @@ class Shard:
                 remedy="Count parts from 0, as nnU-Net does.",
             )
 
-    def of(self, items: Sequence[T]) -> list[T]:
-        """The items of this share, in order."""
+    def select(self, items: Sequence[T]) -> list[T]:
+        """The items of this shard, in order."""
         return list(items[self.index :: self.count])
 
     def split(self, index: int, count: int) -> Shard:
@@ -237,7 +237,7 @@ class Shard:
         inner = Shard(index, count)
         return Shard(self.index + inner.index * self.count, self.count * inner.count)
 
-    def meets(self, other: Shard) -> bool:
+    def overlaps(self, other: Shard) -> bool:
         """Whether a list that is long enough has an item in both."""
         return (self.index - other.index) % gcd(self.count, other.count) == 0
 

@@ -25,7 +25,7 @@ def atomic_folder(
     """Yield an empty folder beside ``target``; it takes the target's place when the block ends without an exception.
 
     A reader sees the old folder, none, or the whole new one. What a killed process leaves has a name that
-    :func:`~nnunet_osasis.runtime.storage.clear_leftovers` deletes. Hold an
+    :func:`~nnunet_osasis.runtime.storage.remove_stale_temporaries` deletes. Hold an
     :func:`~nnunet_osasis.runtime.locks.output_lock` around it where several processes may write one target.
 
     Args:

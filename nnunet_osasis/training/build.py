@@ -32,7 +32,7 @@ from nnunet_osasis.maps.resize import resize
 from nnunet_osasis.runtime import distributed as processes
 from nnunet_osasis.runtime.locks import output_lock
 from nnunet_osasis.runtime.records import as_json
-from nnunet_osasis.runtime.storage import clear_leftovers, sha256_of_array
+from nnunet_osasis.runtime.storage import remove_stale_temporaries, sha256_of_array
 from nnunet_osasis.stylizer.calibrator import Calibrator, CalibratorConfig
 from nnunet_osasis.stylizer.config import StylizerConfig
 from nnunet_osasis.stylizer.gating import calibrate_for
@@ -165,7 +165,7 @@ class StylizerBuild:
             )
 
     def _drop_checkpoints(self) -> None:
-        clear_leftovers(self.work)
+        remove_stale_temporaries(self.work)
         for checkpoint in self.work.glob("*.safetensors"):
             checkpoint.unlink()
 

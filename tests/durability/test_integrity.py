@@ -15,10 +15,10 @@ from specimens import build_tiny
 
 from nnunet_osasis import OsasisError, OSASISStylizer
 from nnunet_osasis.evaluation.experiment import tasks as work
-from nnunet_osasis.runtime.records import SEAL, write_sealed_json
+from nnunet_osasis.runtime.records import write_sealed_json
 from nnunet_osasis.stylizer.archive.record import MANIFEST
 from nnunet_osasis.stylizer.archive.run import stylize_folder
-from nnunet_osasis.stylizer.serialization import INDEX, UNSEALED, read_index, stylizer_digest
+from nnunet_osasis.stylizer.serialization import INDEX, read_index
 from nnunet_osasis.training.checkpoint import EMA, Checkpoint
 
 from .damage import flip, some_bits
@@ -64,18 +64,6 @@ def test_a_changed_number_in_the_index_is_refused(folder: Path) -> None:
     (folder / INDEX).write_text(json.dumps(index))
     with pytest.raises(OsasisError, match="as it was written"):
         OSASISStylizer.from_pretrained(folder)
-
-
-def test_a_stylizer_of_an_earlier_version_without_a_seal_is_read(
-    folder: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    index = {key: value for key, value in read_index(folder).items() if key in UNSEALED}
-    (folder / INDEX).write_text(json.dumps(index))
-    before = stylizer_digest(folder)
-    stylizer = OSASISStylizer.from_pretrained(folder)
-    assert "no checksum" in caplog.text and stylizer_digest(folder) == before
-    stylizer.save_pretrained(folder)
-    assert SEAL in json.loads((folder / INDEX).read_text())
 
 
 def test_a_stylizer_of_a_later_format_is_refused_with_the_remedy(folder: Path) -> None:
@@ -149,17 +137,6 @@ def test_damaged_results_and_manifests_of_a_stylized_folder_are_made_anew(
         assert run() == 6
         assert "Every result is made anew" in caplog.text
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()} == whole
-
-
-def test_a_manifest_of_an_earlier_version_is_kept_and_gets_its_seal(
-    stylizer_folder: Path, image_folder: Path, tmp_path: Path
-) -> None:
-    stylizer = OSASISStylizer.from_pretrained(stylizer_folder)
-    stylize_folder(stylizer, image_folder / "images", tmp_path)
-    sealed = json.loads((tmp_path / MANIFEST).read_text())
-    (tmp_path / MANIFEST).write_text(json.dumps({key: value for key, value in sealed.items() if key != SEAL}))
-    assert stylize_folder(stylizer, image_folder / "images", tmp_path) == 0
-    assert json.loads((tmp_path / MANIFEST).read_text()) == sealed
 
 
 def test_damaged_records_and_predictions_of_a_report_are_not_used(tmp_path: Path) -> None:

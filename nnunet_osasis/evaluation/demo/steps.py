@@ -127,9 +127,7 @@ class StepBook:
         if not path.is_file() or (result is not None and not result.exists()):
             return None
         try:
-            record = read_sealed_json(
-                path, what="The record of a finished step", unsealed=("key", "seconds", "command", "result")
-            )
+            record = read_sealed_json(path, what="The record of a finished step")
         except OsasisError as error:
             self.say(f"{error} {name} is done again.")
             return None

@@ -27,7 +27,7 @@ from nnunet_osasis.maps import distance as image_distance
 from nnunet_osasis.runtime.folders import claim
 from nnunet_osasis.runtime.locks import output_lock
 from nnunet_osasis.runtime.records import append_jsonl, atomic_write_json, finished, write_sealed_json
-from nnunet_osasis.runtime.storage import clear_leftovers, sha256_of_array, sha256_of_file, sha256_of_json
+from nnunet_osasis.runtime.storage import remove_stale_temporaries, sha256_of_array, sha256_of_file, sha256_of_json
 from nnunet_osasis.runtime.workers import Task, run_tasks
 from nnunet_osasis.stylizer.serialization import stylizer_digest
 
@@ -84,7 +84,7 @@ def run_experiment(
     claim(options.workspace, COMMAND)
     with output_lock(options.workspace, COMMAND, name=LOCK):
         for part in ("cells", "styled"):
-            clear_leftovers(options.workspace / part)
+            remove_stale_temporaries(options.workspace / part)
         return _run(experiment, data, options, say)
 
 

@@ -18,7 +18,7 @@ from nnunet_osasis.evaluation.experiment import methods
 from nnunet_osasis.evaluation.experiment.cells import Cell
 from nnunet_osasis.evaluation.experiment.config import Experiment, MethodSpec
 from nnunet_osasis.evaluation.experiment.data import Prepared
-from nnunet_osasis.runtime.records import _UNSEALED, finished, read_sealed_json, write_sealed_json
+from nnunet_osasis.runtime.records import finished, read_sealed_json, write_sealed_json
 from nnunet_osasis.runtime.storage import atomic_write, sha256_of_array, sha256_of_file, sha256_of_json
 
 logger = logging.getLogger(__name__)
@@ -124,7 +124,7 @@ def train_cell(
     """Train one cell, and keep probabilities (``test/case``, uint8) in ``<cell>.npz``, the rest in ``<cell>.json``."""
     facts = None
     if styled is not None:
-        facts = read_sealed_json(styled.with_suffix(".json"), what="A record of styled images", unsealed=_UNSEALED)
+        facts = read_sealed_json(styled.with_suffix(".json"), what="A record of styled images")
     key = cell.key(experiment, prepared, facts)
     record, file = folder / f"{cell.name}.json", folder / f"{cell.name}.npz"
     wanted = [f"{test}/{name}" for test in cell.tests for name in prepared.tests[test]]

@@ -23,7 +23,7 @@ from nnunet_osasis.nnunet.restyle import restyle_with
 from nnunet_osasis.nnunet.segmenter import NnunetSegmenter
 from nnunet_osasis.runtime.locks import output_lock
 from nnunet_osasis.runtime.records import read_sealed_json, write_sealed_json
-from nnunet_osasis.runtime.storage import clear_leftovers, sha256_of_json, write_error
+from nnunet_osasis.runtime.storage import remove_stale_temporaries, sha256_of_json, write_error
 from nnunet_osasis.runtime.workers import make_cases
 
 FORMAT = 1
@@ -151,7 +151,7 @@ class Measurements:
         if len(found) == len(keys):
             return found, []
         with output_lock(self.folder, "measuring cases for on_the_fly", wait=True, name="lock"):
-            clear_leftovers(self._path("").parent)
+            remove_stale_temporaries(self._path("").parent)
             found = self._known(keys)
             missing = [key for key in keys if key not in found]
             if not missing:

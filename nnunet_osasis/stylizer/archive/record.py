@@ -21,11 +21,9 @@ from nnunet_osasis.gate.audit import path_in
 from nnunet_osasis.runtime.distributed import Shard
 from nnunet_osasis.runtime.locks import owner_elsewhere
 from nnunet_osasis.runtime.records import (
-    SEAL,
     append_jsonl,
     append_sealed_line,
     iter_jsonl,
-    read_json,
     read_sealed_json,
     write_sealed_json,
 )
@@ -37,9 +35,6 @@ MANIFEST = "osasis_manifest.json"
 
 PARTS = ".osasis_parts"
 """Subfolder of an output folder: logs, audits and locks of parts at work, or killed. Gone when all is merged."""
-
-_UNSEALED = ("settings", "images")
-"""What manifests of earlier versions hold, which had no checksum."""
 
 _AUDIT = "-audit.jsonl"
 
@@ -90,7 +85,7 @@ def read_manifest(output: Path) -> dict[str, Any] | None:
     """The manifest's settings and images; None without one. Raises ``OsasisError`` for a damaged one."""
     if not (output / MANIFEST).is_file():
         return None
-    found = read_sealed_json(output / MANIFEST, what="The output's manifest", unsealed=_UNSEALED)
+    found = read_sealed_json(output / MANIFEST, what="The output's manifest")
     images = found.setdefault("images", {})
     if not (isinstance(images, dict) and all(isinstance(entry, dict) for entry in images.values())):
         raise OsasisError(
@@ -213,7 +208,7 @@ def merge(output: Path) -> None:
     before = manifest or next((row | {"images": {}} for row in lines if "settings" in row), None)
     if before is not None:
         images = dict(entries_in(output, before["settings"]))
-        if images != before["images"] or (manifest is not None and SEAL not in read_json(output / MANIFEST, what="")):
+        if images != before["images"]:
             write_sealed_json(output / MANIFEST, {"settings": before["settings"], "images": images})
     _merge_audits(output)
     for share, path in logs.items():

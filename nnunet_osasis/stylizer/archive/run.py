@@ -25,7 +25,7 @@ from nnunet_osasis.images.image import NATURAL_SUFFIXES, LoadedImage, image_stem
 from nnunet_osasis.images.io import files_of, list_images, read_image, write_like
 from nnunet_osasis.images.slices import best_slice, read_in_slices, slice_axis, slices_back, slices_first
 from nnunet_osasis.runtime.distributed import Shard
-from nnunet_osasis.runtime.storage import atomic_write, clear_leftovers, sha256_of_file, sha256_of_json
+from nnunet_osasis.runtime.storage import atomic_write, remove_stale_temporaries, sha256_of_file, sha256_of_json
 from nnunet_osasis.stylizer.archive.prefetch import in_overlap
 from nnunet_osasis.stylizer.archive.record import (
     Log,
@@ -100,14 +100,14 @@ def stylize_folder(
     made = 0
     with place_in(output, share, sha256_of_json([names, settings, masks is not None, gated, asked])) as place:
         for folder in ("masks", FOLDER):
-            clear_leftovers(output / folder)
+            remove_stale_temporaries(output / folder)
         gate = _gate(stylizer, files, output, segmenter) if gated else None
         settings |= {} if gate is None else {"gate": gate.identity()}
-        mine = dict(zip(share.of(files), share.of(names), strict=True))
+        mine = dict(zip(share.select(files), share.select(names), strict=True))
         known = known_digests(output, settings, set(mine.values()), gated=gated)
         place.log.settings(settings)
         run = _Run(stylizer, output, mine, gate, strength, direction, pairs, known, place.log, audit_of(output, share))
-        steps = in_overlap(share.of(files), run.read, run.stylize, run.write, alone=_is_large)
+        steps = in_overlap(share.select(files), run.read, run.stylize, run.write, alone=_is_large)
         title = "stylize" if share.count == 1 else f"stylize, {share}"
         with closing(steps):
             for to_do in tqdm(

@@ -61,7 +61,7 @@ def place_in(output: Path, share: Shard, work: str) -> Iterator[Place]:
         with output_lock(output, command, wait=True, patience=PATIENCE):
             others = at_work(output)
             for other, owner in others.items():
-                if share.meets(other):
+                if share.overlaps(other):
                     raise _refusal(output, other, owner)
                 if work_of(logs_in(output)[other]) != work:
                     raise OsasisError(

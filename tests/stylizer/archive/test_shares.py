@@ -26,7 +26,7 @@ def as_rank(monkeypatch: pytest.MonkeyPatch, rank: int, count: int) -> None:
 @pytest.mark.parametrize(("parts", "processes", "length"), [(1, 1, 5), (3, 1, 10), (1, 4, 9), (3, 2, 20), (8, 4, 5)])
 def test_parts_and_processes_multiply_and_every_item_is_in_one_share(parts: int, processes: int, length: int) -> None:
     shares = [Shard(k, parts).split(r, processes) for k in range(parts) for r in range(processes)]
-    assert Counter(item for share in shares for item in share.of(range(length))) == Counter(range(length))
+    assert Counter(item for share in shares for item in share.select(range(length))) == Counter(range(length))
     assert {share.count for share in shares} == {parts * processes}
     for share in shares:
         assert Shard.named(f"{share.name}.jsonl") == share
@@ -35,7 +35,7 @@ def test_parts_and_processes_multiply_and_every_item_is_in_one_share(parts: int,
 def test_shares_that_have_an_item_in_common_are_told_from_others() -> None:
     shares = [Shard(index, count) for count in range(1, 7) for index in range(count)]
     for a, b in product(shares, shares):
-        assert a.meets(b) == bool(set(a.of(range(60))) & set(b.of(range(60))))
+        assert a.overlaps(b) == bool(set(a.select(range(60))) & set(b.select(range(60))))
 
 
 @pytest.mark.parametrize(("index", "count"), [(2, 2), (-1, 2), (0, 0), (5, 1)])
