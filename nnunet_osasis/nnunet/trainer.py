@@ -233,6 +233,9 @@ class GINTransform(ImageOnlyTransform):
     It works in any units, hence after normalization too. Only the channels of the image may be there: nnU-Net appends
     the one-hot maps of a previous stage later.
 
+    >>> GINTransform()(image=torch.zeros(1, 8, 8))["image"].shape
+    torch.Size([1, 8, 8])
+
     Args:
         strength: highest share of the random network in the blend, in [0, 1].
     """
