@@ -1,4 +1,4 @@
-"""Where a transform's stylizer comes from: loaded once per process, the same everywhere, never CUDA after a fork."""
+"""The stylizer of a transform: loaded once per process, and never on CUDA after a fork."""
 
 from __future__ import annotations
 
@@ -15,8 +15,11 @@ from nnunet_osasis.runtime.compute import resolve_device
 from nnunet_osasis.stylizer.serialization import stylizer_digest
 from nnunet_osasis.stylizer.stylizer import OSASISStylizer
 
-_LOADED: dict[tuple[str, str, str], OSASISStylizer] = {}
+_LOADED: dict[tuple[str, str, str, str | None], OSASISStylizer] = {}
+"""Stylizers of this process by folder, digest, device and read-out (None: their own)."""
+
 _LOADING = Lock()
+"""Held while a stylizer is loaded, so that threads load each one once."""
 
 
 def _new_lock() -> None:
@@ -29,12 +32,10 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_new_lock)
 
 
-def _load(folder: str, digest: str, device: str) -> OSASISStylizer:
-    key = folder, digest, device
-    if key in _LOADED:
-        return _LOADED[key]
+def _load(folder: str, digest: str, device: str, readout: str | None) -> OSASISStylizer:
+    own, key = (folder, digest, device, None), (folder, digest, device, readout)
     with _LOADING:
-        if key not in _LOADED:
+        if own not in _LOADED:
             stylizer = OSASISStylizer.from_pretrained(folder, device=device)
             if stylizer_digest(folder) != digest:
                 raise OsasisError(
@@ -42,8 +43,10 @@ def _load(folder: str, digest: str, device: str) -> OSASISStylizer:
                     found=f"another stylizer in {folder} than when the transform was made",
                     remedy="Make the transform anew, or keep stylizers in folders of their own.",
                 )
-            _LOADED[key] = stylizer
-    return _LOADED[key]
+            _LOADED[own] = stylizer
+        if key not in _LOADED:
+            _LOADED[key] = _LOADED[own].configured(readout=readout)
+        return _LOADED[key]
 
 
 class StylizerHandle:
@@ -55,14 +58,20 @@ class StylizerHandle:
     Args:
         stylizer: a folder made by ``osasis-pretrain-stylizer``, or an ``OSASISStylizer`` (which stays on its device).
         device: for a folder: ``cpu``, ``cuda``, ``cuda:1``, ``mps`` or ``auto``; None is ``cpu``.
+        readout: overrides the stylizer's own.
 
     Raises:
         OsasisError: no stylizer there, or a device for an object.
     """
 
-    def __init__(self, stylizer: str | Path | OSASISStylizer, device: str | None = None) -> None:
-        self.stylizer = stylizer if isinstance(stylizer, OSASISStylizer) else None
-        if self.stylizer is not None:
+    def __init__(
+        self, stylizer: str | Path | OSASISStylizer, device: str | None = None, readout: str | None = None
+    ) -> None:
+        self.stylizer = None
+        self.readout = readout
+        if isinstance(stylizer, OSASISStylizer):
+            # configured now, so that a pickle has the networks that this read-out needs
+            self.stylizer = stylizer if readout is None else stylizer.configured(readout=readout)
             if device is not None:
                 raise OsasisError(
                     "device= goes with a stylizer folder",
@@ -97,4 +106,4 @@ class StylizerHandle:
             )
         if self.stylizer is not None:
             return self.stylizer
-        return _load(self.folder, self.digest, resolve_device(self.device))
+        return _load(self.folder, self.digest, resolve_device(self.device), self.readout)

@@ -4,23 +4,51 @@ from __future__ import annotations
 
 import argparse
 import logging
+import shlex
 import shutil
-from dataclasses import replace
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nnunet_osasis.errors import OsasisError
 from nnunet_osasis.runtime import command as cli
-from nnunet_osasis.scripts.pretrain_options import distilled, make_parser
+from nnunet_osasis.scripts.pretrain_options import make_parser, settings_for
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from nnunet_osasis.runtime.distributed import Processes
+    from nnunet_osasis.stylizer.stylizer import OSASISStylizer
     from nnunet_osasis.training.build import BuildConfig
-    from nnunet_osasis.training.presets import AdaptConfig, Preset
+    from nnunet_osasis.training.presets import Preset
+    from nnunet_osasis.training.sources import NamedArrays
 
 
-def _data(args: argparse.Namespace) -> tuple:
-    """``(arrays, reference arrays, normalization schemes, window, output)`` of folder or nnU-Net mode."""
+@dataclass(frozen=True)
+class Data:
+    """What the command reads and where it writes.
+
+    Attributes:
+        arrays: opens a pass over the source images.
+        styles: reference images in native units.
+        output: the stylizer's folder.
+        usage: the command line that uses the stylizer.
+        schemes: nnU-Net's normalization schemes, in dataset mode.
+        window: lowest and highest percentile of the dataset, in dataset mode.
+    """
+
+    arrays: NamedArrays
+    styles: Sequence[np.ndarray]
+    output: Path
+    usage: str
+    schemes: Sequence[str] = ()
+    window: Sequence[float] = ()
+
+
+def _data(args: argparse.Namespace) -> Data:
+    """Find the data of folder mode (``--images``) or nnU-Net mode (``-d``)."""
     from nnunet_osasis.images.slices import read_in_slices
     from nnunet_osasis.training.sources import folder_arrays
 
@@ -28,184 +56,205 @@ def _data(args: argparse.Namespace) -> tuple:
         if args.images is None or args.output is None:
             raise OsasisError("Give --images and --output, or an nnU-Net dataset with -d", remedy="See --help.")
         styles = [read_in_slices(style) for style in args.style]
-        return folder_arrays(args.images), styles, (), (), Path(args.output)
+        target = f"{Path(args.images).resolve()}_stylized"
+        usage = shlex.join(["osasis-stylize", "-i", args.images, "-o", target, "--stylizer", args.output])
+        return Data(folder_arrays(args.images), styles, Path(args.output), usage)
     from nnunet_osasis.nnunet import cases
     from nnunet_osasis.nnunet.configuration import default_stylizer_folder
 
     hints = cases.intensity_hints(args.d, args.c, args.p)
     keys = cases.training_keys(args.d, args.f)
-    window = (min(h.percentile_00_5 for h in hints), max(h.percentile_99_5 for h in hints))
     styles = [cases.read_reference(style, args.d, args.c, args.p) for style in args.style]
-    output = Path(args.output) if args.output else default_stylizer_folder(args.d, args.c)
+    own = default_stylizer_folder(args.d, args.c)
+    output = Path(args.output) if args.output else own
+    usage = f"nnUNetv2_train {args.d} {args.c} FOLD -tr nnUNetTrainerOSASIS"
+    if args.p != "nnUNetPlans":
+        usage += f" -p {args.p}"
+    if output.resolve() != own.resolve():
+        usage += f'   (with "osasis": {{"stylizer": "{output}"}} in configuration {args.c} of {args.p}.json)'
 
     def arrays():
         for key, array in cases.unnormalized_cases(args.d, args.c, args.p, keys):
             yield key, (array[:, 0] if array.shape[1] == 1 else array)
 
-    return arrays, styles, tuple(h.scheme for h in hints), window, output
+    window = (min(h.percentile_00_5 for h in hints), max(h.percentile_99_5 for h in hints))
+    return Data(arrays, styles, output, usage, tuple(h.scheme for h in hints), window)
 
 
-def _preset(args: argparse.Namespace, output: Path, device: str, images: int, channels: int) -> Preset:
-    """The preset with the command's changes; ``--minutes`` becomes a number of steps, remembered for ``--resume``."""
-    from nnunet_osasis.runtime import distributed as processes
-    from nnunet_osasis.runtime.records import atomic_write_json, override
-    from nnunet_osasis.training.build import WORK
-    from nnunet_osasis.training.presets import get_preset
-    from nnunet_osasis.training.pretrain import steps_for
-
-    preset = get_preset(args.preset)
-    iterations, remembered = args.iterations, output / WORK / "minutes.json"
-    config = override(
-        preset.pretrain, iterations=iterations, batch_size=args.batch_size, learning_rate=args.learning_rate,
-        precision=args.precision, seed=args.seed, checkpoint_every=args.checkpoint_every, grid_every=args.grid_every,
-        recompute=args.recompute, compile=args.compile,
-    )  # fmt: skip
-    preset = replace(preset, pretrain=config)
-    if args.minutes is not None and args.iterations is None:
-        group = processes.current()
-        iterations = group.from_main(lambda: _remembered(remembered) if args.resume else None)
-        if iterations is None:
-            iterations = steps_for(preset, args.minutes, channels=channels, device=device)  # all work together
-            if group.is_main:
-                atomic_write_json(remembered, {"iterations": iterations})
-        preset = replace(preset, pretrain=override(config, iterations=iterations))
-    if processes.current().is_main:
-        print(f"Pretraining: {preset.pretrain.iterations} steps of {preset.pretrain.batch_size} of {images} images.")
-    return preset
-
-
-def _remembered(path: Path) -> int | None:
-    from nnunet_osasis.runtime.records import read_json
-
-    return int(read_json(path, what="The remembered number of steps")["iterations"]) if path.is_file() else None
-
-
-def _adaptation(args: argparse.Namespace) -> AdaptConfig:
-    from nnunet_osasis.runtime.records import override
-    from nnunet_osasis.training.presets import get_recipe
-
-    config = get_recipe(args.recipe)
-    pair = override(config.pair, maker=args.pair)
-    return override(
-        config, losses=args.losses, iterations=args.adapt_iterations, learning_rate=args.adapt_learning_rate,
-        precision=args.precision, seed=args.seed, pair=pair, recompute=args.recompute,
-    )  # fmt: skip
-
-
-def main(argv: list[str] | None = None) -> None:
-    """Parse, build, print where the stylizer is."""
-    parser = make_parser()
-    args = parser.parse_args(argv)
-    if args.images is not None and args.d is not None:
-        parser.error("give --images or -d, not both")
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
+def _config(args: argparse.Namespace) -> BuildConfig:
+    """Turn the options into settings; unknown names are refused before any image is read."""
     from torch.nn import Identity
 
-    from nnunet_osasis.runtime import distributed as processes
     from nnunet_osasis.runtime.compute import resolve_device
     from nnunet_osasis.runtime.records import override
     from nnunet_osasis.stylizer.calibrator import CalibratorConfig
     from nnunet_osasis.stylizer.config import StylizerConfig
     from nnunet_osasis.training.adaptation.embedders import load_clip
+    from nnunet_osasis.training.adaptation.recipes import get_recipe
     from nnunet_osasis.training.build import BuildConfig, check_possible
     from nnunet_osasis.training.distil import DistilConfig
     from nnunet_osasis.training.presets import get_preset
 
-    adaptation = _adaptation(args)  # unknown names are refused before any image is read
-    calibration = override(CalibratorConfig(seed=args.seed), iterations=args.calibrator_iterations)
-    distillation = override(DistilConfig(distilled(args), seed=args.seed), iterations=args.distil_iterations)
-    device = resolve_device(args.device)
+    recipe, preset = get_recipe(args.recipe), get_preset(args.preset)
     config = BuildConfig(
-        args.preset, get_preset(args.preset), adaptation, calibration, args.readout,
-        hold_back=args.hold_back, detail=args.detail, clip=args.clip, device=device, distil=distillation,
+        args.preset,
+        replace(preset, pretrain=override(preset.pretrain, **settings_for(args, "pretrain"))),
+        replace(recipe, pair=override(recipe.pair, **settings_for(args, "pair")), **settings_for(args, "adapt")),
+        CalibratorConfig(**settings_for(args, "calibrator")),
+        args.readout,
+        hold_back=args.hold_back, detail=args.detail, clip=args.clip,
+        distil=DistilConfig(**settings_for(args, "distil")), device=resolve_device(args.device),
     )  # fmt: skip
     check_possible(config, references=len(args.style))
     StylizerConfig(readout=args.readout)
-    if adaptation.pair.maker == "file" and args.style_source_image is None:
+    if config.adapt.pair.maker == "file" and args.style_source_image is None:
         raise OsasisError(
             "--pair file needs --style-source-image", found="none", remedy="Name the reference as the source shows it."
         )
-    if args.clip is not None:  # once now, so that hours of pretraining do not end in a wrong name
+    if args.clip is not None:  # loaded once now, so that hours of pretraining do not end in a wrong name
         load_clip(args.clip, Identity())  # type: ignore[arg-type]
-    with processes.joined(device) as group:
+    return config
+
+
+def _timed(args: argparse.Namespace, preset: Preset, output: Path, device: str, channels: int) -> Preset:
+    """Turn ``--minutes`` into a number of pretraining steps, remembered for ``--resume``; all processes call this."""
+    from nnunet_osasis.runtime import distributed as processes
+    from nnunet_osasis.runtime.records import atomic_write_json, override, read_json
+    from nnunet_osasis.training.build import WORK
+    from nnunet_osasis.training.pretrain import steps_for
+
+    path, group = output / WORK / "minutes.json", processes.current()
+
+    def remembered() -> int | None:
+        if not (args.resume and path.is_file()):
+            return None
+        return int(read_json(path, what="The remembered number of steps")["iterations"])
+
+    iterations = group.from_main(remembered)
+    if iterations is None:
+        iterations = steps_for(preset, args.minutes, channels=channels, device=device)
+        if group.is_main:
+            atomic_write_json(path, {"iterations": iterations})
+    return replace(preset, pretrain=override(preset.pretrain, iterations=iterations))
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Parse, build, print where the stylizer is and how to use it."""
+    began = time.monotonic()
+    parser = make_parser()
+    args = parser.parse_args(argv)
+    if args.images is not None and args.d is not None:
+        parser.error("give --images or -d, not both")
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    from nnunet_osasis.runtime.distributed import joined
+
+    config = _config(args)
+    with joined(config.device) as group:
         if not group.is_main:
             logging.getLogger().setLevel(logging.WARNING)
-        _build(args, config, group)
+        _build(args, config, group, began)
 
 
-def _build(args: argparse.Namespace, config: BuildConfig, group: Processes) -> None:
+def _lender(args: argparse.Namespace, size: int) -> OSASISStylizer | None:
+    """Load ``--from-stylizer``, whose networks must have the size of the preset."""
+    from nnunet_osasis.stylizer.stylizer import OSASISStylizer
+
+    if args.from_stylizer is None:
+        return None
+    lender = OSASISStylizer.from_pretrained(args.from_stylizer)
+    if lender.has_networks and lender.size != size:
+        raise OsasisError(
+            "--from-stylizer must have the size of the preset",
+            found=f"{lender.size} px for --preset {args.preset}",
+            remedy="Give the --preset it was made with.",
+        )
+    return lender
+
+
+def _build(args: argparse.Namespace, config: BuildConfig, group: Processes, began: float) -> None:
     """Read the images and make the stylizer, with the other processes if there are any."""
     from nnunet_osasis.gate.calibration import EvenlySpaced
     from nnunet_osasis.images.intensity import IntensityRange
     from nnunet_osasis.runtime.locks import output_lock
-    from nnunet_osasis.runtime.storage import ensure_writable, remove_stale_temporaries
-    from nnunet_osasis.stylizer.one_pass import one_pass_facts
-    from nnunet_osasis.stylizer.serialization import is_stylizer_folder
-    from nnunet_osasis.stylizer.stylizer import OSASISStylizer
-    from nnunet_osasis.training.build import WORK, StylizerBuild, lent_calibrator
-    from nnunet_osasis.training.presets import get_preset
+    from nnunet_osasis.training.build import WORK, StylizerBuild, lent_calibrator, stage_plan
     from nnunet_osasis.training.sources import load_counterpart, load_reference, load_sources
 
-    size = get_preset(args.preset).model["sample_size"]
-    arrays, styles, schemes, window, output = _data(args)
-    wanted = IntensityRange("fixed", *args.intensity_range) if args.intensity_range else None
-    given = OSASISStylizer.from_pretrained(args.from_stylizer) if args.from_stylizer else None
-    if given is not None:
-        size, wanted = given.size, wanted or given.config.intensity
-    if given is not None and given.size != get_preset(args.preset).model["sample_size"]:
-        raise OsasisError(
-            "--from-stylizer must have the size of the preset",
-            found=f"{given.size} px for --preset {args.preset}",
-            remedy="Give the --preset it was made with.",
-        )
+    size = config.preset.model["sample_size"]
+    data, lender = _data(args), _lender(args, size)
+    output, intensity = data.output, lender.config.intensity if lender else None
+    if args.intensity_range:
+        intensity = IntensityRange("fixed", *args.intensity_range)
     details: list = []
     spread = EvenlySpaced()
     sources, intensity = load_sources(
-        arrays, size, intensity=wanted, schemes=schemes, window=window, max_images=args.max_images, details=details,
-        gate_images=spread,
+        data.arrays, size, intensity=intensity, schemes=data.schemes, window=data.window, max_images=args.max_images,
+        details=details, gate_images=spread,
     )  # fmt: skip
     channels = sources.shape[1]
-    if given is not None and given.in_channels != channels:
-        raise OsasisError("--from-stylizer must have the images' channels", found=f"{given.in_channels} for {channels}")
+    if lender is not None and lender.in_channels != channels:
+        raise OsasisError(
+            "--from-stylizer must have the images' channels", found=f"{lender.in_channels} for {channels}"
+        )
     references = [
         load_reference(array, channels, intensity, name=f"the reference {name}")
-        for array, name in zip(styles, args.style, strict=True)
+        for array, name in zip(data.styles, args.style, strict=True)
     ]
     counterpart = None
     if args.style_source_image is not None:
         counterpart = load_counterpart(args.style_source_image, channels, intensity, size)
+    autoencoder = lender.autoencoder if lender is not None and lender.has_networks else None
 
-    def prepare_output() -> None:
-        remove_stale_temporaries(output.parent)
-        if args.overwrite:
-            if (output / WORK).is_dir():
-                shutil.rmtree(output / WORK)
-            (output / "stylizer.json").unlink(missing_ok=True)
-        elif is_stylizer_folder(output) and not args.resume:
-            raise OsasisError(
-                "The output folder must not hold another stylizer",
-                found=f"a finished stylizer in {output}",
-                remedy="Choose another --output, or add --overwrite to replace it.",
-            )
-        ensure_writable(output)
+    def on_maps(stylizer: OSASISStylizer) -> None:
+        readout = stylizer.config.readout
+        waits = "" if readout == args.readout else f" with the read-out {readout} ({args.readout} needs the networks)"
+        print(f"The stylizer can be used now{waits}, {time.monotonic() - began:.0f} s after the start:\n  {data.usage}")
 
     with group.on_main(lambda: output_lock(output, "osasis-pretrain-stylizer")):
-        group.from_main(prepare_output)
-        preset = _preset(args, output, config.device, len(sources), channels)
+        group.from_main(lambda: _prepare_output(args, output))
+        if args.minutes is not None and "iterations" not in settings_for(args, "pretrain"):
+            config = replace(config, preset=_timed(args, config.preset, output, config.device, channels))
         build = StylizerBuild(
-            replace(config, preset=preset), sources, references[0], intensity, output,
+            config, sources, references[0], intensity, output,
             more_references=references[1:],
             details=details,
             gate_images=spread.kept,
-            autoencoder=given.autoencoder if given else None,
-            calibrator=lent_calibrator(given, sources),
+            autoencoder=autoencoder,
+            calibrator=lent_calibrator(lender, sources),
             counterpart=counterpart,
             tensorboard=output / WORK / "tensorboard" if args.tensorboard else None,
         )  # fmt: skip
-        made = build.run(resume=args.resume)
+        if group.is_main:
+            print("\n".join(stage_plan(build, stop_after=args.stop_after)))
+        stylizer = build.run(resume=args.resume, stop_after=args.stop_after, on_maps=on_maps)
     if group.is_main:
-        one_pass = ", ".join(one_pass_facts(made)["readouts"]) or "no read-out"
-        print(f"Stylizer: {output}\nPictures: {output / WORK / 'grid_stylized.png'}\nIn one pass: {one_pass}")
+        _report(stylizer, output)
+
+
+def _prepare_output(args: argparse.Namespace, output: Path) -> None:
+    """Clear what ``--overwrite`` replaces; raise ``OsasisError`` for an output that this run may not write to."""
+    from nnunet_osasis.runtime.storage import ensure_writable, remove_stale_temporaries
+    from nnunet_osasis.training.build import WORK, saved_stage
+
+    remove_stale_temporaries(output.parent)
+    if args.overwrite:
+        if (output / WORK).is_dir():
+            shutil.rmtree(output / WORK)
+        (output / "stylizer.json").unlink(missing_ok=True)
+    saved_stage(output, resume=args.resume)
+    ensure_writable(output)
+
+
+def _report(stylizer: OSASISStylizer, output: Path) -> None:
+    """Print where the stylizer and its pictures are, and which read-outs are one pass."""
+    from nnunet_osasis.stylizer.one_pass import one_pass_facts
+    from nnunet_osasis.training.build import WORK
+
+    one_pass = ", ".join(one_pass_facts(stylizer.state)["readouts"]) or "no read-out"
+    print(f"Stylizer: {output}\nPictures: {output / WORK / 'grid_stylized.png'}\nIn one pass: {one_pass}")
+    if not stylizer.has_networks:
+        print(
+            "The networks are not trained yet: the same command with --resume, without --stop-after, goes on to them."
+        )
 
 
 def entry() -> None:

@@ -14,9 +14,10 @@ from nnunet_osasis.images.intensity import IntensityRange
 from nnunet_osasis.runtime.records import override
 from nnunet_osasis.stylizer.calibrator import CalibratorConfig
 from nnunet_osasis.stylizer.stylizer import OSASISStylizer
+from nnunet_osasis.training.adaptation.recipes import AdaptConfig
 from nnunet_osasis.training.build import BuildConfig, StylizerBuild
 from nnunet_osasis.training.distil import DistilConfig
-from nnunet_osasis.training.presets import PRESETS, AdaptConfig, Preset
+from nnunet_osasis.training.presets import PRESETS, Preset
 
 M = TypeVar("M", bound=torch.nn.Module)
 SIZE = 32

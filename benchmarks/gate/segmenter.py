@@ -122,13 +122,10 @@ def main() -> None:
     for path in tqdm(test, desc="segment", unit="image"):
         source, mask = read_image(path).array, mask_of(path)[0]
         before = segmenter(source)
-
-        def stylize(strength: float, source: np.ndarray = source) -> np.ndarray:
-            return np.rint(stylizer.stylize_array(source, strength=strength)).clip(0, 255)
-
+        changed = np.rint(stylizer.stylize_array(source, strength=1.0)).clip(0, 255)
         for name, gate in gates.items():
-            result = gate(source, stylize, 1.0, mask.astype(np.uint8)) if gate else None
-            image = stylize(1.0) if result is None else result.image
+            result = gate(source, changed, 1.0, mask.astype(np.uint8)) if gate else None
+            image = changed if result is None else result.image
             after = segmenter(image)
             found, gone = lost(before, after, mask)
             rows.append({

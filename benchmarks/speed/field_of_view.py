@@ -14,7 +14,7 @@ import torch
 from timing import parser_of, write
 
 from nnunet_osasis.images.io import list_images, read_image
-from nnunet_osasis.maps.field_of_view import field_of_view, view_along_lines
+from nnunet_osasis.maps.field_of_view import field_of_view
 
 
 def compare(files: list[Path]) -> dict[str, float]:
@@ -22,7 +22,7 @@ def compare(files: list[Path]) -> dict[str, float]:
     rows = []
     for path in files:
         image = torch.from_numpy(read_image(path).array.astype(np.float32) / 127.5 - 1)[None]
-        by_components, by_lines = field_of_view(image), view_along_lines(image)
+        by_components, by_lines = field_of_view(image), field_of_view(image, connected=False)
         wrong, missed = by_lines & ~by_components, by_components & ~by_lines
         rows.append([float(x.float().mean()) for x in (~by_components, wrong | missed, wrong, missed)])
     found = np.array(rows)

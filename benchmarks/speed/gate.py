@@ -29,13 +29,11 @@ def tasks_for(
 ) -> dict[str, Callable[[], object]]:
     """What is compared, on one image ``(C, H, W)`` in its own units and its mask ``(H, W)``."""
 
-    def stylize(amount: float) -> np.ndarray:
-        return stylizer.stylize_array(array, strength=amount)
-
+    changed = stylizer.stylize_array(array, strength=1.0)
     return {
-        "stylize": lambda: stylize(1.0),
-        "gate": lambda: gate(array, stylize, 1.0),
-        "gate, mask": lambda: gate(array, stylize, 1.0, labels),
+        "stylize": lambda: stylizer.stylize_array(array, strength=1.0),
+        "gate": lambda: gate(array, changed, 1.0),
+        "gate, mask": lambda: gate(array, changed, 1.0, labels),
     }
 
 

@@ -26,8 +26,9 @@ from nnunet_osasis.diffusion.spn import StructurePreservingNetwork
 from nnunet_osasis.runtime.compute import generator_for
 from nnunet_osasis.training.adaptation import steps as adaptation
 from nnunet_osasis.training.adaptation.embedders import SemanticEmbedder
+from nnunet_osasis.training.adaptation.recipes import AdaptConfig
 from nnunet_osasis.training.loop import recomputed
-from nnunet_osasis.training.presets import AdaptConfig, get_preset
+from nnunet_osasis.training.presets import get_preset
 
 
 class LiveBytes(TorchDispatchMode):

@@ -24,9 +24,10 @@ from nnunet_osasis.diffusion.spn import StructurePreservingNetwork
 from nnunet_osasis.runtime.compute import generator_for, lay_out
 from nnunet_osasis.runtime.records import override
 from nnunet_osasis.training.adaptation.embedders import ClipEmbedder, SemanticEmbedder
+from nnunet_osasis.training.adaptation.recipes import AdaptConfig
 from nnunet_osasis.training.adaptation.steps import Adaptation
 from nnunet_osasis.training.loop import recomputed, recomputes
-from nnunet_osasis.training.presets import AdaptConfig, get_preset
+from nnunet_osasis.training.presets import get_preset
 from nnunet_osasis.training.pretrain import PretrainSteps
 
 MEASURED = {"tiny": (16, 3, 5), "small": (4, 3, 2), "base": (1, 1, 2)}
@@ -80,7 +81,7 @@ def one(name: str, stage: str, precision: str, device: str) -> dict:
         trained: list[torch.nn.Module] = [model]
 
         def task() -> object:
-            return steps.step(steps.draw(0), 0).tolist()
+            return float(steps.step(steps.draw(0), 0)["loss"])
     else:
         model.eval().requires_grad_(False)
         embed = SemanticEmbedder(model.semantic_encoder, images(2, size, device))

@@ -14,10 +14,11 @@ import torch
 
 from nnunet_osasis.images.grids import save_grid
 from nnunet_osasis.maps.agreement import combine
-from nnunet_osasis.maps.base import ColorMap, MeanMap
+from nnunet_osasis.maps.base import MeanMap
 from nnunet_osasis.maps.color import difference
 from nnunet_osasis.maps.field_of_view import field_of_view
 from nnunet_osasis.maps.moments import MomentMap
+from nnunet_osasis.maps.parametric import ParametricMap
 from nnunet_osasis.maps.resize import resize
 from nnunet_osasis.stylizer.calibrator import CalibratorConfig
 from nnunet_osasis.synthetic.phantoms import render_pair, scene_seed
@@ -45,7 +46,7 @@ def main() -> None:
     estimates = {"moments": MomentMap.between(small, y), "calibrator": calibrator.maps(y)[0]}
     both, agreed = combine(list(estimates.values()), small[::4], field_of_view(small[::4]))
     shown = {
-        "source": ColorMap(tuple(map(tuple, np.eye(3).tolist())), (0.0,) * 3),
+        "source": ParametricMap.affine(np.eye(3).tolist(), [0.0] * 3),
         **estimates,
         "combined": MeanMap(both.maps),
     }

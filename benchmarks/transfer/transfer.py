@@ -46,8 +46,8 @@ from nnunet_osasis.stylizer.stylizer import OSASISStylizer
 from nnunet_osasis.training.calibrate import train_calibrator
 from nnunet_osasis.training.presets import get_preset
 from nnunet_osasis.training.pretrain import pretrain
-from nnunet_osasis.training.read_out import estimate_maps
-from nnunet_osasis.training.style_pair import StylePair, StylePairConfig, make_style_pair
+from nnunet_osasis.training.read_out import estimate_maps, pair_maps
+from nnunet_osasis.training.style_pair import StylePairConfig, make_style_pair
 
 RANGE = (0.0, 255.0)
 SIDE = 64
@@ -104,8 +104,9 @@ def estimates(
     y = unit(shrink(reference, SIDE))
     found: dict[str, PixelMap] = {}
     for maker in makers:
-        made = make_style_pair(model, y, sources, StylePairConfig(maker=maker), seed=seed, calibrator=calibrator)
-        maps, agreed = estimate_maps([StylePair(y, made, aligned=maker != "nearest")], sources, calibrator)
+        pair = make_style_pair(model, y, sources, StylePairConfig(maker=maker), seed=seed, calibrator=calibrator)
+        maps, agreed = estimate_maps([y], sources, calibrator)
+        maps |= pair_maps([pair])
         if maker == "prealigned_sdedit":
             found |= {name: maps[name] for name in ("moments", "pair", "calibrator", "combined")}
             found["combined, held back"] = MeanMap(maps["combined"].maps, agreed.confidence)

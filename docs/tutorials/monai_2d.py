@@ -1,4 +1,4 @@
-"""Train a MONAI network on colour images that are restyled on the way, and look at the batch.
+"""Train a MONAI network on color images that are restyled on the way, and look at the batch.
 
     python docs/tutorials/monai_2d.py --output look                      # phantom images, a stylizer made in minutes
     python docs/tutorials/monai_2d.py --output look --images site_a/images --masks site_a/masks \

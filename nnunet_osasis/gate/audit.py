@@ -1,7 +1,4 @@
-"""The audit trail: one line of JSON for every image that was stylized, and what all lines say together.
-
-An audit of any length, read line by line: of every case only what its summary and the pictures need.
-"""
+"""The audit trail: one line of JSON for every image that was restyled, read line by line whatever its length."""
 
 from __future__ import annotations
 
@@ -17,6 +14,7 @@ import numpy as np
 
 from nnunet_osasis.errors import OsasisError
 from nnunet_osasis.gate.gate import Decision
+from nnunet_osasis.gate.thresholds import renamed
 from nnunet_osasis.runtime.provenance import versions
 from nnunet_osasis.runtime.records import append_jsonl, iter_jsonl
 
@@ -24,17 +22,26 @@ FOLDER = "osasis_audit"
 """Subfolder of an output folder, so that its pictures are not taken for results."""
 
 FILE = "audit.jsonl"
+"""Name of the file in that folder, and in a cache's records."""
 
 OUTCOMES = ("full", "weaker", "original")
+"""What can be decided about a case, the best first."""
 
 WORST = 8
-"""Cases that summaries and pictures show."""
+"""Number of cases that summaries and pictures show."""
 
 
 def write_audit(path: str | Path, case: str, decision: Decision, **facts: Any) -> None:
-    """Append what was decided about a case, with facts such as hashes and the stylizer's fingerprint.
+    """Append a decision. A case that is made again gets another line: the last one counts.
 
-    A case that is made again gets another line: the last one counts. Raises ``OsasisError`` when it cannot be written.
+    Args:
+        path: the audit file; its folder is made.
+        case: name of the case.
+        decision: what was decided.
+        facts: more to record, such as hashes and the stylizer's fingerprint.
+
+    Raises:
+        OsasisError: the file cannot be written.
     """
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     row = {"time": datetime.now(UTC).isoformat(timespec="seconds"), "case": case, **decision.to_json()}
@@ -47,9 +54,9 @@ def find_audit(path: str | Path) -> Path:
     Raises ``OsasisError`` when there is none.
     """
     path = Path(path).absolute()
-    for found in (path, path / FOLDER / FILE, path / FILE, path.parent / f"{path.name}_records" / FILE):
-        if found.is_file():
-            return found
+    for audit in (path, path / FOLDER / FILE, path / FILE, path.parent / f"{path.name}_records" / FILE):
+        if audit.is_file():
+            return audit
     raise OsasisError(
         "There must be an audit trail",
         found=f"none in {path}",
@@ -58,7 +65,7 @@ def find_audit(path: str | Path) -> Path:
 
 
 def read_audit(path: str | Path) -> list[dict[str, Any]]:
-    """The last line of every case, by name. Raises ``OsasisError`` for lines that are no audit's."""
+    """The last line of every case, by name. Raises ``OsasisError`` for lines that belong to no audit."""
     rows = {row["case"]: row for row in _rows(path)}
     return [rows[case] for case in sorted(rows)]
 
@@ -68,41 +75,65 @@ def audited_results(path: str | Path) -> dict[str, str]:
     return {row["case"]: str(row.get("result_sha256")) for row in _rows(path)}
 
 
-def _rows(path: str | Path) -> Iterator[dict[str, Any]]:
-    """All lines, one at a time: audits of large archives are long."""
+def _rows(path: str | Path, *, strict: bool = True) -> Iterator[dict[str, Any]]:
+    """All lines, one at a time; lines that belong to no audit are refused, or left out unless ``strict``."""
     for row in iter_jsonl(path):
-        well_formed = (
-            isinstance(row.get("case"), str)
-            and row.get("decision") in OUTCOMES
-            and all(isinstance(row.get(name), dict) for name in ("scores", "failures"))
-        )
-        if not well_formed:
+        scores, failures = row.get("scores"), row.get("failures")
+        named = isinstance(row.get("case"), str) and row.get("decision") in OUTCOMES
+        if named and isinstance(scores, dict) and isinstance(failures, dict):
+            yield row | {"scores": renamed(scores), "failures": renamed(failures)}
+        elif strict:
             raise OsasisError(
                 "Every line of an audit names a case, a decision, scores and failures",
                 found=str(row)[:200],
                 remedy="Give the audit.jsonl that a command of this package wrote.",
             )
-        yield row
 
 
 def badness(row: Mapping[str, Any]) -> tuple[int, int, float]:
     """Sorts the worst first: originals kept, then weakened, then by the lowest local score."""
-    lowest = min((row["scores"].get(name, 1.0) for name in ("kept", "own", "lesion_edges")), default=1.0)
+    names = ("structure_kept", "structure_not_invented", "lesion_edges")
+    lowest = min(row["scores"].get(name, 1.0) for name in names)
     return (-OUTCOMES.index(row["decision"]), -len(row["failures"]), lowest)
+
+
+class AuditSummary(NamedTuple):
+    """What was decided last about a case, in about 200 bytes.
+
+    Attributes:
+        badness: comes first, so that the worst case sorts first.
+        decision: one of ``OUTCOMES``.
+        failures: names of the scores that failed at the requested strength.
+    """
+
+    badness: tuple[int, int, float]
+    decision: str
+    failures: tuple[str, ...]
+
+    def row(self, case: str) -> dict[str, Any]:
+        """The part of the audit's line that holds the decision."""
+        return {"case": case, "decision": self.decision, "failures": self.failures}
+
+
+def summarize_cases(paths: Iterable[Path]) -> dict[str, AuditSummary]:
+    """The last decision about each case of some audits; lines that belong to no audit are left out."""
+    summaries: dict[str, AuditSummary] = {}
+    for path in paths:
+        for row in _rows(path, strict=False):
+            names = tuple(sys.intern(name) for name in row["failures"])
+            summaries[row["case"]] = AuditSummary(badness(row), sys.intern(row["decision"]), names)
+    return summaries
 
 
 def summarize(rows: list[dict[str, Any]]) -> dict[str, Any]:
     """Counts by decision, the scores' distribution, what failed most often, and the worst cases."""
     outcomes = Counter(row["decision"] for row in rows)
     used = [row for row in rows if row["decision"] != "original"]
-    names = sorted({name for row in used for name in row["scores"]})
     spread = {}
-    for name in names:
-        found = [row["scores"][name] for row in used if name in row["scores"]]
-        spread[name] = {
-            label: round(float(value), 4)
-            for label, value in zip(("lowest", "5%", "median"), np.quantile(found, [0, 0.05, 0.5]), strict=True)
-        }
+    for name in sorted({name for row in used for name in row["scores"]}):
+        scores = [row["scores"][name] for row in used if name in row["scores"]]
+        lowest, low, median = (round(float(value), 4) for value in np.quantile(scores, [0, 0.05, 0.5]))
+        spread[name] = {"lowest": lowest, "5%": low, "median": median}
     worst = sorted(rows, key=badness)[:WORST]
     return {
         "cases": len(rows),
@@ -135,28 +166,3 @@ def in_short(row: Mapping[str, Any]) -> str:
 def path_in(folder: str | os.PathLike[str]) -> Path:
     """Where the audit of an output folder is."""
     return Path(folder) / FOLDER / FILE
-
-
-class Brief(NamedTuple):
-    """The last line of a case, in about 200 bytes; ``badness`` first, so that the worst sorts first."""
-
-    badness: tuple[int, int, float]
-    decision: str
-    failures: tuple[str, ...]
-
-    def row(self, case: str) -> dict[str, Any]:
-        """As much of an audit's row as says what was decided."""
-        return {"case": case, "decision": self.decision, "failures": self.failures}
-
-
-def brief_audit(paths: Iterable[Path]) -> dict[str, Brief]:
-    """What was decided last about each case of some audits. Lines that are no audit's say nothing about any case."""
-    found: dict[str, Brief] = {}
-    for path in paths:
-        for row in iter_jsonl(path):
-            scores, failures, decision = row.get("scores"), row.get("failures"), row.get("decision")
-            if decision not in OUTCOMES or not (isinstance(scores, dict) and isinstance(failures, dict)):
-                continue
-            names = tuple(sys.intern(name) for name in failures)
-            found[str(row.get("case"))] = Brief(badness(row), sys.intern(str(decision)), names)
-    return found

@@ -1,20 +1,19 @@
-"""Use it, try it weaker, or keep the original: the decision about one image, and why."""
+"""Use it, use it weaker, or keep the original: the decision about one image, and why."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
 from scipy import ndimage
 
-from nnunet_osasis.gate.calibration import GateThresholds
 from nnunet_osasis.gate.scores import StructureScores, score_structure
+from nnunet_osasis.gate.thresholds import GateThresholds
 from nnunet_osasis.images.intensity import IntensityRange, to_unit
 
 WEAKER = (0.75, 0.5, 0.25)
-"""Shares of the wanted strength that are tried when the full one fails."""
+"""Shares of the requested strength that are tried, in order, when the full one fails."""
 
 
 class Segmenter(Protocol):
@@ -35,12 +34,12 @@ class Decision:
     """What was decided about one image.
 
     Attributes:
-        outcome: ``full`` (as wanted), ``weaker``, or ``original`` (nothing passed: the image is its source).
-        strength: that was used; 0 for the original.
-        wanted: strength that was asked for.
-        lesions: that the scores looked at; small ones, and those the source does not show either, are not among them.
-        scores: of what was used; for the original, of the wanted strength, which failed.
-        failures: scores below their thresholds at the wanted strength; empty when it passed.
+        outcome: ``full`` (as requested), ``weaker``, or ``original`` (nothing passed: the image is its source).
+        strength: the strength that was used; 0 for the original.
+        wanted: the strength that was requested.
+        scores: of what was used; for the original, of the requested strength, which failed.
+        failures: scores below their thresholds at the requested strength; empty when it passed.
+        lesions: number of lesions that were scored; small ones, and those the source does not show, are not among them.
     """
 
     outcome: str
@@ -63,8 +62,13 @@ class Decision:
 
 
 @dataclass(frozen=True)
-class Gated:
-    """An image that may be used, float32 in native units, and the decision that it rests on."""
+class GateResult:
+    """An image that may be used, and the decision that it rests on.
+
+    Attributes:
+        image: float32 in native units.
+        decision: what was decided.
+    """
 
     image: np.ndarray
     decision: Decision
@@ -82,18 +86,38 @@ def lesions_kept(before: np.ndarray, after: np.ndarray, mask: np.ndarray) -> flo
     if before.shape != mask.shape:  # a segmenter may answer at a size of its own
         return None
     labels, _ = ndimage.label(mask > 0)
-    found, now = (np.setdiff1d(np.unique(labels[answer > 0]), 0) for answer in (before, after))
-    return float(np.isin(found, now).mean()) if len(found) else None
+    touched_before, touched_after = (np.setdiff1d(np.unique(labels[answer > 0]), 0) for answer in (before, after))
+    return float(np.isin(touched_before, touched_after).mean()) if len(touched_before) else None
+
+
+def weaken(source: np.ndarray, changed: np.ndarray, share: float) -> np.ndarray:
+    """Blend an image in native units with its changed version: float32, ``share`` of the change.
+
+    At 1 it is ``changed`` itself. The other strengths of a stylizer and of the controls are such blends too, but for
+    values that the full strength clips.
+    """
+    if share == 1:
+        return changed
+    start = source.astype(np.float32)
+    return start + np.float32(share) * (changed.astype(np.float32) - start)
 
 
 @dataclass(frozen=True)
 class StructureGate:
-    """Compares stylized images with their sources; safe to share between threads.
+    """Compares restyled images with their sources; safe to share between threads.
+
+    >>> gate = StructureGate(GateThresholds({"structure_kept": 0.9}), IntensityRange())
+    >>> image = np.random.default_rng(0).uniform(0, 255, (3, 32, 32)).astype(np.float32)
+    >>> gate(image, 0.8 * image + 20, strength=1.0).decision.outcome
+    'full'
+    >>> gate(image, image[:, ::-1], strength=1.0).decision.outcome
+    'weaker'
 
     Attributes:
-        thresholds: from :func:`calibrate_gate`. intensity: how native units become [-1, 1].
-        segmenter: asked about source and stylized image when there is one.
-        default_strength: the stylizer's own, for callers that are not told one.
+        thresholds: from :func:`calibrate_gate`.
+        intensity: how native units become [-1, 1].
+        segmenter: a frozen network that is asked about source and restyled image.
+        default_strength: the stylizer's own strength, for callers without one.
     """
 
     thresholds: GateThresholds
@@ -103,63 +127,49 @@ class StructureGate:
 
     def identity(self) -> dict[str, Any]:
         """JSON of all that decides, for caches: another gate may decide otherwise."""
-        found: dict[str, Any] = {"thresholds": self.thresholds.least, "weaker": list(WEAKER)}
+        identity: dict[str, Any] = {"thresholds": self.thresholds.least, "weaker": list(WEAKER)}
         if self.segmenter is not None:
-            found["segmenter"] = self.segmenter.fingerprint
-        return found
-
-    def score(
-        self,
-        source: np.ndarray,
-        stylized: np.ndarray,
-        mask: np.ndarray | None = None,
-        *,
-        answer: np.ndarray | None = None,
-    ) -> StructureScores:
-        """Scores of ``(C, H, W)`` or ``(C, D, H, W)`` in native units; ``mask`` without the channel axis.
-
-        ``answer``: the segmenter's to the source, if it is known already.
-        """
-        bounds = self.intensity.bounds(source)
-        found = score_structure(to_unit(source, bounds), to_unit(stylized, bounds), mask)
-        if self.segmenter is None:
-            return found
-        before, after = self.segmenter(source) if answer is None else answer, self.segmenter(stylized)
-        kept = None if mask is None else lesions_kept(before, after, mask)
-        return replace(found, segmenter_dice=dice(before, after), segmenter_lesions=kept)
+            identity["segmenter"] = self.segmenter.fingerprint
+        return identity
 
     def __call__(
-        self,
-        source: np.ndarray,
-        stylize: Callable[[float], np.ndarray],
-        strength: float,
-        mask: np.ndarray | None = None,
-    ) -> Gated:
-        """Stylize ``source`` by ``stylize(strength)`` until something passes.
+        self, source: np.ndarray, changed: np.ndarray, strength: float, mask: np.ndarray | None = None
+    ) -> GateResult:
+        """Use ``changed``, or weaken it until it passes.
 
         Args:
-            source: native units; also what comes back when nothing passes.
-            mask: labels of its spatial shape; every component of a positive value is a lesion.
+            source: ``(C, H, W)`` or ``(C, D, H, W)``, native units; also the result when nothing passes.
+            changed: ``source`` restyled at ``strength``, native units.
+            strength: the strength that ``changed`` was made with, in [0, 1].
+            mask: labels of the spatial shape of ``source``; every component of a positive value is a lesion.
 
-        Raises ``OsasisError`` for a mask or a stylized image of another size, and where ``stylize`` or the segmenter
-        do.
+        Raises:
+            OsasisError: a mask or a restyled image of another size, or what the segmenter raises.
         """
-        first: StructureScores | None = None
         if strength == 0:
-            return Gated(source.astype(np.float32), Decision("full", 0.0, 0.0, {}, {}))
+            return GateResult(source.astype(np.float32), Decision("full", 0.0, 0.0, {}, {}))
+        bounds = self.intensity.bounds(source)
+        before = to_unit(source, bounds)
         answer = None if self.segmenter is None else self.segmenter(source)
+        least = self.thresholds.least
+        first: StructureScores | None = None
         for share in (1.0, *WEAKER):
-            image = stylize(share * strength)
-            found = self.score(source, image, mask, answer=answer)
-            failed = found.failures(self.thresholds.least)
-            first = first or found
-            if not failed:
-                outcome = "full" if share == 1 else "weaker"
-                before = first.failures(self.thresholds.least)
-                return Gated(
-                    image, Decision(outcome, share * strength, strength, found.values(), before, found.lesions)
-                )
+            image = weaken(source, changed, share)
+            scores = score_structure(before, to_unit(image, bounds), mask)
+            if self.segmenter is not None and answer is not None:
+                scores = _with_segmenter(scores, answer, self.segmenter(image), mask)
+            first = first or scores
+            if not scores.failures(least):
+                outcome, failures = ("full", {}) if share == 1 else ("weaker", first.failures(least))
+                decision = Decision(outcome, share * strength, strength, scores.values(), failures, scores.lesions)
+                return GateResult(image, decision)
         assert first is not None  # noqa: S101 (the loop ran)
-        failures = first.failures(self.thresholds.least)
-        decision = Decision("original", 0.0, strength, first.values(), failures, first.lesions)
-        return Gated(source.astype(np.float32), decision)
+        decision = Decision("original", 0.0, strength, first.values(), first.failures(least), first.lesions)
+        return GateResult(source.astype(np.float32), decision)
+
+
+def _with_segmenter(
+    scores: StructureScores, before: np.ndarray, after: np.ndarray, mask: np.ndarray | None
+) -> StructureScores:
+    kept = None if mask is None else lesions_kept(before, after, mask)
+    return replace(scores, segmenter_dice=dice(before, after), segmenter_lesions=kept)

@@ -7,17 +7,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from skimage.metrics import normalized_mutual_information
 
 from nnunet_osasis.errors import OsasisError
 from nnunet_osasis.gate.lesions import lesion_scores
 from nnunet_osasis.gate.local import smooth, unexplained
 from nnunet_osasis.gate.structure import structure_agreement
+from nnunet_osasis.gate.thresholds import CALIBRATED
 from nnunet_osasis.maps.field_of_view import field_of_view
-
-CALIBRATED = ("boundaries", "kept", "own", "mutual_information", "lesion_contrast", "lesion_edges")
-"""Scores whose thresholds are measured on source images; the higher, the better."""
-
 
 SEGMENTED = ("segmenter_dice", "segmenter_lesions")
 
@@ -28,18 +24,19 @@ class StructureScores:
 
     Attributes:
         boundaries: correlation of gradient magnitudes over the whole picture.
-        kept: share of the source's local structure that is still there, in the worst window.
-        own: share of the stylized image's local structure that is the source's, in the worst window.
+        structure_kept: share of the source's local structure that is still there, in the worst window.
+        structure_not_invented: share of the stylized image's local structure that is the source's, in the worst window.
         mutual_information: normalized, 0 to 1; one-channel images only.
-        lesion_contrast, lesion_edges: of the worst lesion; only where there is a mask with a visible lesion.
-        lesions: how many were scored.
+        lesion_contrast: of the worst lesion; None without a mask that has a visible lesion.
+        lesion_edges: of the worst lesion; None without a mask that has a visible lesion.
+        lesions: number of lesions that were scored.
         segmenter_dice: of a frozen segmenter's answers to source and stylized image, where one was given.
         segmenter_lesions: share of the lesions it finds in the source that it finds in the stylized image as well.
     """
 
     boundaries: float
-    kept: float
-    own: float
+    structure_kept: float
+    structure_not_invented: float
     mutual_information: float | None = None
     lesion_contrast: float | None = None
     lesion_edges: float | None = None
@@ -79,6 +76,10 @@ def score_structure(source: np.ndarray, stylized: np.ndarray, mask: np.ndarray |
     view = field_of_view(torch.from_numpy(np.ascontiguousarray(before, np.float32)), joint=len(before) > 1)
     shared = None
     if len(source) == 1:
+        from skimage.metrics import (
+            normalized_mutual_information,  # brings scipy.stats, seconds that color can do without
+        )
+
         inside = np.moveaxis(view.numpy(), 1, 0).reshape(-1)
         values = [image.reshape(-1)[inside] for image in (source, stylized)]
         varied = all(len(v) > 1 and v.min() < v.max() for v in values)
@@ -87,8 +88,8 @@ def score_structure(source: np.ndarray, stylized: np.ndarray, mask: np.ndarray |
     lesions = None if labels is None else lesion_scores(quiet[0].numpy(), quiet[1].numpy(), labels)
     return StructureScores(
         boundaries=_boundaries(quiet, view),
-        kept=1 - float(lost.max()),
-        own=1 - float(invented.max()),
+        structure_kept=1 - float(lost.max()),
+        structure_not_invented=1 - float(invented.max()),
         mutual_information=shared,
         lesion_contrast=lesions[0] if lesions else None,
         lesion_edges=lesions[1] if lesions else None,

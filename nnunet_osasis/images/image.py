@@ -1,11 +1,15 @@
+"""One image in memory: its pixels, its geometry, and the rules that arrays and file names follow."""
+
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from nnunet_osasis.errors import OsasisError
 
@@ -17,6 +21,46 @@ VOLUME_SUFFIXES = (".nii", ".nii.gz", ".mha", ".mhd", ".nrrd")
 
 SUFFIXES = NATURAL_SUFFIXES + TIFF_SUFFIXES + VOLUME_SUFFIXES
 
+GRID_TOLERANCE = 0.1
+"""Distance, in voxels, up to which two voxels count as one place; headers round."""
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """Where the voxels of a medical image lie, as SimpleITK names it: two to four axes in the order x, y, z, time.
+
+    >>> Geometry.of([0.5, 0.5, 3], [0, 0, 0], np.eye(3)).spacing
+    (0.5, 0.5, 3.0)
+
+    Attributes:
+        spacing: distance between voxels along each axis, in millimeters.
+        origin: position of the first voxel, in millimeters (left, posterior, superior).
+        direction: direction cosines of the axes, row by row.
+    """
+
+    spacing: tuple[float, ...]
+    origin: tuple[float, ...]
+    direction: tuple[float, ...]
+
+    @classmethod
+    def of(cls, spacing: Iterable[float], origin: Iterable[float], direction: npt.ArrayLike) -> Geometry:
+        """Make one of any numbers."""
+        return cls(tuple(map(float, spacing)), tuple(map(float, origin)), tuple(np.ravel(direction).tolist()))
+
+    @property
+    def is_stated(self) -> bool:
+        """Whether anything differs from what libraries write by default: spacing 1, origin 0, no turn."""
+        axes = len(self.spacing)
+        return self != Geometry.of(np.ones(axes), np.zeros(axes), np.eye(axes))
+
+    def affine(self) -> np.ndarray:
+        """Return the matrix ``(4, 4)`` from voxel indices (x, y, z, 1) to millimeters."""
+        axes, matrix = len(self.spacing), np.eye(4)
+        n = min(axes, 3)
+        matrix[:n, :n] = np.reshape(self.direction, (axes, axes))[:n, :n] * self.spacing[:n]
+        matrix[:n, 3] = self.origin[:n]
+        return matrix
+
 
 @dataclass(frozen=True)
 class LoadedImage:
@@ -24,38 +68,75 @@ class LoadedImage:
 
     Attributes:
         array: ``(C, H, W)`` or, for a volume of more than one slice, ``(C, D, H, W)``; the file's own dtype and units.
-        path: where it came from.
-        geometry: spacing, origin and direction of medical formats (SimpleITK's), else None.
-        kept: colour profile and resolution of pictures, header of NIfTI files, for the format's own writer.
+        path: the file.
+        geometry: where the voxels lie; None for formats that do not say.
+        kept: what the format's own writer puts back: color profile and resolution of pictures, header of volumes.
     """
 
     array: np.ndarray
     path: Path
-    geometry: Any = field(default=None, compare=False, repr=False)
+    geometry: Geometry | None = field(default=None, compare=False, repr=False)
     kept: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def spacing(self) -> tuple[float, float, float] | None:
-        """Spacing of ``array``'s spatial axes ``(D, H, W)``; None where the file has none or is no volume."""
+        """Spacing of the spatial axes ``(D, H, W)``, in millimeters; None for images and files that state none."""
         if self.geometry is None or self.array.ndim != 4:
             return None
-        x, y, z = self.geometry.GetSpacing()[:3]
+        x, y, z = self.geometry.spacing[:3]
         return z, y, x
 
 
+def onto_grid(mask: LoadedImage, image: LoadedImage) -> np.ndarray:
+    """Return the array of ``mask`` in the voxel order of ``image``.
+
+    Tools store one volume in several orders (RAS, LPS): axes are flipped and swapped until voxels of one index lie in
+    one place. Where that cannot be because a geometry is missing, or is the default that libraries write, the mask is
+    returned as stored.
+
+    Raises:
+        OsasisError: the voxels of the two lie in different places.
+    """
+    ours, theirs = image.geometry, mask.geometry
+    if ours is None or theirs is None:
+        return mask.array
+    volume = mask.array if mask.array.ndim == 4 else mask.array[:, None]
+    sides, mask_sides = (np.array(([1, 1, *array.shape[1:]])[:-4:-1]) for array in (image.array, volume))
+    to_mask = np.linalg.pinv(theirs.affine()) @ ours.affine()  # indices of the image to indices of the mask
+    corners = np.array(list(product(*((0, side - 1) for side in sides)))).T
+    exact = to_mask[:3, :3] @ corners + to_mask[:3, 3:]
+    places = np.rint(exact)
+    turn = np.rint(to_mask[:3, :3])
+    swaps = (np.abs(turn).sum(axis=0) == 1).all() and (np.abs(turn).sum(axis=1) == 1).all()
+    whole = (places.min(axis=1) == 0).all() and (places.max(axis=1) == mask_sides - 1).all()
+    if not (swaps and whole and np.abs(exact - places).max() < GRID_TOLERANCE):
+        if not (ours.is_stated and theirs.is_stated):
+            return mask.array
+        raise OsasisError(
+            "Image and mask must have the same geometry",
+            found=f"{ours} and, in {mask.path}, {theirs}",
+            remedy="Resample the mask to the image's grid with nearest-neighbor interpolation.",
+        )
+    order = np.abs(turn).argmax(axis=0)  # the mask's axis of each axis of the image, x first
+    values = volume.transpose(0, *(3 - order[::-1]))
+    flips = [axis for axis in range(3) if turn[order[axis], axis] < 0]
+    values = np.flip(values, [3 - axis for axis in flips])
+    return values[:, 0] if image.array.ndim == 3 else values
+
+
 def image_suffix(path: str | Path) -> str:
-    """The suffix that decides the format, lower case (``.nii.gz`` counts as one), or ``""`` if it is none of ours."""
+    """Return the suffix that decides the format, lower case (``.nii.gz`` is one), or ``""`` for other formats."""
     name = Path(path).name.lower()
     return max((suffix for suffix in SUFFIXES if name.endswith(suffix)), key=len, default="")
 
 
 def image_stem(path: str | Path) -> str:
-    """The file's name without its image suffix."""
+    """Return the file's name without its image suffix."""
     return Path(path).name[: -len(image_suffix(path)) or None]
 
 
 def is_file(path: Path) -> bool:
-    """Whether a path is a plain file that can be looked at; pipes, devices and impossible names are none."""
+    """Tell whether a path is a plain file that can be looked at; pipes, devices and impossible names are none."""
     try:
         return path.is_file()
     except OSError:  # a name too long, a folder that may not be entered
@@ -63,9 +144,16 @@ def is_file(path: Path) -> bool:
 
 
 def check_array(array: np.ndarray, *, name: str = "the image", channels: int | None = None) -> None:
-    """Refuse what no stylizer can use: rank other than ``(C, H, W)``/``(C, D, H, W)``, emptiness, NaN, infinity.
+    """Refuse what no stylizer can use.
 
-    Raises ``OsasisError``; with ``channels`` also when the channel count differs.
+    Args:
+        array: any value.
+        name: how messages name it.
+        channels: the number of channels it must have.
+
+    Raises:
+        OsasisError: no array of numbers, axes other than ``(C, H, W)`` or ``(C, D, H, W)``, an empty one, NaN or
+            infinity, another number of channels.
     """
     if not isinstance(array, np.ndarray):
         raise OsasisError(f"{name} must be an array", found=type(array).__name__, remedy="Read it with read_image.")
@@ -81,7 +169,7 @@ def check_array(array: np.ndarray, *, name: str = "the image", channels: int | N
         bad = int((~np.isfinite(array)).sum())
         raise OsasisError(f"{name} must be finite", found=f"{bad} NaN or infinite values", remedy="Repair or drop it.")
     if channels is not None and array.shape[0] != channels:
-        kind = {1: "grayscale", 3: "colour"}
+        kind = {1: "grayscale", 3: "color"}
         raise OsasisError(
             f"{name} must have {channels} channel(s) ({kind.get(channels, 'as the stylizer')})",
             found=f"{array.shape[0]} ({kind.get(array.shape[0], 'other')})",
@@ -90,7 +178,7 @@ def check_array(array: np.ndarray, *, name: str = "the image", channels: int | N
 
 
 def to_dtype(array: np.ndarray, dtype: np.dtype) -> np.ndarray:
-    """Back to a file's dtype: integers are rounded and clipped to their range, floats cast."""
+    """Cast to a file's dtype; integers are rounded and clipped to their range."""
     if np.issubdtype(dtype, np.integer):
         limits = np.iinfo(dtype)
         return np.clip(np.rint(array), limits.min, limits.max).astype(dtype)

@@ -73,4 +73,4 @@ def combine(maps: Sequence[PixelMap], sources: torch.Tensor, view: torch.Tensor)
     if not maps:
         raise OsasisError("A mean needs at least one estimate", found="none", remedy="Give at least one map.")
     found = agreement(maps, sources, view)
-    return MeanMap(tuple(maps), found.confidence), found
+    return MeanMap(maps, found.confidence), found

@@ -1,86 +1,85 @@
+"""What all color maps share: the module they derive from, their JSON form, their mean, and the blend at a strength."""
+
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, Protocol
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
+from typing import Any, Self
 
 import torch
+from torch import nn
 
 from nnunet_osasis.errors import OsasisError
-from nnunet_osasis.maps.moments import MomentMap
-from nnunet_osasis.maps.parametric import ParametricMap
+
+MAPS: dict[str, type[PixelMap]] = {}
+"""Classes of maps by the JSON key that only this class writes; importing ``nnunet_osasis.maps`` fills it."""
 
 
-@dataclass(frozen=True)
-class ColorMap:
-    """An affine map of channel values: ``y_o = sum_i matrix[o][i] x_i + offset[o]``, in [-1, 1].
+class PixelMap(nn.Module, ABC):
+    """A map of channel values: no pixel moves, no neighbor matters. Its numbers are float32 buffers.
 
-    The form of stylizer folders of format 1; new maps are fitted as ``parametric_map.ParametricMap``.
+    A subclass names the key of its JSON form that no other map has: ``class MyMap(PixelMap, key="my_numbers")``.
+    Two maps are equal when their ``to_json()`` are.
     """
 
-    matrix: tuple[tuple[float, ...], ...]
-    offset: tuple[float, ...]
+    def __init_subclass__(cls, *, key: str, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        MAPS[key] = cls
+
+    @abstractmethod
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Map ``(B, C, H, W)`` in [-1, 1], on any device, to a new tensor of the same shape; not clipped."""
+
+    @abstractmethod
+    def to_json(self) -> dict[str, Any]:
+        """Return the JSON form, which ``map_from_json`` reads."""
 
     @classmethod
-    def mean(cls, maps: list[ColorMap]) -> ColorMap:
-        """The average map (affine maps form a vector space)."""
-        matrix = torch.tensor([m.matrix for m in maps], dtype=torch.float64).mean(0)
-        offset = torch.tensor([m.offset for m in maps], dtype=torch.float64).mean(0)
-        return cls(tuple(tuple(row) for row in matrix.tolist()), tuple(offset.tolist()))
-
-    def to_json(self) -> dict[str, Any]:
-        """JSON form; ``from_json`` reads it."""
-        return {"matrix": self.matrix, "offset": self.offset}
-
-    @classmethod
-    def from_json(cls, values: dict[str, Any]) -> ColorMap:
-        """Back from ``to_json``. Raises ``KeyError`` or ``TypeError`` for anything else."""
-        return cls(tuple(tuple(row) for row in values["matrix"]), tuple(values["offset"]))
-
-    def __call__(self, images: torch.Tensor) -> torch.Tensor:
-        """Apply to ``(B, C, H, W)``; not clipped."""
-        matrix = torch.tensor(self.matrix, dtype=torch.float64).to(images)
-        offset = torch.tensor(self.offset, dtype=torch.float64).to(images)
-        return torch.einsum("oi,bihw->bohw", matrix, images) + offset[None, :, None, None]
-
-
-class PixelMap(Protocol):
-    """A map of channel values: no pixel moves, no neighbour matters."""
-
-    def __call__(self, images: torch.Tensor) -> torch.Tensor:
-        """``(B, C, H, W)`` in [-1, 1] to the same shape, not clipped."""
-        ...
-
-    def to_json(self) -> dict[str, Any]:
-        """JSON form; ``map_from_json`` reads it."""
-        ...
-
-
-@dataclass(frozen=True)
-class MeanMap:
-    """``x + confidence * mean_k(f_k(x) - x)``: the average change, held back as far as the estimates disagree."""
-
-    maps: tuple[PixelMap, ...]
-    confidence: float = 1.0
-
-    def __call__(self, images: torch.Tensor) -> torch.Tensor:
-        change = torch.stack([one(images).clamp(-1, 1) - images for one in self.maps]).mean(dim=0)
-        return images + self.confidence * change
-
-    def to_json(self) -> dict[str, Any]:
-        """JSON form; ``map_from_json`` reads it."""
-        return {"mean_of": [one.to_json() for one in self.maps], "confidence": self.confidence}
+    @abstractmethod
+    def from_json(cls, values: dict[str, Any]) -> Self:
+        """Read ``to_json``. Raises ``KeyError``, ``TypeError`` or ``OsasisError`` for anything else."""
 
 
 def map_from_json(values: dict[str, Any]) -> PixelMap:
-    """Any of the maps from its JSON form. Raises ``KeyError``, ``TypeError`` or ``OsasisError`` for anything else."""
-    if "mean_of" in values:
-        confidence = float(values["confidence"])
-        if not 0 <= confidence <= 1 or not values["mean_of"]:
+    """Read any map. Raises ``KeyError``, ``TypeError`` or ``OsasisError`` for what no map has written."""
+    for key, kind in MAPS.items():
+        if key in values:
+            return kind.from_json(values)
+    raise OsasisError("A map must be of a known kind", found=list(values), remedy=f"Known: {list(MAPS)}.")
+
+
+def numbers_of(buffer: torch.Tensor) -> list:
+    """Return a float32 buffer as nested lists of the shortest decimals that read back to the same bits."""
+    return buffer.cpu().numpy().astype(str).astype(float).tolist()
+
+
+class MeanMap(PixelMap, key="mean_of"):
+    """The average change of several maps: ``x + confidence * mean_k(f_k(x) - x)``.
+
+    Args:
+        maps: the maps ``f_k``, each clipped to [-1, 1] before the mean.
+        confidence: factor in [0, 1] that shrinks the change as far as the maps disagree.
+    """
+
+    def __init__(self, maps: Iterable[PixelMap], confidence: float = 1.0) -> None:
+        super().__init__()
+        self.maps: Sequence[PixelMap] = nn.ModuleList(maps)  # type: ignore[assignment]  # torch's list of modules
+        self.confidence = float(confidence)
+        if not 0 <= self.confidence <= 1 or not len(self.maps):
             raise OsasisError("A mean of maps needs maps and a confidence in [0, 1]", found=confidence)
-        return MeanMap(tuple(map_from_json(one) for one in values["mean_of"]), confidence)
-    if "coefficients" in values:
-        return ParametricMap.from_json(values)
-    return MomentMap.from_json(values) if "source_mean" in values else ColorMap.from_json(values)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        total = torch.zeros_like(images)
+        for part in self.maps:
+            total.add_(part(images).clamp_(-1, 1).sub_(images))
+        return total.mul_(self.confidence / len(self.maps)).add_(images)
+
+    def to_json(self) -> dict[str, Any]:
+        return {"mean_of": [part.to_json() for part in self.maps], "confidence": self.confidence}
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> Self:
+        return cls([map_from_json(part) for part in values["mean_of"]], float(values["confidence"]))
 
 
 def blend(images: torch.Tensor, changed: torch.Tensor, strength: torch.Tensor, view: torch.Tensor) -> torch.Tensor:
@@ -96,5 +95,5 @@ def blend(images: torch.Tensor, changed: torch.Tensor, strength: torch.Tensor, v
         ``(B, C, H, W)`` in [-1, 1] inside the view; bit for bit the image where its strength is 0.
     """
     weight = strength.to(images)[:, None, None, None]
-    mixed = torch.lerp(images, changed, weight).clamp(-1, 1)
+    mixed = torch.lerp(images, changed, weight).clamp_(-1, 1)
     return torch.where(view & (weight != 0), mixed, images)

@@ -1,4 +1,4 @@
-"""Stylization at the one point of nnU-Net's preprocessing where an image is still in its own units."""
+"""Stylization at the point of nnU-Net's preprocessing where an image is still in its own units."""
 
 from __future__ import annotations
 
@@ -25,41 +25,39 @@ def restyle_with(
 ) -> Restyle:
     """A function of (data, seg, configuration) that stylizes ``data`` ``(C, Z, Y, X)``, native units, for nnU-Net.
 
-    Two things are nnU-Net's business rather than the transfer's. Where a channel is normalized inside a mask, the
+    Two things are nnU-Net's business rather than the transfer's. If a channel is normalized inside a mask, the
     outside (``seg < 0``) is background that nnU-Net keeps at zero, so it keeps its value here. Channels declared as
     8-bit RGB are clipped to [0, 255], as a file would have done.
 
-    With a ``gate``, what fails it is tried weaker and, failing again, left as it is; ``seg`` says where lesions are,
-    and ``decided`` is told what was decided. ``ignored`` is nnU-Net's ignore label, which is no lesion.
+    Args:
+        transfer: the stylizer, or any other style transfer.
+        strength: in [0, 1]; None takes the transfer's own.
+        gate: compares the result with its source; what fails is weakened and, failing again, left as it is.
+        decided: called with every decision of the gate.
+        ignored: nnU-Net's ignore label, which is no lesion; the gate takes all other labels of ``seg`` for lesions.
     """
 
-    def finished(data: np.ndarray, seg: np.ndarray, config: ConfigurationManager, amount: float | None) -> np.ndarray:
-        stylized = np.array(transfer.stylize_array(data, strength=amount), dtype=np.float32)
-        if stylized.shape != data.shape or not np.isfinite(stylized).all():
+    def restyle(data: np.ndarray, seg: np.ndarray, configuration: ConfigurationManager) -> np.ndarray:
+        changed = np.array(transfer.stylize_array(data, strength=strength), dtype=np.float32)
+        if changed.shape != data.shape or not np.isfinite(changed).all():
             raise OsasisError(
                 f"A style transfer must return finite values of shape {data.shape}",
-                found=f"shape {stylized.shape}, {int((~np.isfinite(stylized)).sum())} values not finite",
+                found=f"shape {changed.shape}, {int((~np.isfinite(changed)).sum())} values not finite",
                 remedy=f"This is a fault of {type(transfer).__name__}, please report it.",
             )
         outside = seg[0] < 0
-        for channel, scheme in enumerate(config.normalization_schemes):
-            if config.use_mask_for_norm[channel]:
-                stylized[channel][outside] = data[channel][outside]
+        for channel, scheme in enumerate(configuration.normalization_schemes):
+            if configuration.use_mask_for_norm[channel]:
+                changed[channel][outside] = data[channel][outside]
             if scheme == "RGBTo01Normalization":
-                np.clip(stylized[channel], 0, 255, out=stylized[channel])
-        return stylized
-
-    def restyle(data: np.ndarray, seg: np.ndarray, configuration: ConfigurationManager) -> np.ndarray:
-        if gate is None:
-            stylized = finished(data, seg, configuration, strength)
-        else:
+                np.clip(changed[channel], 0, 255, out=changed[channel])
+        if gate is not None:
             lesions = seg[0] if ignored is None else np.where(seg[0] == ignored, 0, seg[0])
-            wanted = gate.default_strength if strength is None else strength
-            result = gate(data, lambda amount: finished(data, seg, configuration, amount), wanted, lesions)
+            result = gate(data, changed, gate.default_strength if strength is None else strength, lesions)
             decided(result.decision)
-            stylized = result.image
+            changed = result.image
         # Into the array that nnU-Net made: sums over another memory layout would round differently.
-        data[...] = stylized
+        data[...] = changed
         return data
 
     return restyle
@@ -68,7 +66,9 @@ def restyle_with(
 def restyling_preprocessor(configuration: ConfigurationManager, restyle: Restyle | None) -> Any:
     """The configuration's own preprocessor, which stylizes transposed, cropped data just before normalizing them.
 
-    With ``restyle=None`` it is the ordinary preprocessor.
+    Args:
+        configuration: of nnU-Net's plans.
+        restyle: from ``restyle_with``; None gives the ordinary preprocessor.
     """
     base: Any = configuration.preprocessor_class
     if restyle is None:

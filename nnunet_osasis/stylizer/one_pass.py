@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import copy
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import nn
 
 from nnunet_osasis.errors import OsasisError
-from nnunet_osasis.maps.field_of_view import view_along_lines
-from nnunet_osasis.maps.modules import map_module
-from nnunet_osasis.stylizer.config import DIRECTIONS
-from nnunet_osasis.stylizer.readouts import DECODED, STUDENT
-from nnunet_osasis.stylizer.student import Student
-
-if TYPE_CHECKING:
-    from nnunet_osasis.stylizer.stylizer import OSASISStylizer
+from nnunet_osasis.maps.base import blend
+from nnunet_osasis.maps.field_of_view import field_of_view
+from nnunet_osasis.stylizer.names import NETWORK_READOUTS, STUDENT
+from nnunet_osasis.stylizer.serialization import StylizerState
 
 
 class OnePass(nn.Module):
@@ -57,51 +52,13 @@ class OnePass(nn.Module):
         return self._restyle(images, strength)
 
     def _restyle(self, images: torch.Tensor, strength: torch.Tensor) -> torch.Tensor:
-        weight = strength.to(images)[:, None, None, None]
-        changed = torch.lerp(images, self.change(images), weight).clamp_(-1, 1)
-        return torch.where(view_along_lines(images) & (weight != 0), changed, images)
+        return blend(images, self.change(images), strength, field_of_view(images, connected=False))
 
 
-def student_of(stylizer: OSASISStylizer, readout: str = STUDENT) -> Student:
-    """A stylizer's student, if it imitates ``readout`` (or that is ``student``). Raises ``OsasisError`` otherwise."""
-    student = stylizer.student
-    if student is not None and readout in (STUDENT, student.config.teacher):
-        return student
-    teacher = readout if readout != STUDENT else "local_affine"
-    remedy = f"Make the stylizer with osasis-pretrain-stylizer --distil {teacher}"
-    if stylizer.config.readout not in (STUDENT, *DECODED):
-        remedy += f", or use the read-out {stylizer.config.readout}: it needs no student, it is one pass by itself"
-    raise OsasisError(
-        "One pass needs a student of this read-out" if readout != STUDENT else "The read-out student needs a student",
-        found="none" if student is None else f"a student of {student.config.teacher}, not of {readout}",
-        remedy=f"{remedy}.",
-    )
-
-
-def make_one_pass(stylizer: OSASISStylizer, direction: str = "source_to_target", readout: str | None = None) -> OnePass:
-    """What ``OSASISStylizer.one_pass`` gives; see there."""
-    readout = stylizer.config.readout if readout is None else readout
-    if direction not in DIRECTIONS:
-        raise OsasisError("direction must be known", found=direction, remedy=f"Use one of {DIRECTIONS}.")
-    backwards = direction == "target_to_source"
-    if stylizer.config.detail and not backwards and (stylizer.detail.sharpness or stylizer.detail.noise):
-        raise OsasisError(
-            "One pass carries no sharpness and no noise over",
-            found="a stylizer with detail",
-            remedy="Use stylizer.configured(detail=False).one_pass().",
-        )
-    if readout == STUDENT or readout in DECODED:
-        # a copy, which may be moved and cast without the stylizer's own
-        change: nn.Module = copy.deepcopy(student_of(stylizer, readout).direction(backwards=backwards))
-    else:
-        change = map_module(stylizer.color_map(readout, backwards=backwards))
-    return OnePass(change, stylizer.in_channels).to(stylizer.device)
-
-
-def one_pass_facts(stylizer: OSASISStylizer) -> dict[str, Any]:
+def one_pass_facts(state: StylizerState) -> dict[str, Any]:
     """What runs in one pass: the read-outs, and the size of the student if there is one."""
-    student = stylizer.student
-    names = [] if stylizer.config.readout in (STUDENT, *DECODED) else [stylizer.config.readout]
+    student: Any = state.networks.get(STUDENT)
+    names = [] if state.config.readout in (STUDENT, *NETWORK_READOUTS) else [state.config.readout]
     names += [] if student is None else [STUDENT]
     weights = 0 if student is None else sum(parameter.numel() for parameter in student.parameters())
     return {"readouts": names, "teacher": student and student.config.teacher, "weights": weights}

@@ -1,7 +1,4 @@
-"""Training of the calibrator, and what it is worth on scenes it has not seen.
-
-Is this reference one to trust? Judged against references whose truth is known: simulated ones.
-"""
+"""Train the calibrator on simulated references, and measure what it is worth on scenes it has not seen."""
 
 from __future__ import annotations
 
@@ -26,13 +23,17 @@ from nnunet_osasis.runtime.records import as_json
 from nnunet_osasis.runtime.storage import sha256_of_array, sha256_of_json
 from nnunet_osasis.stylizer.calibrator import Calibrator, CalibratorConfig
 from nnunet_osasis.synthetic.acquisition import AcquisitionFamily, family_for
-from nnunet_osasis.training.loop import train_short
+from nnunet_osasis.training.checkpoint import TrainingState
+from nnunet_osasis.training.loop import HOW, OneCycle, Values, fit
 
-LARGEST = 64
-"""Side that references are looked at: colours and shading need no more."""
+MAX_SIDE_PX = 64
+"""Largest side in pixels at which the calibrator sees a reference; colors and shading need no more."""
 
 FRAME = 0.16
 """Simulated frames are up to this much brighter than black (20 of 255 grey levels)."""
+
+STREAM = 4
+"""Random-stream id; every training uses a different one."""
 
 SCENES = 4
 """Other scenes that one reference's map is judged on."""
@@ -99,12 +100,15 @@ def _apply(
 def train_calibrator(
     sources: torch.Tensor, config: CalibratorConfig, *, work: Path, device: str = "cpu", resume: bool = False
 ) -> Calibrator:
-    """Train a calibrator on source images ``(N, C, S, S)`` in [-1, 1].
+    """Train a calibrator; the loss is the mean color difference between mapped and true pixels of other scenes, both
+    ways.
 
     Args:
-        work: folder of ``calibrator.safetensors`` and ``calibrator.jsonl``; ``resume`` goes on to the same weights.
-
-    Loss: mean ``color_space.difference`` between mapped and true pixels of other scenes, both ways.
+        sources: source images ``(N, C, S, S)`` in [-1, 1].
+        config: training settings.
+        work: folder of ``calibrator.safetensors`` and ``calibrator.jsonl``.
+        device: where to train.
+        resume: continue from the checkpoint to the same weights.
 
     Raises:
         OsasisError: fewer than two images, or a loss that is not finite.
@@ -116,40 +120,47 @@ def train_calibrator(
             found=len(sources),
             remedy="Add source images, or leave it out with --calibrator-iterations 0.",
         )
-    side = min(LARGEST, sources.shape[-1])
+    side = min(MAX_SIDE_PX, sources.shape[-1])
     scenes = resize(sources, (side, side)).clamp(-1, 1)
     family = family_for(config.family, scenes.shape[1])
     scenes, _ = split_scenes(scenes)
     terms = family.terms
-    flat = scenes.movedim(1, 0).flatten(1)
-    flat = flat[:, :: 1 + flat.shape[1] // 100_000]
-    low, high = torch.quantile(flat, torch.tensor([0.001, 0.999]), dim=1).tolist()
+    values = scenes.movedim(1, 0).flatten(1)
+    values = values[:, :: 1 + values.shape[1] // 100_000]
+    low, high = torch.quantile(values, torch.tensor([0.001, 0.999]), dim=1).tolist()
     torch.manual_seed(config.seed)
     net = Calibrator(scenes.shape[1], terms, side, low=tuple(low), high=tuple(high))
     net.normalise_by(scenes)
     net.to(device).train()
+    pixels = _Pixels(scenes)
+    training = OneCycle(
+        net, learning_rate=config.learning_rate, weight_decay=config.weight_decay, iterations=config.iterations
+    )
+
+    def step(iteration: int) -> Values:
+        generator = generator_for(config.seed, iteration, stream=STREAM)
+        references, parameters = simulate(scenes, family, config, generator, config.batch_size)
+        values, where = pixels.draw(config.batch_size, config.pixels, generator)
+        truth = family.show(values, where, parameters)
+        values, where, truth = (tensor.to(device) for tensor in (values, where, truth))
+        coefficients = net(references.to(device))
+        forward = difference(_apply(coefficients[:, 0], values, where, terms), truth).mean()
+        inverse = difference(_apply(coefficients[:, 1], truth, where, terms), values).mean()
+        loss = forward + config.inverse_weight * inverse
+        return training.step(iteration, {"loss": loss, "forward": forward, "inverse": inverse})
+
     identity = {
         "stage": "calibrator",
-        "config": {k: v for k, v in as_json(config).items() if k != "checkpoint_every"},
+        "config": {key: value for key, value in as_json(config).items() if key not in HOW},
         "images": sha256_of_array(scenes.numpy()),
     }
-    pool = _Pixels(scenes)
-
-    def losses(generator: torch.Generator) -> dict[str, torch.Tensor]:
-        references, parameters = simulate(scenes, family, config, generator, config.batch_size)
-        values, where = pool.draw(config.batch_size, config.pixels, generator)
-        truth = family.show(values, where, parameters)
-        values, where, truth = (v.to(device) for v in (values, where, truth))
-        coefficients = net(references.to(device))
-        forth = difference(_apply(coefficients[:, 0], values, where, terms), truth).mean()
-        back = difference(_apply(coefficients[:, 1], truth, where, terms), values).mean()
-        return {"loss": forth + config.inverse_weight * back, "forth": forth, "back": back}
-
-    train_short(
-        net, losses, config, name="calibrator", title="calibrate", work=work, identity=sha256_of_json(identity),
-        stream=4, without="--calibrator-iterations 0", resume=resume,
+    state = TrainingState(sha256_of_json(identity), {"calibrator": net}, optimizers={"adamw": training.optimizer})
+    fit(
+        "calibrator", step, state, iterations=config.iterations, work=work, resume=resume,
+        save_every=config.checkpoint_every,
+        remedy="Check the source images, or leave the calibrator out with --calibrator-iterations 0.",
     )  # fmt: skip
-    return net
+    return net.eval().requires_grad_(False)
 
 
 logger = logging.getLogger(__name__)

@@ -1,7 +1,4 @@
-"""Distillation: the teacher restyles source images once, and the student learns to do the same in one pass.
-
-How well a student imitates its teacher, on source images it has not seen.
-"""
+"""Distillation: the teacher restyles source images once, and the student learns to do the same in one pass."""
 
 from __future__ import annotations
 
@@ -11,9 +8,7 @@ from statistics import fmean
 from typing import TYPE_CHECKING
 
 import torch
-from tqdm import tqdm
 
-from nnunet_osasis.diffusion.transfer import weights_digest
 from nnunet_osasis.errors import OsasisError
 from nnunet_osasis.gate.structure import structure_agreement
 from nnunet_osasis.images.slices import evenly_spaced
@@ -21,25 +16,27 @@ from nnunet_osasis.maps.color import perceptual
 from nnunet_osasis.maps.field_of_view import field_of_view
 from nnunet_osasis.maps.local_affine import fit_local_affine
 from nnunet_osasis.maps.resize import resample, resize
+from nnunet_osasis.runtime.compute import generator_for
 from nnunet_osasis.runtime.records import as_json
 from nnunet_osasis.runtime.storage import sha256_of_array, sha256_of_json
-from nnunet_osasis.stylizer.readouts import DECODED
+from nnunet_osasis.stylizer.names import NETWORK_READOUTS
+from nnunet_osasis.stylizer.networks import weights_digest
 from nnunet_osasis.stylizer.student import LARGEST, LocalAffineStudent, Student, apply_field
 from nnunet_osasis.training.calibrate import random_crop, split_scenes
-from nnunet_osasis.training.checkpoint import Checkpoint
-from nnunet_osasis.training.loop import Interruptible, train_short
+from nnunet_osasis.training.checkpoint import TrainingState
+from nnunet_osasis.training.loop import HOW, OneCycle, Values, fit
 
 if TYPE_CHECKING:
     from nnunet_osasis.stylizer.stylizer import OSASISStylizer
 
 STREAM = 9
-"""Of the random numbers: other trainings have their own."""
+"""Random-stream id; every training uses a different one."""
 
 BATCH = 8
-"""Images the teacher restyles at once."""
+"""Number of images that the teacher restyles at once."""
 
 SAVE_EVERY = 8
-"""Batches of the teacher between two checkpoints."""
+"""Number of the teacher's batches between two checkpoints."""
 
 
 @dataclass(frozen=True)
@@ -69,11 +66,11 @@ class DistilConfig:
     checkpoint_every: int = 200
 
     def __post_init__(self) -> None:
-        if self.readout is not None and self.readout not in DECODED:
+        if self.readout is not None and self.readout not in NETWORK_READOUTS:
             raise OsasisError(
                 "Only a read-out that runs the diffusion networks has a student",
                 found=self.readout,
-                remedy=f"Distil one of {', '.join(DECODED)}; any other read-out is one pass by itself.",
+                remedy=f"Distil one of {', '.join(NETWORK_READOUTS)}; any other read-out is one pass by itself.",
             )
         if self.iterations < 0 or min(self.batch_size, self.images, self.checkpoint_every) < 1:
             raise OsasisError(
@@ -88,52 +85,59 @@ class DistilConfig:
 
     def teacher(self, readout: str) -> str | None:
         """The read-out to distil for a stylizer with ``readout``; None where there is nothing to train."""
-        wanted = self.readout or (readout if readout in DECODED else None)
+        wanted = self.readout or (readout if readout in NETWORK_READOUTS else None)
         return wanted if self.iterations else None
 
 
+@dataclass
 class _Restyled:
     """The teacher's pictures so far, in the form a checkpoint stores."""
 
-    def __init__(self, like: torch.Tensor) -> None:
-        self.weights = {"teacher": torch.zeros_like(like)}
+    weights: dict[str, torch.Tensor]
 
 
 def teacher_pairs(
     stylizer: OSASISStylizer, sources: torch.Tensor, teacher: str, *, work: Path, resume: bool = False
 ) -> torch.Tensor:
-    """``sources`` ``(N, C, S, S)`` in [-1, 1] restyled at full strength by the read-out ``teacher``, once.
+    """Restyle the source images at full strength with the teacher, once.
 
-    What is done is kept in ``work``, and ``resume`` goes on with it. Raises ``KeyboardInterrupt`` after saving.
+    Args:
+        stylizer: holds the networks.
+        sources: ``(N, C, S, S)`` in [-1, 1].
+        teacher: read-out that runs the networks.
+        work: folder of ``distil_pairs.safetensors``.
+        resume: keep what is already done.
+
+    Returns:
+        ``(N, C, S, S)`` in [-1, 1].
+
+    Raises:
+        KeyboardInterrupt: after what is done has been saved.
     """
     # not the maps, which play no part here and whose last bits depend on the number of threads
     identity = {
         "stage": "distil-pairs",
-        "weights": [*stylizer.digests, weights_digest(stylizer.spn)],
+        "weights": [weights_digest(network) for network in (stylizer.autoencoder, stylizer.decoder, stylizer.spn)],
         "reference": sha256_of_array(stylizer.reference),
         "settings": [as_json(stylizer.config.sampler), as_json(stylizer.config.intensity)],
         "teacher": teacher,
         "images": sha256_of_array(sources.numpy()),
+        "batch": BATCH,
     }
-    checkpoint, kept = Checkpoint(work / "distil_pairs.safetensors", sha256_of_json(identity)), _Restyled(sources)
-    states: tuple[dict, dict, dict] = ({}, {"pairs": kept}, {})
-    start, done = checkpoint.load(*states) if resume else (0, False)
-    if done:
-        return kept.weights["teacher"]
+    restyled = torch.zeros_like(sources)
     plain = stylizer.configured(detail=False, strength=1.0, readout=teacher)
-    bar = tqdm(total=len(sources), initial=start, desc="teacher", unit="image", dynamic_ncols=True)
-    with Interruptible() as interrupted, bar:
-        for first in range(start, len(sources), BATCH):
-            part = sources[first : first + BATCH]
-            kept.weights["teacher"][first : first + BATCH] = plain.stylize(part.to(stylizer.device)).cpu()
-            reached = first + len(part)
-            bar.update(len(part))
-            last = reached == len(sources)
-            if last or interrupted() or (reached // BATCH) % SAVE_EVERY == 0:
-                checkpoint.save(reached, *states, done=last)
-            if interrupted() and not last:
-                raise KeyboardInterrupt
-    return kept.weights["teacher"]
+
+    def step(index: int) -> Values:
+        rows = slice(index * BATCH, (index + 1) * BATCH)
+        restyled[rows] = plain.stylize(sources[rows].to(stylizer.device)).cpu()
+        return {}
+
+    state = TrainingState(sha256_of_json(identity), averages={"pairs": _Restyled({"teacher": restyled})})
+    fit(
+        "distil_pairs", step, state, iterations=-(-len(sources) // BATCH), work=work, resume=resume,
+        save_every=SAVE_EVERY, log_every=0,
+    )  # fmt: skip
+    return restyled
 
 
 def train_student(
@@ -146,40 +150,53 @@ def train_student(
     device: str = "cpu",
     resume: bool = False,
 ) -> Student:
-    """Train both directions on pairs ``(N, C, S, S)`` in [-1, 1]: source to restyled, and restyled to source.
+    """Train both directions: source to restyled, and restyled to source.
+
+    The loss is the mean absolute difference in view plus ``slope_weight`` times that of the local slopes.
 
     Args:
-        work: folder of ``student.safetensors`` and ``student.jsonl``; ``resume`` goes on to the same weights.
-
-    Loss: mean absolute difference in view, and ``slope_weight`` times that of the local slopes.
+        sources: ``(N, C, S, S)`` in [-1, 1].
+        restyled: the teacher's pictures of them, same shape.
+        config: training settings.
+        teacher: name of the read-out to imitate.
+        work: folder of ``student.safetensors`` and ``student.jsonl``.
+        device: where to train.
+        resume: continue from the checkpoint to the same weights.
 
     Raises:
-        OsasisError: a loss that is not finite. KeyboardInterrupt: after the state has been saved.
+        OsasisError: a loss that is not finite.
+        KeyboardInterrupt: after the state has been saved.
     """
     channels, size = sources.shape[1], min(LARGEST, sources.shape[-1])
     torch.manual_seed(config.seed)
     student = Student(channels, size, config.width, teacher).to(device).train()
     pairs = torch.cat([sources, restyled], dim=1)
-    identity = {
-        "stage": "student",
-        "config": {k: v for k, v in as_json(config).items() if k != "checkpoint_every"},
-        "pairs": sha256_of_array(pairs.numpy()),
-    }
+    training = OneCycle(
+        student, learning_rate=config.learning_rate, weight_decay=config.weight_decay, iterations=config.iterations
+    )
 
-    def losses(generator: torch.Generator) -> dict[str, torch.Tensor]:
+    def step(iteration: int) -> Values:
+        generator = generator_for(config.seed, iteration, stream=STREAM)
         chosen = pairs[torch.randint(len(pairs), (config.batch_size,), generator=generator)]
         chosen = random_crop(chosen, config.crop, generator)
         view = field_of_view(chosen[:, :channels]).to(device)
         before, after = chosen.to(device).split(channels, dim=1)
-        forth = imitation_loss(student.forth, before, after, view, config.slope_weight)
-        back = imitation_loss(student.back, after, before, view, config.slope_weight)
-        return {"loss": forth + back, "forth": forth, "back": back}
+        forward = imitation_loss(student.forth, before, after, view, config.slope_weight)
+        inverse = imitation_loss(student.back, after, before, view, config.slope_weight)
+        return training.step(iteration, {"loss": forward + inverse, "forward": forward, "inverse": inverse})
 
-    train_short(
-        student, losses, config, name="student", title="distil", work=work, identity=sha256_of_json(identity),
-        stream=STREAM, without="--no-distil", resume=resume,
+    identity = {
+        "stage": "student",
+        "config": {key: value for key, value in as_json(config).items() if key not in HOW},
+        "pairs": sha256_of_array(pairs.numpy()),
+    }
+    state = TrainingState(sha256_of_json(identity), {"student": student}, optimizers={"adamw": training.optimizer})
+    fit(
+        "student", step, state, iterations=config.iterations, work=work, resume=resume,
+        save_every=config.checkpoint_every,
+        remedy="Check the source images, or leave the student out with --no-distil.",
     )  # fmt: skip
-    return student
+    return student.eval().requires_grad_(False)
 
 
 def imitation_loss(
@@ -220,9 +237,8 @@ def distil(
             found=len(sources),
             remedy="Add source images, or leave it out with --no-distil.",
         )
-    chosen = resize(evenly_spaced(sources, min(config.images, len(sources))), (stylizer.size, stylizer.size)).clamp(
-        -1, 1
-    )
+    side = int(stylizer.autoencoder.config.sample_size)
+    chosen = resize(sources[evenly_spaced(len(sources), config.images)], (side, side)).clamp(-1, 1)
     restyled = teacher_pairs(stylizer, chosen, teacher, work=work, resume=resume)
     training, held_out = split_scenes(chosen)
     count = len(training)

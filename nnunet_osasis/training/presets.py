@@ -1,24 +1,15 @@
-"""The three sizes, as data.
-
-Settings of the one-shot adaptation, and the two named sets of them.
-"""
+"""Settings of pretraining, and the three network sizes with the training that suits them."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
-from nnunet_osasis.diffusion.sampler import SamplerConfig
 from nnunet_osasis.errors import OsasisError
-from nnunet_osasis.training.adaptation.losses import LossWeights, get_losses
-from nnunet_osasis.training.style_pair import StylePairConfig
-
-RECOMPUTE = ("auto", "on", "off")
+from nnunet_osasis.training.loop import RECOMPUTE
 
 COMPILE = ("off", "inductor", "aot_eager", "eager")
-
-HOW = ("checkpoint_every", "grid_every", "recompute", "compile")
-"""Settings that change how a training runs and what it shows, not what it is: a checkpoint goes on under others."""
+"""Backends of ``torch.compile`` that pretraining accepts."""
 
 
 @dataclass(frozen=True)
@@ -26,14 +17,20 @@ class PretrainConfig:
     """How the source diffusion autoencoder ``D_A`` is trained (eps-prediction MSE, uniform t, AdamW, EMA).
 
     Attributes:
-        iterations: optimiser steps. ``learning_rate`` follows a cosine to zero over them.
-        ema_decay: of the weights that are kept; warmed up as ``(1 + i) / (10 + i)``.
-        flip: random left-right flips. ``precision``: ``auto``, ``fp32`` or ``bf16`` (autocast).
-        checkpoint_every, grid_every: iterations between checkpoints and sample grids.
-        batch_size: of all processes together (see ``processes``).
-        recompute: activations in the backward pass, for memory: ``on``, ``off`` or ``auto`` (from 256 px).
-        compile: the backend of ``torch.compile`` for the network: ``off``, ``inductor``, ``aot_eager`` or ``eager``.
-            The order of sums changes with it, so results repeat bit for bit with the same backend alone.
+        iterations: optimizer steps.
+        batch_size: images per step, of all processes together.
+        learning_rate: peak rate; it follows a cosine to zero.
+        weight_decay: AdamW's weight decay.
+        ema_decay: decay of the averaged weights that are kept, warmed up as ``(1 + i) / (10 + i)``.
+        grad_clip: largest norm of the gradient.
+        flip: random left-right flips.
+        precision: ``auto``, ``fp32`` or ``bf16`` (autocast).
+        seed: seed of weights and batches.
+        checkpoint_every: iterations between two checkpoints.
+        grid_every: iterations between two sample grids.
+        recompute: recompute activations in the backward pass to save memory: ``on``, ``off``, ``auto`` (from 256 px).
+        compile: backend of ``torch.compile``: ``off``, ``inductor``, ``aot_eager`` or ``eager``. It changes the order
+            of sums, so results repeat bit for bit with the same backend only.
     """
 
     iterations: int = 2400
@@ -74,11 +71,19 @@ class PretrainConfig:
 
 @dataclass(frozen=True)
 class Preset:
-    """A network size with the training that suits it. ``model`` and ``spn`` are constructor arguments."""
+    """A network size with the training that suits it.
+
+    Attributes:
+        model: constructor arguments of ``DiffusionAutoencoder``.
+        spn: constructor arguments of ``StructurePreservingNetwork``.
+        pretrain: training settings.
+        rough_time: how long the networks take with these settings, in words.
+    """
 
     model: dict[str, Any]
     spn: dict[str, Any]
     pretrain: PretrainConfig = field(default_factory=PretrainConfig)
+    rough_time: str = "half an hour on two CPU cores"
 
 
 PRESETS: dict[str, Preset] = {
@@ -120,6 +125,7 @@ PRESETS: dict[str, Preset] = {
             checkpoint_every=1000,
             grid_every=2000,
         ),
+        rough_time="hours on a GPU",
     ),
     # DiffAE's 256-px configuration (design of the official ffhq256_autoenc) and OSASIS's SPN
     "base": Preset(
@@ -145,104 +151,13 @@ PRESETS: dict[str, Preset] = {
             checkpoint_every=2000,
             grid_every=5000,
         ),
+        rough_time="days on a GPU",
     ),
 }
 
 
 def get_preset(name: str) -> Preset:
-    """Look a preset up. Raises ``OsasisError`` naming the presets there are."""
+    """Look a preset up. Raises ``OsasisError`` with the known names."""
     if name not in PRESETS:
         raise OsasisError("The preset must be known", found=name, remedy=f"Use one of {', '.join(PRESETS)}.")
     return PRESETS[name]
-
-
-SAMPLER = SamplerConfig(encode_steps=10, decode_steps=10, order=2, spn_steps=10)
-"""20 evaluations an image, as near to the limit of many steps as 40 of DDIM (benchmarks/speed, sampler)."""
-
-
-@dataclass(frozen=True)
-class AdaptConfig:
-    """One-shot adaptation. Defaults are what held up at small scale; ``RECIPES["osasis"]`` is the official one.
-
-    Attributes:
-        losses: ``osasis`` or ``paper``. ``statistics``: extra weight of the statistics term.
-        iterations: each takes ``contents`` real source images and one optimiser step per reverse step.
-        sampler: grids of training; ``pair``: how the style pair is made.
-        align_pair: use the reference recoloured by the pair's colour map as ``y_A`` (its structure then is the
-            reference's own), not the sample itself.
-        learning_rate, spn_learning_rate: of Adam on ``D_B`` and the SPN; ``decay`` lets both follow a cosine to 0.
-        ema_decay: of the averaged weights; 0 makes them the last ones.
-        select_every: iterations between the scores (see ``snapshots``) by which the averaged weights that are kept
-            are chosen; 0 keeps the averaged weights of the last iteration.
-        style_spn_weight: ``w`` on the style branch (content takes ``sampler.spn_weight``).
-        contents: of all processes together. recompute: activations in the backward pass, for memory: ``on``, ``off``
-            or ``auto`` (from 256 px).
-        spn_time, spn_zero_init: see ``StructurePreservingNetwork``.
-    """
-
-    losses: str = "osasis"
-    statistics: float = 3.0
-    iterations: int = 20
-    contents: int = 3
-    sampler: SamplerConfig = field(default_factory=lambda: SAMPLER)
-    pair: StylePairConfig = field(default_factory=StylePairConfig)
-    align_pair: bool = True
-    learning_rate: float = 1e-4
-    spn_learning_rate: float = 1e-4
-    decay: bool = True
-    ema_decay: float = 0.99
-    select_every: int = 5
-    style_spn_weight: float = 0.1
-    spn_time: str = "real"
-    spn_zero_init: bool = True
-    precision: str = "auto"
-    seed: int = 0
-    checkpoint_every: int = 10
-    recompute: str = "auto"
-
-    def __post_init__(self) -> None:
-        if self.iterations < 1 or self.contents < 1:
-            raise OsasisError("Adaptation needs at least one iteration and one content image", found=self.iterations)
-        if self.select_every < 0:
-            raise OsasisError(
-                "select_every must be 0 or more",
-                found=self.select_every,
-                remedy="0 keeps the weights of the last iteration.",
-            )
-        if self.recompute not in RECOMPUTE:
-            raise OsasisError("recompute must be auto, on or off", found=self.recompute, remedy="Leave it at auto.")
-        get_losses(self.losses)
-
-    def weights(self) -> LossWeights:
-        """The recipe's weights with the statistics term added."""
-        return replace(get_losses(self.losses), statistics=self.statistics)
-
-
-RECIPES: dict[str, AdaptConfig] = {
-    "default": AdaptConfig(),
-    # the published configuration, as its code runs (facts: linear grids 50/20, t0 = 500, one optimiser step per step)
-    "osasis": AdaptConfig(
-        statistics=0.0,
-        iterations=50,
-        contents=8,
-        sampler=SamplerConfig(
-            t0=500, encode_steps=25, decode_steps=10, grid_power=1.0, mix="style", level_alignment="official"
-        ),
-        pair=StylePairConfig(maker="sdedit", t0=500, steps=25, grid_power=1.0, samples=1),
-        align_pair=False,
-        learning_rate=5e-6,
-        decay=False,
-        ema_decay=0.0,
-        select_every=0,
-        style_spn_weight=1.0,
-        spn_time="index",
-        spn_zero_init=False,
-    ),
-}
-
-
-def get_recipe(name: str) -> AdaptConfig:
-    """Look a recipe up. Raises ``OsasisError`` naming those there are."""
-    if name not in RECIPES:
-        raise OsasisError("The adaptation recipe must be known", found=name, remedy=f"Use one of {', '.join(RECIPES)}.")
-    return RECIPES[name]

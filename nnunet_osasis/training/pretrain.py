@@ -1,18 +1,12 @@
-"""Stage 1: train the source domain's diffusion autoencoder ``D_A`` on unlabelled source images.
-
-How many training steps fit a time budget on this machine.
-"""
+"""Pretraining: the source domain's diffusion autoencoder ``D_A`` learns from unlabeled source images."""
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable
-from contextlib import closing
 from pathlib import Path
 
 import torch
-from tqdm import tqdm
 
 from nnunet_osasis.diffusion.autoencoder import DiffusionAutoencoder
 from nnunet_osasis.diffusion.ddim import add_noise, linear_alpha_bar
@@ -21,9 +15,9 @@ from nnunet_osasis.runtime import distributed as processes
 from nnunet_osasis.runtime.compute import autocast, fused, generator_for, lay_out
 from nnunet_osasis.runtime.records import as_json
 from nnunet_osasis.runtime.storage import sha256_of_array, sha256_of_json
-from nnunet_osasis.training.checkpoint import EMA, Checkpoint
-from nnunet_osasis.training.loop import Interruptible, RunLog, ahead, cosine, recomputed, recomputes
-from nnunet_osasis.training.presets import HOW, Preset, PretrainConfig
+from nnunet_osasis.training.checkpoint import EMA, TrainingState
+from nnunet_osasis.training.loop import HOW, Values, cosine, fit, prefetched, recomputed, recomputes
+from nnunet_osasis.training.presets import Preset, PretrainConfig
 
 Batch = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 
@@ -53,7 +47,14 @@ def eps_loss(
 
 
 class PretrainSteps:
-    """One process's part of the steps: its rows of every batch, and the weights that all of them share."""
+    """One process's part of the training steps.
+
+    Args:
+        model: ``D_A``, the same in all processes.
+        images: source images ``(N, C, S, S)`` in [-1, 1].
+        preset: network size and training settings.
+        device: where to train.
+    """
 
     def __init__(self, model: DiffusionAutoencoder, images: torch.Tensor, preset: Preset, device: str) -> None:
         self.model, self.images, self.config, self.device = model, images, preset.pretrain, device
@@ -75,13 +76,13 @@ class PretrainSteps:
             return x0.pin_memory(), t.pin_memory(), noise.pin_memory()
         return x0, t, noise
 
-    def step(self, batch: Batch, iteration: int) -> torch.Tensor:
-        """One optimiser step; returns ``(loss, gradient norm)``, both of the whole batch, on the device."""
-        if self.drops:  # what is dropped has to repeat as well; every process drops something else
+    def step(self, batch: Batch, iteration: int) -> Values:
+        """One optimizer step; returns ``loss`` and ``grad_norm`` of the whole batch, on the device, and ``lr``."""
+        if self.drops:  # dropout has to repeat as well, and to differ between processes
             seed = generator_for(self.config.seed, iteration, stream=5).initial_seed()
             torch.manual_seed((seed + self.group.index * 0x9E3779B97F4A7C15) % 2**63)
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.config.learning_rate * cosine(iteration, self.config.iterations)
+        rate = self.config.learning_rate * cosine(iteration, self.config.iterations)
+        self.optimizer.param_groups[0]["lr"] = rate
         x0, t, noise = (v.to(self.device, non_blocking=True) for v in batch)
         with autocast(self.config.precision, self.device):
             loss = eps_loss(self.run, x0, t, noise, self.alpha_bar) * self.share
@@ -90,7 +91,9 @@ class PretrainSteps:
         self.group.sum_gradients([self.model])
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.grad_clip)
         self.optimizer.step()
-        return torch.stack([loss.detach(), norm.detach()])
+        whole = loss.detach()
+        self.group.sum([whole])
+        return {"loss": whole, "grad_norm": norm.detach(), "lr": rate}
 
 
 def pretrain(
@@ -105,95 +108,62 @@ def pretrain(
 ) -> DiffusionAutoencoder:
     """Train ``D_A`` and return its averaged weights, in eval mode on ``device``.
 
+    Several processes (see ``distributed.joined``) share every batch; without dropout the result is that of one, up to
+    the order of sums.
+
     Args:
         images: source images ``(N, C, S, S)`` in [-1, 1].
-        work: folder for ``pretrain.safetensors`` (checkpoint) and ``pretrain.jsonl``, written by the main process.
-        resume: go on from the checkpoint; the result equals an uninterrupted run's (CPU, same threads), and up to
-            the order of sums also with another number of processes.
-        on_grid: called every ``grid_every`` iterations with the averaged model, in the main process.
-
-    Several processes (see ``processes.joined``) work on one batch together; without dropout the result is that of one.
+        preset: network size and training settings.
+        work: folder of ``pretrain.safetensors`` and ``pretrain.jsonl``, written by the main process.
+        device: where to train.
+        resume: continue from the checkpoint to the same weights (CPU).
+        tensorboard: folder of TensorBoard events; None writes none.
+        on_grid: called with the iteration and the averaged model every ``grid_every`` iterations.
 
     Raises:
         OsasisError: fewer than two images, a batch smaller than the number of processes, a checkpoint of another run,
             or a loss that is not finite.
         KeyboardInterrupt: after the state has been saved.
     """
-    config, size = preset.pretrain, preset.model["sample_size"]
+    config, on_cpu = preset.pretrain, torch.device(device).type == "cpu"
     if len(images) < 2:
         raise OsasisError("Pretraining needs at least 2 images", found=len(images), remedy="Add source images.")
-    group = processes.current()
     torch.manual_seed(config.seed)
     model = DiffusionAutoencoder(in_channels=images.shape[1], **preset.model)
     lay_out(model, device)
-    average = EMA(model, config.ema_decay)
-    training = PretrainSteps(model, images, preset, device)
+    average, steps = EMA(model, config.ema_decay), PretrainSteps(model, images, preset, device)
     identity = {
         "stage": "pretrain",
         "model": preset.model,
-        "config": {k: v for k, v in as_json(config).items() if k not in HOW},
+        "config": {key: value for key, value in as_json(config).items() if key not in HOW},
         "images": sha256_of_array(images.numpy()),
-        "size": size,
     }
-    checkpoint = Checkpoint(work / "pretrain.safetensors", sha256_of_json(identity), group)
-    states = ({"autoencoder": model}, {"autoencoder": average}, {"adamw": training.optimizer})
-    start, done = checkpoint.load(*states) if resume else (0, False)
-    group.take_over([model])  # processors of another make may round another way
-    if done:
-        return _averaged(model, average)
-    log = RunLog(
-        work / "pretrain.jsonl", start=start, tensorboard=tensorboard and tensorboard / "pretrain", group=group
+    state = TrainingState(
+        sha256_of_json(identity), {"autoencoder": model}, {"autoencoder": average}, {"adamw": steps.optimizer}
     )
+
+    def show(iteration: int) -> None:
+        if on_grid is not None and steps.group.is_main and iteration % config.grid_every == 0:
+            on_grid(iteration, _averaged(DiffusionAutoencoder.from_config(model.config).to(device), average))
+
     model.train()
-    on_cpu = torch.device(device).type == "cpu"
-    # a look at the loss makes the CPU wait for the device, which then waits for the CPU
-    looks = 1 if on_cpu else 5
-    batches = ahead(training.draw, range(start, config.iterations), depth=0 if on_cpu else 2)
-    bar = tqdm(
-        total=config.iterations, initial=start, desc="pretrain", unit="it", dynamic_ncols=True,
-        disable=not group.is_main,
-    )  # fmt: skip
-    seen = torch.zeros(2, device=device)
     with (
-        Interruptible() as interrupted, closing(log), closing(batches), bar,
-        recomputed([model], on=recomputes(config.recompute, size)),
-    ):  # fmt: skip
-        for iteration, batch in enumerate(batches, start=start + 1):
-            found = training.step(batch, iteration - 1)
-            average.update(model, iteration)
-            bar.update()
-            last = iteration == config.iterations
-            seen = torch.where(torch.isfinite(seen), found, seen)  # what is not finite stays
-            logged, drawn = (iteration % n == 0 for n in (10, config.grid_every))
-            saved = iteration % config.checkpoint_every == 0
-            if not (iteration % looks == 0 or logged or drawn or saved or last):
-                continue
-            told = torch.cat([seen[:1], seen.new_tensor([float(interrupted())])])
-            group.sum([told])
-            (loss, asked), norm = told.tolist(), seen[1].item()
-            _check(loss, norm, iteration)
-            if logged or last:
-                bar.set_postfix(loss=f"{loss:.4f}", refresh=False)
-                log.write(iteration, loss=loss, grad_norm=norm, lr=training.optimizer.param_groups[0]["lr"])
-            # before the checkpoint: a run killed between the two would go on behind the picture
-            if on_grid is not None and drawn and group.is_main:
-                on_grid(iteration, _averaged(DiffusionAutoencoder.from_config(model.config).to(device), average))
-            if (saved and not last) or asked:
-                checkpoint.save(iteration, *states, done=False)
-            if asked:
-                raise KeyboardInterrupt
-    checkpoint.save(config.iterations, *states, done=True)
-    return _averaged(model, average)
+        prefetched(steps.draw, config.iterations, depth=0 if on_cpu else 2) as draw,
+        recomputed([model], on=recomputes(config.recompute, images.shape[-1])),
+    ):
 
+        def step(iteration: int) -> Values:
+            values = steps.step(draw(iteration), iteration)
+            average.update(model, iteration + 1)
+            return values
 
-def _check(loss: float, norm: float, iteration: int) -> None:
-    """Raise ``OsasisError`` where the run has gone astray; all processes see the same numbers."""
-    if not (math.isfinite(loss) and math.isfinite(norm)):
-        raise OsasisError(
-            "The pretraining loss must stay finite",
-            found=f"loss {loss}, gradient norm {norm} at iteration {iteration}",
+        fit(
+            "pretrain", step, state, iterations=config.iterations, work=work, resume=resume,
+            save_every=config.checkpoint_every, look_every=1 if on_cpu else 5, group=steps.group, on_iteration=show,
+            tensorboard=tensorboard,
             remedy="Lower the learning rate, or try --precision fp32 (--resume goes on from the checkpoint).",
-        )
+        )  # fmt: skip
+    return _averaged(model, average)
 
 
 def _averaged(model: DiffusionAutoencoder, average: EMA) -> DiffusionAutoencoder:
@@ -202,10 +172,10 @@ def _averaged(model: DiffusionAutoencoder, average: EMA) -> DiffusionAutoencoder
 
 
 def steps_for(preset: Preset, minutes: float, *, channels: int, device: str, warm_up: int = 3, timed: int = 5) -> int:
-    """Measure a few pretraining steps on random images and return how many fit ``minutes`` (at least 1).
+    """Time a few pretraining steps on random images and return how many fit ``minutes`` (at least 1).
 
-    The answer depends on the machine, so a run that must repeat bit for bit names its iterations instead. Several
-    processes call this together, and all get the main one's answer.
+    The answer depends on the machine, so a run that must repeat bit for bit names its iterations instead. All
+    processes call this together and get the main one's answer.
     """
     size = preset.model["sample_size"]
     model = DiffusionAutoencoder(in_channels=channels, **preset.model)
@@ -216,6 +186,6 @@ def steps_for(preset: Preset, minutes: float, *, channels: int, device: str, war
         for step in range(warm_up + timed):
             if step == warm_up:
                 began = time.perf_counter()
-            steps.step(steps.draw(step), step).tolist()
-    found = max(1, int(minutes * 60 / ((time.perf_counter() - began) / timed)))
-    return processes.current().from_main(lambda: found)
+            float(steps.step(steps.draw(step), step)["loss"])  # waits for the device
+    seconds = (time.perf_counter() - began) / timed
+    return processes.current().from_main(lambda: max(1, int(minutes * 60 / seconds)))

@@ -1,9 +1,7 @@
-"""Stage 2: the style pair ``(y, y_A)``, the reference and how the source domain would have shown it.
+"""The style pair ``(y, y_A)``: the reference, and how the source domain would have shown it.
 
-Plain SDEdit from ``y`` keeps the colour cast below t0 = 500 and loses the structure above, so the default moves ``y``
-by the inverse pooled colour transfer first and then lets ``D_A`` correct it at low noise, several times.
-
-How good a style pair is, judged without knowing the truth.
+Plain SDEdit from ``y`` keeps the color cast below t0 = 500 and loses the structure above, so the default moves ``y``
+by the inverse pooled color transfer first and then lets ``D_A`` correct it at low noise, several times.
 """
 
 from __future__ import annotations
@@ -34,13 +32,14 @@ class StylePairConfig:
     """How ``y_A`` is made.
 
     Attributes:
-        maker: ``prealigned_sdedit``: inverse pooled colour transfer, then SDEdit (default). ``calibrator``: the
-            calibrator's way back instead, then SDEdit. ``sdedit``: SDEdit straight from ``y`` (the reference code's
-            way, there with t0 = 500). ``nearest``: the real source images nearest in z to ``y`` after inverse pooled
-            colour transfer; they show other scenes, so only their statistics are compared. ``file``: an image the
-            caller gives.
-        t0: noise level of SDEdit. ``steps`` on a grid of ``grid_power``. ``samples``: how many are drawn
-            (``nearest``: how many images are taken).
+        maker: ``prealigned_sdedit``: inverse pooled color transfer, then SDEdit (default). ``calibrator``: the
+            calibrator's way back, then SDEdit. ``sdedit``: SDEdit straight from ``y`` (the reference code's way, there
+            with t0 = 500). ``nearest``: the real source images nearest in z to ``y`` after inverse pooled color
+            transfer; they show other scenes, so only their statistics are compared. ``file``: an image of the caller.
+        t0: noise level of SDEdit.
+        steps: number of SDEdit's steps.
+        grid_power: spacing of the steps.
+        samples: number of samples, or of images for ``nearest``.
     """
 
     maker: str = "prealigned_sdedit"
@@ -54,6 +53,60 @@ class StylePairConfig:
             raise OsasisError("The pair maker must be known", found=self.maker, remedy=f"Use one of {PAIR_MAKERS}.")
         if not 0 < self.t0 < 1000 or self.samples < 1:
             raise OsasisError("A style pair needs 0 < t0 < 1000 and samples >= 1", found=f"{self.t0}, {self.samples}")
+
+
+RIDGE = 1e-2
+"""Ridge of the pair's map: one reference shows little variation in some directions of color."""
+
+
+@dataclass(frozen=True)
+class StylePair:
+    """One reference and its versions in the source's style.
+
+    Attributes:
+        reference: ``y`` ``(1, C, S, S)`` in [-1, 1].
+        counterparts: ``y_A`` ``(K, C, S, S)`` in [-1, 1].
+        aligned: whether ``y_A`` shows the scene of ``y``, pixel by pixel (not so for real source images).
+    """
+
+    reference: torch.Tensor
+    counterparts: torch.Tensor
+    aligned: bool = True
+
+    @classmethod
+    def from_file(cls, reference: torch.Tensor, counterpart: torch.Tensor | None) -> StylePair:
+        """Pair a reference with a photograph ``(1, C, S, S)`` of its scene by the source's camera.
+
+        Raises ``OsasisError`` when there is none, or when it has another shape.
+        """
+        if counterpart is None or counterpart.shape[1:] != reference.shape[1:]:
+            raise OsasisError(
+                "The style pair from a file needs an image like the reference",
+                found="none" if counterpart is None else f"shape {tuple(counterpart.shape)}",
+                remedy="Give it with --style-source-image.",
+            )
+        return cls(reference, counterpart.to(reference))
+
+    def images(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Return ``y_A`` (mean of the samples), ``y`` and the field of view, on the CPU.
+
+        The samples are averaged first: a map regressed on single, noisy samples has its contrast attenuated (errors in
+        the regressor).
+        """
+        y = self.reference.cpu()
+        return self.counterparts.cpu().mean(dim=0, keepdim=True), y, field_of_view(y)
+
+    def maps(self) -> tuple[PixelMap, PixelMap]:
+        """Return the affine maps ``y_A`` to ``y`` and back (moment matching where the scenes differ).
+
+        Raises ``OsasisError`` when almost nothing is in view.
+        """
+        if not self.aligned:
+            moved = MomentMap.between(self.counterparts.cpu(), self.reference.cpu())
+            return moved, moved.inverse()
+        before, after, view = self.images()
+        forth, back = (fit_images(*two, view, ridge=RIDGE, anchor=ANCHOR) for two in ((before, after), (after, before)))
+        return forth, back
 
 
 @torch.no_grad()
@@ -82,23 +135,23 @@ def make_style_pair(
     seed: int = 0,
     counterpart: torch.Tensor | None = None,
     calibrator: Calibrator | None = None,
-) -> torch.Tensor:
-    """Versions of the reference as the source domain would show it: ``(K, C, S, S)`` in [-1, 1].
+) -> StylePair:
+    """Make versions of the reference as the source domain would show it.
 
     Args:
-        model: ``D_A``. reference: ``y`` ``(1, C, S, S)``. sources: real source images ``(N, C, S, S)``.
-        counterpart: ``y_A`` for ``maker="file"``. calibrator: for ``maker="calibrator"``.
+        model: ``D_A``.
+        reference: ``y`` ``(1, C, S, S)`` in [-1, 1].
+        sources: real source images ``(N, C, S, S)`` in [-1, 1].
+        config: the maker and its settings.
+        seed: seed of the samples.
+        counterpart: ``y_A`` ``(1, C, S, S)``, for the maker ``file``.
+        calibrator: for the maker ``calibrator``.
 
-    Raises ``OsasisError`` when what the maker needs is missing.
+    Raises:
+        OsasisError: what the maker needs is missing.
     """
     if config.maker == "file":
-        if counterpart is None or counterpart.shape[1:] != reference.shape[1:]:
-            raise OsasisError(
-                "The style pair from a file needs an image like the reference",
-                found="none" if counterpart is None else f"shape {tuple(counterpart.shape)}",
-                remedy="Give it with --style-source-image.",
-            )
-        return counterpart.to(reference)
+        return StylePair.from_file(reference, counterpart)
     encoder = model.semantic_encoder
     start = reference
     if config.maker in ("prealigned_sdedit", "nearest"):
@@ -107,10 +160,11 @@ def make_style_pair(
     if config.maker == "nearest":
         codes = torch.cat([encoder(part) for part in sources.split(64)])
         similarity = F.cosine_similarity(codes, encoder(start), dim=1)
-        return sources[similarity.topk(min(config.samples, len(sources))).indices]
+        nearest = similarity.topk(min(config.samples, len(sources))).indices
+        return StylePair(reference, sources[nearest], aligned=False)
     if config.maker == "calibrator":
         start = _as_source(reference, calibrator)
-    return sdedit(model, start, encoder(start), config, seed)
+    return StylePair(reference, sdedit(model, start, encoder(start), config, seed))
 
 
 def _as_source(reference: torch.Tensor, calibrator: Calibrator | None) -> torch.Tensor:
@@ -126,13 +180,14 @@ def _as_source(reference: torch.Tensor, calibrator: Calibrator | None) -> torch.
     return torch.where(field_of_view(reference), back(reference).clamp(-1, 1), reference)
 
 
-LEVELS = (50, 150, 300)
-"""Noise levels the likelihood is read at: where ``D_A`` judges colours and textures, not layouts."""
+NOISE_LEVELS = (50, 150, 300)
+"""Noise levels of the likelihood: there ``D_A`` judges colors and textures, not layouts."""
 
-KNOWN = 32
+MAX_KNOWN = 32
+"""Largest number of source images that a pair is compared with."""
 
 TIE = 1e-4
-"""Errors nearer than this, relatively, are equal: their last bits depend on how images are batched."""
+"""Relative difference below which two errors are equal: their last bits depend on how images are batched."""
 
 
 @dataclass(frozen=True)
@@ -141,8 +196,8 @@ class PairQuality:
 
     Attributes:
         structure: correlation of gradient magnitudes between ``y_A`` and ``y``; 1 is the same structure.
-        source_likelihood: share of real source images that ``D_A`` predicts worse than ``y_A`` (0: stranger than all).
-        sample_spread: mean difference between the samples of ``y_A`` and their mean (``color_space`` units); 0 for one.
+        source_likelihood: share of source images that ``D_A`` predicts worse than ``y_A`` (0: stranger than all).
+        sample_spread: mean color difference between the samples of ``y_A`` and their mean; 0 for one sample.
     """
 
     structure: float
@@ -156,16 +211,16 @@ class PairQuality:
 
 @torch.no_grad()
 def noise_error(model: DiffusionAutoencoder, images: torch.Tensor) -> torch.Tensor:
-    """``D_A``'s error of the predicted noise, mean over ``LEVELS``, the same noise for every image: ``(B,)``."""
+    """``D_A``'s error of the predicted noise, mean over ``NOISE_LEVELS``, the same noise for every image: ``(B,)``."""
     alpha_bar = linear_alpha_bar().to(images.device)
     noise = torch.randn(images[:1].shape, generator=generator_for(0, 0, stream=6)).to(images.device)
     total = torch.zeros(len(images), device=images.device)
-    for level in LEVELS:
+    for level in NOISE_LEVELS:
         t = torch.full((len(images),), level, device=images.device)
         many = noise.expand_as(images)
         seen = model(add_noise(images, many, alpha_bar[level]), t, images)
         total += (seen.float() - many).square().mean(dim=(1, 2, 3))
-    return total / len(LEVELS)
+    return total / len(NOISE_LEVELS)
 
 
 @torch.no_grad()
@@ -174,7 +229,7 @@ def pair_quality(
 ) -> PairQuality:
     """Score ``y_A`` ``(K, C, S, S)`` of a reference ``(1, C, S, S)`` against source images ``(N, C, S, S)``."""
     mean = counterparts.mean(dim=0, keepdim=True)
-    chosen = sources[:: max(1, len(sources) // KNOWN)].to(mean.device)
+    chosen = sources[:: max(1, len(sources) // MAX_KNOWN)].to(mean.device)
     known = torch.cat([noise_error(model, part) for part in chosen.split(8)])
     own = noise_error(model, counterparts).mean()
     view = field_of_view(reference)[:, 0].flatten(1).expand(len(counterparts), -1)
@@ -184,42 +239,3 @@ def pair_quality(
         source_likelihood=float((known > own * (1 + TIE)).float().mean()),
         sample_spread=float(apart[view].mean()) if len(counterparts) > 1 else 0.0,
     )
-
-
-RIDGE = 1e-2
-"""Of the pair's map: one reference shows little variation in some directions of colour."""
-
-
-@dataclass(frozen=True)
-class StylePair:
-    """One reference ``y`` ``(1, C, S, S)`` and its versions ``y_A`` ``(K, C, S, S)`` in the source's style.
-
-    ``aligned``: ``y_A`` shows the scene of ``y``, pixel by pixel (not so for real source images). ``given``: ``y_A`` is
-    no estimate but a picture of that scene by the source's camera.
-    """
-
-    reference: torch.Tensor
-    counterparts: torch.Tensor
-    aligned: bool = True
-    given: bool = False
-
-    def images(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """``y_A`` (mean of the samples), ``y`` and the field of view, on the CPU.
-
-        The samples are averaged first: a map regressed on single, noisy samples has its contrast attenuated (errors in
-        the regressor).
-        """
-        y = self.reference.cpu()
-        return self.counterparts.cpu().mean(dim=0, keepdim=True), y, field_of_view(y)
-
-    def maps(self) -> tuple[PixelMap, PixelMap]:
-        """The affine maps ``y_A`` to ``y`` and back (moment matching where the scenes differ).
-
-        Raises ``OsasisError`` when almost nothing is in view.
-        """
-        if not self.aligned:
-            moved = MomentMap.between(self.counterparts.cpu(), self.reference.cpu())
-            return moved, moved.inverse()
-        before, after, view = self.images()
-        forth, back = (fit_images(*two, view, ridge=RIDGE, anchor=ANCHOR) for two in ((before, after), (after, before)))
-        return forth, back

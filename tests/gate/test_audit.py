@@ -6,12 +6,13 @@ from pathlib import Path
 import pytest
 
 from nnunet_osasis.errors import OsasisError
-from nnunet_osasis.gate.audit import find_audit, path_in, read_audit, summarize, write_audit
+from nnunet_osasis.gate.audit import find_audit, path_in, read_audit, summarize, summarize_cases, write_audit
 from nnunet_osasis.gate.gate import Decision
 
-GOOD = Decision("full", 1.0, 1.0, {"kept": 0.9, "own": 0.95}, {})
-WEAK = Decision("weaker", 0.5, 1.0, {"kept": 0.8, "own": 0.9}, {"kept": 0.4})
-LOST = Decision("original", 0.0, 1.0, {"kept": 0.1, "own": 0.2}, {"kept": 0.1, "own": 0.2})
+GOOD = Decision("full", 1.0, 1.0, {"structure_kept": 0.9, "structure_not_invented": 0.95}, {})
+WEAK = Decision("weaker", 0.5, 1.0, {"structure_kept": 0.8, "structure_not_invented": 0.9}, {"structure_kept": 0.4})
+POOR = {"structure_kept": 0.1, "structure_not_invented": 0.2}
+LOST = Decision("original", 0.0, 1.0, POOR, POOR)
 
 
 @pytest.fixture
@@ -48,11 +49,19 @@ def test_a_line_torn_by_a_killed_run_is_left_out(audit: Path) -> None:
 def test_the_summary_counts_and_names_the_worst_first(audit: Path) -> None:
     found = summarize(read_audit(audit))
     assert found["decisions"] == {"full": 2, "weaker": 1, "original": 1}
-    assert found["failed_scores"] == {"kept": 2, "own": 1}
+    assert found["failed_scores"] == {"structure_kept": 2, "structure_not_invented": 1}
     assert found["kept_as_original"] == ["d"]
     assert [row["case"] for row in found["worst"]][:2] == ["d", "c"]
-    assert found["scores_of_used_images"]["kept"]["lowest"] == 0.8
+    assert found["scores_of_used_images"]["structure_kept"]["lowest"] == 0.8
     assert found["stylizers"] == ["f00"]
+
+
+def test_former_names_of_scores_are_read(tmp_path: Path) -> None:
+    rows = [row.to_json() | {"case": case} for case, row in (("a", GOOD), ("b", LOST))]
+    former = json.dumps(rows[1]).replace("structure_kept", "kept").replace("structure_not_invented", "own")
+    (tmp_path / "audit.jsonl").write_text(f"{json.dumps(rows[0])}\n{former}\n")
+    assert '"kept"' in former and read_audit(tmp_path / "audit.jsonl") == rows
+    assert summarize_cases([tmp_path / "audit.jsonl"])["b"].failures == tuple(POOR)
 
 
 def test_an_audit_is_found_by_its_output_its_cache_or_itself(audit: Path, tmp_path: Path) -> None:

@@ -40,7 +40,7 @@ def test_a_dim_image_is_perfect_beside_itself_too() -> None:
     for scale in (1.0, 0.1, 0.01):
         dim = scale * (draw(3, size=64).astype(np.float32) / 127.5 - 1)
         found = score_structure(dim, 0.5 * dim)
-        assert min(found.kept, found.own) > 0.99
+        assert min(found.structure_kept, found.structure_not_invented) > 0.99
 
 
 @pytest.mark.parametrize("width", [61, 62, 63, 64])
@@ -48,7 +48,8 @@ def test_damage_at_the_very_edge_is_seen(width: int) -> None:
     image = draw(5, size=64).astype(np.float32)[..., :width] / 127.5 - 1
     harmed = image.copy()
     harmed[..., -3:] = -harmed[..., -3:]
-    assert min(score_structure(image, harmed).kept, score_structure(image, harmed).own) < 0.9
+    scores = score_structure(image, harmed)
+    assert min(scores.structure_kept, scores.structure_not_invented) < 0.9
 
 
 def test_one_empty_frame_among_the_sources_does_not_loosen_the_thresholds() -> None:
@@ -58,9 +59,8 @@ def test_one_empty_frame_among_the_sources_does_not_loosen_the_thresholds() -> N
 
 
 def test_a_score_that_is_no_number_fails() -> None:
-    assert StructureScores(boundaries=float("nan"), kept=1, own=1).failures({"boundaries": 0.5}).keys() == {
-        "boundaries"
-    }
+    scores = StructureScores(boundaries=float("nan"), structure_kept=1, structure_not_invented=1)
+    assert scores.failures({"boundaries": 0.5}).keys() == {"boundaries"}
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -12,6 +12,7 @@ from nnunet_osasis.gate.calibration import IMAGES, EvenlySpaced, middle
 from nnunet_osasis.gate.damage import KINDS
 from nnunet_osasis.gate.gate import dice, lesions_kept
 from nnunet_osasis.images.intensity import IntensityRange
+from nnunet_osasis.stylizer import OSASISStylizer
 
 BYTES = IntensityRange("fixed", 0, 255)
 
@@ -49,10 +50,19 @@ def test_the_same_images_give_the_same_thresholds_and_json_keeps_them(
 def test_a_lossy_round_trip_loosens_the_thresholds(scenes: list[np.ndarray], thresholds: GateThresholds) -> None:
     lossy = calibrate_gate(scenes, restyle=lambda image: np.roll(image, 1, axis=2))
     assert lossy.round_trip
-    assert lossy.scores["kept"] < thresholds.scores["kept"]
+    assert lossy.scores["structure_kept"] < thresholds.scores["structure_kept"]
 
 
-@pytest.mark.parametrize("bad", [{"scores": {"beauty": 0.5}}, {"scores": {"kept": "high"}}, {"scores": {"own": 7}}])
+def test_thresholds_by_the_former_names_of_scores_are_read() -> None:
+    thresholds = GateThresholds({"kept": 0.8, "own": 0.9, "boundaries": 0.7})
+    assert thresholds.scores == {"structure_kept": 0.8, "structure_not_invented": 0.9, "boundaries": 0.7}
+    assert thresholds.to_json()["scores"] == thresholds.scores
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [{"scores": {"beauty": 0.5}}, {"scores": {"structure_kept": "high"}}, {"scores": {"structure_not_invented": 7}}],
+)
 def test_thresholds_that_mean_nothing_are_refused(bad: dict) -> None:
     with pytest.raises(OsasisError, match="threshold"):
         GateThresholds(**bad)
@@ -69,7 +79,7 @@ def gate_and_image(thresholds: GateThresholds) -> tuple[StructureGate, np.ndarra
 
 def test_a_good_image_is_used_as_it_is(thresholds: GateThresholds) -> None:
     gate, image = gate_and_image(thresholds)
-    result = gate(image, lambda strength: image + strength * (0.8 * image + 10 - image), 1.0)
+    result = gate(image, 0.8 * image + 10, 1.0)
     assert result.decision.outcome == "full"
     assert result.decision.failures == {}
     np.testing.assert_allclose(result.image, 0.8 * image + 10, rtol=1e-5)
@@ -77,29 +87,49 @@ def test_a_good_image_is_used_as_it_is(thresholds: GateThresholds) -> None:
 
 def test_what_fails_is_tried_weaker(thresholds: GateThresholds) -> None:
     gate, image = gate_and_image(thresholds)
-    asked = []
+    noise = np.random.default_rng(0).normal(size=image.shape).astype(np.float32)
+    amounts = {}
+    for amount in (5, 10, 20, 40, 80):
+        result = gate(image, image + amount * noise, 0.8)
+        amounts[amount] = result.decision.strength
+        share = np.float32(result.decision.strength / 0.8)
+        np.testing.assert_allclose(result.image, image + share * amount * noise, atol=1e-3)
+        assert bool(result.decision.failures) == (result.decision.outcome != "full") == (share < 1)
+    assert list(amounts.values()) == sorted(amounts.values(), reverse=True)
+    assert set(amounts.values()) - {0.0} > {0.8}
+    assert any(result == pytest.approx(0.4) or result == pytest.approx(0.2) for result in amounts.values())
 
-    def stylize(strength: float) -> np.ndarray:
-        asked.append(strength)
-        return np.roll(image, 3, axis=2) if strength > 0.4 else image * 0.9
 
-    result = gate(image, stylize, 0.8)
-    assert asked == pytest.approx([0.8, 0.6, 0.4])
-    assert (result.decision.outcome, result.decision.strength) == ("weaker", pytest.approx(0.4))
-    assert result.decision.failures
-    np.testing.assert_array_equal(result.image, image * np.float32(0.9))
+@pytest.mark.parametrize("low", [0.9, 0.97, 0.99, 0.995, 0.999])
+def test_blending_decides_as_stylizing_again_at_every_strength(stylizer: OSASISStylizer, low: float) -> None:
+    """One restyled image is blended; restyling anew at each strength gives the same decisions and images."""
+    restyler = stylizer.configured(readout="raw")
+    gate = StructureGate(GateThresholds({"structure_kept": low, "structure_not_invented": low}), BYTES)
+    for seed in range(3):
+        image = draw(seed, size=40)
+        outcome, strength, expected = "original", 0.0, image.astype(np.float32)
+        for share in (1.0, 0.75, 0.5, 0.25):
+            again = restyler.stylize_array(image, strength=share)
+            scores = score_structure(*(part.astype(np.float32) / 127.5 - 1 for part in (image, again)))
+            if not scores.failures(gate.thresholds.least):
+                outcome, strength, expected = "full" if share == 1 else "weaker", share, again
+                break
+        result = gate(image, restyler.stylize_array(image), 1.0)
+        assert (result.decision.outcome, result.decision.strength) == (outcome, strength)
+        np.testing.assert_allclose(result.image, expected, atol=0.01)
 
 
 def test_when_nothing_passes_the_original_comes_back_bit_for_bit(thresholds: GateThresholds) -> None:
     gate, image = gate_and_image(thresholds)
-    result = gate(image, lambda strength: np.roll(image, 4, axis=2), 1.0)
+    result = gate(image, np.roll(image, 32, axis=2), 1.0)
     assert (result.decision.outcome, result.decision.strength) == ("original", 0.0)
     np.testing.assert_array_equal(result.image, image)
 
 
 def test_strength_zero_asks_nobody(thresholds: GateThresholds) -> None:
     gate, image = gate_and_image(thresholds)
-    result = gate(image, lambda strength: pytest.fail("stylized at strength 0"), 0.0)
+    asking = replace(gate, segmenter=lambda array: pytest.fail("asked at strength 0"))
+    result = asking(image, image + 10, 0.0)
     np.testing.assert_array_equal(result.image, image)
 
 
@@ -115,10 +145,10 @@ class Brightness:
 def test_a_frozen_segmenter_that_disagrees_rejects(thresholds: GateThresholds) -> None:
     gate, image = gate_and_image(thresholds)
     asked = replace(gate, segmenter=Brightness())
-    darker = asked(image, lambda strength: image - 60 * strength, 1.0)
+    darker = asked(image, image - 60, 1.0)
     assert darker.decision.failures.keys() == {"segmenter_dice"}
     assert darker.decision.strength < 1
-    assert gate(image, lambda strength: image - 60 * strength, 1.0).decision.outcome == "full"
+    assert gate(image, image - 60, 1.0).decision.outcome == "full"
     assert asked.identity() != gate.identity()
 
 

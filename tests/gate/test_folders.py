@@ -20,12 +20,12 @@ def pixels(path: Path) -> np.ndarray:
 
 @pytest.fixture
 def harmful(stylizer: OSASISStylizer, monkeypatch: pytest.MonkeyPatch) -> OSASISStylizer:
-    """A stylizer that moves everything by three pixels, whatever the strength, in images with an even corner."""
+    """A stylizer that repaints images with an even corner so badly that a quarter of it is still too much."""
     whole = OSASISStylizer.stylize_array
 
     def stylize_array(self: OSASISStylizer, array: np.ndarray, **options: object) -> np.ndarray:
         done = whole(self, array, **options)  # type: ignore[arg-type]
-        return np.roll(done, 3, axis=-1) if array.flat[0] % 2 == 0 else done
+        return 255 - 3 * np.roll(done, 20, axis=-1) if array.flat[0] % 2 == 0 else done
 
     monkeypatch.setattr(OSASISStylizer, "stylize_array", stylize_array)
     return stylizer
@@ -34,7 +34,7 @@ def harmful(stylizer: OSASISStylizer, monkeypatch: pytest.MonkeyPatch) -> OSASIS
 def test_a_stylizer_is_made_with_thresholds_and_keeps_them(stylizer_folder: Path) -> None:
     stylizer = OSASISStylizer.from_pretrained(stylizer_folder)
     assert stylizer.gate is not None
-    assert {"kept", "own", "boundaries", "lesion_edges"} <= set(stylizer.gate.scores)
+    assert {"structure_kept", "structure_not_invented", "boundaries", "lesion_edges"} <= set(stylizer.gate.scores)
     assert json.loads((stylizer_folder / "stylizer.json").read_text())["gate"] == stylizer.gate.to_json()
 
 

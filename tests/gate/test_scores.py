@@ -42,7 +42,7 @@ def test_no_change_of_colour_brightness_or_contrast_counts(scene: np.ndarray, ma
     camera = second_camera(draw(3, size=SIZE)).astype(np.float32) / 127.5 - 1
     for changed in (mixed, shaded, camera):
         found = score_structure(scene, changed.astype(np.float32), mask)
-        assert min(found.kept, found.own) > 0.85
+        assert min(found.structure_kept, found.structure_not_invented) > 0.85
         assert found.lesion_edges is not None
         assert found.lesion_edges > 0.95
 
@@ -89,8 +89,8 @@ def test_a_volume_is_as_bad_as_its_worst_slice(scene: np.ndarray) -> None:
     volume = np.stack([scene, scene, scene], axis=1)
     harmed = volume.copy()
     harmed[:, 1] = np.roll(harmed[:, 1], 3, axis=2)
-    assert score_structure(volume, volume).own > 0.998
-    assert score_structure(volume, harmed).own < 0.8
+    assert score_structure(volume, volume).structure_not_invented > 0.998
+    assert score_structure(volume, harmed).structure_not_invented < 0.8
 
 
 def test_one_channel_has_mutual_information_and_colour_has_none(scene: np.ndarray) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gzip
 import struct
 from pathlib import Path
 
+import nibabel
 import numpy as np
 import pytest
 import SimpleITK as sitk
@@ -18,7 +20,6 @@ from monai_transforms import OSASISStylize, StyleTransform
 from nnunet_osasis import OSASISStylizer
 from nnunet_osasis.controls import Identity, Reinhard
 from nnunet_osasis.images.io import files_of, read_image, write_like
-from nnunet_osasis.images.volumes import DIM, FIELDS, SIZE
 from nnunet_osasis.scripts import stylize
 
 from .files import encoded, nifti, picture, tiff, volume
@@ -89,29 +90,77 @@ def test_the_command_keeps_place_and_type(suffix: str, stylizer_folder: Path, tm
 @pytest.mark.parametrize("codes", [(1, 1), (2, 2), (0, 2), (1, 0), (1, 4), (0, 0)])
 @pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
 def test_every_field_of_a_nifti_header_stays(suffix: str, codes: tuple[int, int], tmp_path: Path) -> None:
-    import gzip
 
-    header = bytearray(nifti(steps=(0.7, 0.8, 3.1)))
+    source = tmp_path / f"a{suffix}"
+    described = header_of(nifti(steps=(0.7, 0.8, 3.1)))
     values = {
-        "intent_p": (1.0, 2.0, 3.0), "intent_code": (1001,), "xyzt_units": (2 + 8,), "cal_max": (77.0,),
-        "cal_min": (-7.0,),
-        "toffset": (1.5,), "descrip": (b"a description",), "aux_file": (b"other.nii",), "intent_name": (b"named",),
-        "slice_duration": (0.25,), "slice_code": (3,), "slice_end": (3,), "dim_info": (57,), "qform_code": codes[:1],
-        "sform_code": codes[1:], "quatern_and_offset": (0.0, 0.0, 0.0, 5.0, 6.0, 7.0),
-        "srow": (0.7, 0, 0, 5, 0, 0.8, 0, 6, 0, 0, 3.1, 7),
+        "intent_p1": 1.0, "intent_p2": 2.0, "intent_p3": 3.0, "intent_code": 1001, "xyzt_units": 2 + 8,
+        "cal_max": 77.0, "cal_min": -7.0, "toffset": 1.5, "descrip": b"a description", "aux_file": b"other.nii",
+        "intent_name": b"named", "slice_duration": 0.25, "slice_code": 3, "slice_end": 3, "dim_info": 57,
+        "qform_code": codes[0], "sform_code": codes[1], "quatern_d": 0.0, "qoffset_x": 5.0, "qoffset_y": 6.0,
+        "qoffset_z": 7.0, "srow_x": (0.7, 0, 0, 5), "srow_y": (0, 0.8, 0, 6), "srow_z": (0, 0, 3.1, 7),
     }  # fmt: skip
     for name, value in values.items():
-        struct.pack_into("<" + FIELDS[name][1], header, FIELDS[name][0], *value)
-    source = tmp_path / f"a{suffix}"
-    source.write_bytes(gzip.compress(bytes(header)) if suffix == ".nii.gz" else bytes(header))
+        described[name] = value
+    data = described.binaryblock + nifti()[len(described.binaryblock) :]
+    source.write_bytes(gzip.compress(data) if suffix == ".nii.gz" else data)
     loaded = read_image(source)
     result = write_like(loaded, loaded.array + 1, tmp_path / f"out/a{suffix}")
     made = gzip.decompress(result.read_bytes()) if suffix == ".nii.gz" else result.read_bytes()
-    for at, kind in (*FIELDS.values(), DIM):
-        size = struct.calcsize("<" + kind)
-        assert made[at : at + size] == bytes(header[at : at + size])
-    assert made[SIZE + 4 :] == (loaded.array + 1).tobytes()
+    same = {name: header_of(made)[name].tolist() for name in described}
+    assert same == {name: described[name].tolist() for name in described}
+    assert made[352:] == (loaded.array + 1).tobytes()
     assert place(result) == place(source)
+
+
+def header_of(data: bytes) -> nibabel.Nifti1Header:
+    return nibabel.Nifti1Header(data[:348], check=False)
+
+
+@pytest.mark.parametrize("order", "<>")
+def test_a_nifti_file_keeps_its_byte_order_and_version(order: str, tmp_path: Path) -> None:
+    values = volume(np.int16)
+    for number, kind in enumerate((nibabel.Nifti1Image, nibabel.Nifti2Image)):
+        header = kind.header_class(endianness=order)
+        header.set_data_dtype(np.dtype(np.int16).newbyteorder(order))
+        path = tmp_path / f"{number}.nii.gz"
+        nibabel.save(kind(values.T, np.diag([0.7, 0.8, 3.1, 1]), header), path)
+        loaded = read_image(path)
+        assert np.array_equal(loaded.array[0], values)
+        assert loaded.array.dtype.isnative
+        assert loaded.spacing == pytest.approx((3.1, 0.8, 0.7))
+        made = nibabel.load(write_like(loaded, loaded.array, tmp_path / f"out/{number}.nii.gz"))
+        assert isinstance(made, kind)
+        assert made.header.endianness == order
+        kept = [name for name in made.header if not name.startswith("scl_")]
+        assert [made.header[n].tolist() for n in kept] == [nibabel.load(path).header[n].tolist() for n in kept]
+        assert np.array_equal(np.asarray(made.dataobj), values.T)
+
+
+@pytest.mark.parametrize("codes", [(0, 0), (1, 0), (0, 1), (1, 1), (1, 2), (2, 1), (4, 4), (0, 3)])
+def test_nifti_geometry_is_what_simpleitk_reads(codes: tuple[int, int], tmp_path: Path) -> None:
+    """nnU-Net compares images and labels by it, and spacings are in millimeters whatever the file's unit."""
+    path = tmp_path / "a.nii"
+    turned = np.eye(4)
+    turned[:3, :3] = DIRECTIONS["oblique"] * (0.7, 0.8, 3.1)
+    for unit in ("mm", "meter", "micron", "unknown"):
+        header = nibabel.Nifti1Header()
+        header.set_data_shape((6, 7, 4))
+        header.set_data_dtype(np.int16)
+        header.set_xyzt_units(unit)
+        turned[:3, 3] = (5, 6, 7)
+        header.set_qform(turned, codes[0])
+        turned[:3, 3] = (50, 60, 70)
+        header.set_sform(turned, codes[1])
+        header["vox_offset"], header["magic"] = 352, b"n+1"
+        path.write_bytes(header.binaryblock + bytes(4) + volume(np.int16).tobytes())
+        _, spacing, origin, direction, _ = place(path)
+        geometry = read_image(path).geometry
+        assert geometry is not None
+        assert geometry.spacing == pytest.approx(spacing)
+        assert geometry.direction == pytest.approx(direction, abs=1e-6)
+        if unit in ("mm", "unknown"):  # SimpleITK leaves the origin in the file's unit
+            assert geometry.origin == pytest.approx(origin, abs=1e-5)
 
 
 def test_scaled_intensities_stay_in_their_units(tmp_path: Path) -> None:
@@ -192,6 +241,23 @@ def test_tiff_of_any_shape_comes_back(shape: tuple[int, ...], dtype: type, tmp_p
     again = read_image(write_like(loaded, loaded.array, tmp_path / "b.tif")).array
     assert (again.dtype, again.shape) == (loaded.array.dtype, shape)
     assert np.array_equal(again, values)
+
+
+@pytest.mark.parametrize(("axes", "shape"), [("CYX", (2, 9, 8)), ("ZCYX", (4, 3, 9, 8)), ("CZYX", (2, 4, 9, 8))])
+@pytest.mark.parametrize("kind", ["ome", "imagej", "plain"])
+def test_channels_in_pages_stay_there(kind: str, axes: str, shape: tuple[int, ...], tmp_path: Path) -> None:
+    """Fluorescence: another order of axes would pair channels with slices in every other program."""
+    if kind == "imagej" and axes == "CZYX":
+        pytest.skip("ImageJ has no such order")
+    values = np.random.default_rng(0).integers(0, 60000, shape).astype(np.uint16)
+    options = {} if kind == "plain" else {kind: True}
+    tifffile.imwrite(tmp_path / "a.tif", values, photometric="minisblack", metadata={"axes": axes}, **options)
+    loaded = read_image(tmp_path / "a.tif")
+    assert len(loaded.array) == shape[axes.index("C")]
+    with tifffile.TiffFile(write_like(loaded, loaded.array, tmp_path / "out.tif")) as opened:
+        assert opened.series[0].axes == axes
+        assert (opened.is_ome, opened.is_imagej) == (kind == "ome", kind == "imagej")
+        assert np.array_equal(opened.asarray(), values)
 
 
 def test_monai_keeps_the_affine_matrix_and_the_type(tmp_path: Path) -> None:

@@ -32,7 +32,21 @@ def truncated() -> list[Bad]:
         else Bad(f"{suffix} cut at byte {n}", reading(f"a{suffix}", part))
         for suffix, data in WHOLE.items()
         for n, part in cut(data, 16).items()
+    ] + [
+        Bad(f"interlaced PNG cut at byte {n}", reading("a.png", part), equals(np.zeros((1, 9, 8), np.uint8)))
+        if n >= len(data) - 20  # the last chunks are no pixels
+        else Bad(f"interlaced PNG cut at byte {n}", reading("a.png", part))
+        for data in [interlaced()]
+        for n, part in cut(data, 8).items()
     ]
+
+
+def interlaced() -> bytes:
+    """A black 8 x 9 PNG file in Adam7's seven passes."""
+    passes = ((1, 2), (1, 2), (2, 1), (2, 3), (4, 2), (4, 5), (8, 4))  # columns and rows of each
+    size = png_header(8, 9, 8, 0)
+    rows = b"".join(bytes(1 + columns) * count for columns, count in passes)
+    return png_chunks((size[0], size[1][:-1] + b"\1"), (b"IDAT", zlib.compress(rows, 0)), (b"IEND", b""))
 
 
 def mislabelled() -> list[Bad]:
@@ -83,8 +97,15 @@ def modes() -> list[Bad]:
         Bad("TIFF palette", reading("a.tif", saved(few, "TIFF")), equals(colours)),
         Bad("PNG of one bit", reading("a.png", saved(Image.fromarray(bits), "PNG")), equals(black)),
         Bad("TIFF of one bit", reading("a.tif", saved(Image.fromarray(bits), "TIFF")), equals(black)),
+        Bad("numpy's bools as TIFF", reading("a.tif", tiff(bits)), equals(black)),
+        Bad("TIFF of one bit, white is zero",
+            reading("a.tif", tiff(bits, photometric="miniswhite", software="a scanner")), equals(255 - black)),
         Bad("PNG of 16 bit", reading("a.png", encoded(DEEP[0], "PNG")), equals(DEEP)),
         Bad("colour PNG of 16 bit", reading("a.png", deep_colour(2)), equals(FIRST.astype(np.uint16) * 257)),
+        Bad("colour PNG of 16 bit, turned", reading("a.png", deep_colour(2, 3)),
+            equals(np.ascontiguousarray(FIRST[:, ::-1, ::-1]).astype(np.uint16) * 257)),
+        Bad("PNG with a transparent colour", reading("a.png", encoded(RGB, "PNG", transparency=(3, 4, 5))),
+            equals(FIRST)),
         Bad("colour PNG of 16 bit, alpha", reading("a.png", deep_colour(6)), equals(FIRST.astype(np.uint16) * 257)),
         Bad("TIFF of 16 bit", reading("a.tif", tiff(DEEP[0])), equals(DEEP)),
         Bad("CMYK TIFF", reading("a.tif", tiff(ink, photometric="separated")), equals(rgb)),
@@ -134,14 +155,17 @@ def _same_values(found: np.ndarray, expected: np.ndarray) -> None:
     assert found.dtype.itemsize == expected.dtype.itemsize
 
 
-def deep_colour(kind: int) -> bytes:
-    """``RGB`` as a PNG of 16 bits a channel, with alpha where the colour type has it."""
+def deep_colour(kind: int, orientation: int | None = None) -> bytes:
+    """``RGB`` as a PNG of 16 bits a channel, with alpha for color type 6, and with a tag of its orientation."""
     values = RGB.astype(">u2") * 257
     if kind == 6:
         values = np.dstack([values, GREY.astype(">u2")])
     rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
     size = png_header(RGB.shape[1], RGB.shape[0], 16, kind)
-    return png_chunks(size, (b"IDAT", zlib.compress(rows)), (b"IEND", b""))
+    tags = Image.Exif()
+    tags[274] = orientation
+    turned = [] if orientation is None else [(b"eXIf", tags.tobytes()[6:])]
+    return png_chunks(size, (b"IDAT", zlib.compress(rows)), *turned, (b"IEND", b""))
 
 
 def saved_pages(pages: tuple[np.ndarray, ...]) -> bytes:

@@ -50,6 +50,11 @@ def setting(place: str, value: Any) -> Edit:
     return lambda folder: reseal(folder, change)
 
 
+def affine(rows: list[list[Any]]) -> dict[str, Any]:
+    """A map without terms, whose numbers may be anything."""
+    return {"coefficients": rows, "terms": [], "low": [-1] * len(rows), "high": [1] * len(rows)}
+
+
 def networks(file: str, key: str, value: Any) -> Edit:
     """Change one entry of a network's configuration."""
 
@@ -118,14 +123,14 @@ def index_edits() -> dict[str, Edit]:
         "config/sampler/spn_weight": ("0.1", 1e10, None),
         "config/sampler/mix": ("magic", None),
         "config/sampler/level_alignment": ("magic", 3),
-        "maps": (None, [], "x", {"pair": None}, {"pair": {}}, {"pair": {"matrix": [[1]], "offset": [0]}},
-                 {"pair": {"matrix": [[1e29] * 3] * 3, "offset": ["a"] * 3}}, {"pair": {"mean_of": [],
+        "maps": (None, [], "x", {"pair": None}, {"pair": {}}, {"pair": affine([[0, 0]])},
+                 {"pair": affine([[1e29] * 3 + ["a"]] * 3)}, {"pair": {"mean_of": [],
                      "confidence": 1}},
-                 {"pair": {"mean_of": [{"matrix": [[1]], "offset": [0]}], "confidence": 2}},
+                 {"pair": {"mean_of": [affine([[0] * 4] * 3)], "confidence": 2}},
                  {"pair": {"coefficients": [[0]], "terms": ["magic"], "low": [0], "high": [1]}},
                  {"pair": {"coefficients": [[0] * 4] * 3, "terms": [], "low": [0], "high": [1]}},
                  {"pair": {"coefficients": [["a"] * 4] * 3, "terms": [], "low": [0] * 3, "high": [1] * 3}},
-                 {f"map {i}": {"matrix": [[1]], "offset": [0]} for i in range(2000)}),
+                 {f"map {i}": affine([[0] * 4] * 3) for i in range(2000)}),
         "card": (None, [], "x", 3),
         "findings": ([], "x", 3),
         "detail": ([], "x", {"magic": 1}),
@@ -136,11 +141,9 @@ def index_edits() -> dict[str, Edit]:
             shown = repr(value) if len(repr(value)) < 60 else f"{repr(value)[:50]} and more"
             edits[f"{place} = {shown}"] = setting(place, value)
     for number in (NAN, INF, -INF, 1e31):
-        edits[f"a map of {number}"] = setting(
-            "maps", {"pair": {"matrix": [[number, 0, 0], [0, 1, 0], [0, 0, 1]], "offset": [0, 0, 0]}}
-        )
+        edits[f"a map of {number}"] = setting("maps", {"pair": affine([[number, 0, 0, 0], [0] * 4, [0] * 4])})
         edits[f"strength of {number}"] = setting("config/strength", number)
-    nested: dict[str, Any] = {"matrix": [[1, 0, 0], [0, 1, 0], [0, 0, 1]], "offset": [0, 0, 0]}
+    nested = affine([[0] * 4] * 3)
     for _ in range(200):
         nested = {"mean_of": [nested], "confidence": 1}
     edits["a mean of means of means"] = setting("maps", {"pair": nested})
@@ -216,7 +219,8 @@ def _case(name: str, edit: Edit) -> Bad:
 
         def use() -> Any:
             stylizer = OSASISStylizer.from_pretrained(folder / "s")
-            return stylizer.configured(readout="pair").stylize_array(draw(0))
+            stylizer.configured(readout="pair").stylize_array(draw(0))
+            return stylizer.load_networks().stylize_array(draw(0), readout="raw")
 
         return use
 

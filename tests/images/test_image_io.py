@@ -1,8 +1,10 @@
-"""Pictures that cannot be read are one clear error."""
+"""Reading files: what cannot be read is one clear error, and no library is loaded that the files do not need."""
 
 from __future__ import annotations
 
 import struct
+import subprocess
+import sys
 import zlib
 from pathlib import Path
 
@@ -26,3 +28,22 @@ def test_pictures_too_large_or_without_content_are_named(tmp_path: Path, side: i
     path.write_bytes(empty_png(side))
     with pytest.raises(OsasisError, match=rf"readable; got .*a\.png: .*{reason}"):
         read_image(path)
+
+
+def test_libraries_of_other_formats_are_not_loaded(tmp_path: Path) -> None:
+    """A worker that reads pictures does not wait for SimpleITK, nor one that reads NIfTI files."""
+    from hostile.files import encoded, nifti, picture
+
+    (tmp_path / "a.bmp").write_bytes(encoded(picture(), "BMP"))
+    (tmp_path / "a.nii").write_bytes(nifti())
+    code = (
+        "import sys\n"
+        "from nnunet_osasis.images.io import read_image\n"
+        "heavy = ('SimpleITK', 'nibabel', 'imagecodecs', 'tifffile')\n"
+        "for path in sys.argv[1:]:\n"
+        "    read_image(path)\n"
+        "    print(*(name for name in heavy if name in sys.modules), sep=',')\n"
+    )
+    files = [str(tmp_path / "a.bmp"), str(tmp_path / "a.nii")]
+    done = subprocess.run([sys.executable, "-c", code, *files], capture_output=True, text=True, check=True)
+    assert done.stdout.split("\n")[:2] == ["", "nibabel"]

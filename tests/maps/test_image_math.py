@@ -1,4 +1,4 @@
-"""Intensities, frames, statistics, colour maps and the guided filter: formulas and properties."""
+"""Intensities, statistics, color maps and the guided filter: formulas and properties."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from torch.nn import functional as F
 
 from nnunet_osasis.errors import OsasisError
 from nnunet_osasis.images.intensity import IntensityRange, from_unit, infer_range, to_unit
-from nnunet_osasis.maps.base import ColorMap
-from nnunet_osasis.maps.field_of_view import field_of_view
+from nnunet_osasis.maps.base import MeanMap
 from nnunet_osasis.maps.local_affine import carry_change, fit_local_affine
+from nnunet_osasis.maps.parametric import ParametricMap
 from nnunet_osasis.maps.resize import resize
 
 
@@ -52,38 +52,11 @@ def test_constant_image_has_no_percentile_range() -> None:
         IntensityRange("percentile", 0.5, 99.5).bounds(np.ones((1, 4, 4)))
 
 
-def test_the_frame_is_dark_and_touches_the_edge_and_a_dark_lumen_is_image() -> None:
-    image = torch.zeros(1, 3, 16, 16)
-    image[..., :3] = -1
-    image[..., 7:10, 7:10] = -1
-    view = field_of_view(image)
-    assert not view[..., :3].any()
-    assert view[..., 7:10, 7:10].all()
-    assert field_of_view(torch.full((1, 1, 4, 4), -1.0)).all()
-
-
-def test_a_dark_scene_that_runs_into_the_frame_stays_image() -> None:
-    """A dim lamp: the corner lies below any fixed threshold, but is neither as dark nor as even as the frame."""
-    generator = torch.Generator().manual_seed(0)
-    image = 0.2 * torch.rand(1, 3, 24, 24, generator=generator) - 0.4
-    image[..., :12, :12] = -0.92 + 0.08 * torch.rand(1, 3, 12, 12, generator=generator)
-    frame = torch.zeros(24, 24, dtype=torch.bool)
-    frame[:3] = frame[-3:] = frame[:, :3] = frame[:, -3:] = True
-    image[..., frame] = -1 + 0.01 * torch.rand(1, 3, int(frame.sum()), generator=generator)
-    assert torch.equal(field_of_view(image)[0, 0], ~frame)
-
-
-@pytest.mark.parametrize("level", [-1.0, -0.9, -0.82])
-def test_a_frame_need_not_be_black(level: float) -> None:
-    image = torch.zeros(1, 3, 16, 16)
-    image[..., :3] = level + 0.02 * torch.rand(1, 3, 16, 3, generator=torch.Generator().manual_seed(0))
-    assert torch.equal(~field_of_view(image)[0, 0, 0], torch.arange(16) < 3)
-
-
 def test_mean_of_maps_applies_like_the_mean_of_results() -> None:
-    a, b = ColorMap(((0.5,),), (0.2,)), ColorMap(((1.5,),), (-0.4,))
-    x = unit_images(1, channels=1)
-    torch.testing.assert_close(ColorMap.mean([a, b])(x), (a(x) + b(x)) / 2)
+    a, b = ParametricMap.affine(((0.5,),), (0.2,)), ParametricMap.affine(((1.2,),), (-0.1,))
+    x = 0.6 * unit_images(1, channels=1)
+    torch.testing.assert_close(a(x), 0.5 * x + 0.2)
+    torch.testing.assert_close(MeanMap([a, b])(x), (a(x) + b(x)) / 2)
 
 
 @pytest.mark.parametrize("channels", [1, 3])

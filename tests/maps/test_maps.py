@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import pickle
 
 import numpy as np
 import pytest
@@ -12,11 +14,11 @@ from specimens import second_camera, unit_images
 
 from nnunet_osasis import OsasisError
 from nnunet_osasis.maps.agreement import Agreement, agreement, combine
-from nnunet_osasis.maps.base import ColorMap, MeanMap, PixelMap, map_from_json
+from nnunet_osasis.maps.base import MAPS, MeanMap, PixelMap, map_from_json
 from nnunet_osasis.maps.color import difference, from_perceptual, perceptual
 from nnunet_osasis.maps.field_of_view import field_of_view
 from nnunet_osasis.maps.moments import MomentMap, moments
-from nnunet_osasis.maps.parametric import TERMS, ParametricMap, feature_count, fit_images, places
+from nnunet_osasis.maps.parametric import TERMS, ParametricMap, feature_count, features, fit_images, places
 
 TINY = {"ridge": 1e-9, "bend_ridge": 1e-9}
 KINDS: list[tuple[str, ...]] = [(), *((term,) for term in TERMS), TERMS]
@@ -70,9 +72,7 @@ def test_a_map_is_recovered_from_its_own_pixels(channels: int, terms: tuple[str,
     torch.testing.assert_close(found.at(probe, where[None]), truth.at(probe, where[None]), atol=2e-5, rtol=0)
     assert found.terms == terms
     if "tone" not in terms:  # hat functions add up to what the affine terms can do: only their sum is unique
-        torch.testing.assert_close(
-            torch.tensor(found.coefficients), torch.tensor(truth.coefficients), atol=1e-4, rtol=0
-        )
+        torch.testing.assert_close(found.coefficients, truth.coefficients, atol=1e-4, rtol=0)
 
 
 def test_known_changes_get_the_coefficients_one_would_write_down() -> None:
@@ -86,14 +86,14 @@ def test_known_changes_get_the_coefficients_one_would_write_down() -> None:
     }
     for terms, (after, expected) in cases.items():
         found = ParametricMap.fit(before, after, where, terms=terms, **TINY)
-        torch.testing.assert_close(torch.tensor(found.coefficients[0]), torch.tensor(expected), atol=1e-4, rtol=0)
+        torch.testing.assert_close(found.coefficients[0], torch.tensor(expected), atol=1e-4, rtol=0)
 
 
 @pytest.mark.parametrize("terms", KINDS)
 def test_equal_pixels_give_the_identity(terms: tuple[str, ...]) -> None:
     before, where = pixels(3)
     found = ParametricMap.fit(before, before, where, terms=terms)
-    assert np.abs(found.coefficients).max() < 1e-9
+    assert found.coefficients.abs().max() < 1e-9
     images = unit_images(2)
     torch.testing.assert_close(found(images), images, atol=1e-6, rtol=0)
 
@@ -122,9 +122,9 @@ def test_clipped_pixels_say_nothing() -> None:
     clipped = after.clamp(-1, 1)
     assert (clipped != after).float().mean() > 0.2
     found = ParametricMap.fit(before, clipped, where, **TINY)
-    torch.testing.assert_close(torch.tensor(found.coefficients), torch.tensor(truth.coefficients), atol=1e-4, rtol=0)
+    torch.testing.assert_close(found.coefficients, truth.coefficients, atol=1e-4, rtol=0)
     there_and_back = ParametricMap.fit(clipped, before, where, **TINY)  # nor do those clipped before
-    assert there_and_back.coefficients[0][0] == pytest.approx(1 / 1.6 - 1, abs=1e-4)
+    assert there_and_back.coefficients[0, 0].item() == pytest.approx(1 / 1.6 - 1, abs=1e-4)
 
 
 def test_where_nearly_all_is_clipped_the_clipped_pixels_count() -> None:
@@ -146,13 +146,13 @@ def test_beyond_the_values_it_saw_the_change_is_held(channels: int, terms: tuple
     def change(values: torch.Tensor) -> torch.Tensor:
         return found.at(values[None, :, None], place)[0, :, 0] - values
 
-    for limit, direction in ((torch.tensor(found.low), -1.0), (torch.tensor(found.high), 1.0)):
+    for limit, direction in ((found.low, -1.0), (found.high, 1.0)):
         held = change(limit)
         for distance in (0.1, 0.2, 0.4):
             torch.testing.assert_close(change(limit + direction * distance), held, atol=1e-6, rtol=0)
     inside = [change(torch.full((channels,), v)) for v in (-0.25, 0.25)]
     assert ((inside[1] - inside[0]).abs() > 1e-3).all()
-    mixed = torch.tensor(found.high)
+    mixed = found.high.clone()
     mixed[0] = 0.0  # one channel inside, the others beyond: every channel is held alone
     beyond = mixed.clone()
     beyond[1:] += 0.3
@@ -168,7 +168,7 @@ def test_an_anchored_map_leaves_black_as_it_is() -> None:
     assert distances[0] > 0.15
     assert distances[0] > distances[1] > distances[2]
     assert distances[2] < 1e-3
-    assert little.low == firm.low == (-1.0,) * 3  # black was seen
+    assert little.low.tolist() == firm.low.tolist() == [-1.0] * 3  # black was seen
     assert plain.low[0] > -0.31
     middle = torch.zeros(1, 3, 4, 4)
     torch.testing.assert_close(little(middle), middle + 0.2, atol=0.05, rtol=0)  # and hardly costs what was seen
@@ -178,15 +178,15 @@ def test_the_limits_are_the_values_it_saw_but_for_the_rarest() -> None:
     before, where = pixels(2, reach=0.4)
     before[1] += 0.3
     found = ParametricMap.fit(before, before, where, terms=("quadratic",))
-    assert found.low == pytest.approx((-0.4, -0.1), abs=0.02)
-    assert found.high == pytest.approx((0.4, 0.7), abs=0.02)
+    assert found.low.tolist() == pytest.approx((-0.4, -0.1), abs=0.02)
+    assert found.high.tolist() == pytest.approx((0.4, 0.7), abs=0.02)
 
 
 @pytest.mark.parametrize("terms", KINDS)
 def test_a_map_comes_back_from_its_json(terms: tuple[str, ...]) -> None:
     one = drawn_map(3, terms)
     again = through_json(one)
-    assert again == one
+    assert again.to_json() == one.to_json()
     assert torch.equal(again(unit_images(2)), one(unit_images(2)))
 
 
@@ -244,6 +244,20 @@ def test_only_what_is_in_view_is_fitted() -> None:
     torch.testing.assert_close(found(0.9 * before), 0.45 * before, atol=1e-4, rtol=0)
 
 
+@pytest.mark.parametrize("terms", [*KINDS, ("quadratic", "field")])
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_a_map_is_the_sum_of_its_features(channels: int, terms: tuple[str, ...]) -> None:
+    """Images are changed term by term, in place; the regression sees all features at once."""
+    rows = 0.1 * noise(channels, feature_count(channels, terms), seed=channels)
+    one = ParametricMap(rows.tolist(), terms, [-0.8] * channels, [0.7] * channels)
+    images = 1.2 * noise(2, channels, 13, 18)
+    kept = images.clone()
+    known, where = images.clamp(-0.8, 0.7).flatten(2), places(13, 18).flatten(1)[None]
+    expected = images + torch.einsum("of,bfn->bon", rows, features(known, where, terms)).view_as(images)
+    torch.testing.assert_close(one(images), expected, atol=2e-6, rtol=0)
+    assert torch.equal(images, kept)
+
+
 # --- colour space and moments -----------------------------------------------------------------------------------------
 
 
@@ -295,7 +309,7 @@ def test_the_way_back_undoes_moment_matching(channels: int) -> None:
     images = 0.4 * unit_images(4, channels=channels)
     one = MomentMap.between(images, 0.6 * images + 0.1)
     torch.testing.assert_close(one.inverse()(one(images)), images, atol=1e-3, rtol=0)
-    assert one.inverse().inverse() == one
+    assert one.inverse().inverse().to_json() == one.to_json()
 
 
 def test_moments_of_one_channel_arrive() -> None:
@@ -401,13 +415,13 @@ def test_every_kind_of_map_comes_back_from_json() -> None:
     images = unit_images(2)
     kinds: list[PixelMap] = [
         drawn_map(3, ("quadratic", "radial")),
-        ColorMap(((0.9, 0.1, 0.0), (0.0, 1.1, 0.0), (0.0, 0.0, 0.8)), (0.1, 0.0, -0.1)),
+        ParametricMap.affine(((0.9, 0.1, 0.0), (0.0, 1.1, 0.0), (0.0, 0.0, 0.8)), (0.1, 0.0, -0.1)),
         MomentMap.between(images, 0.5 * images),
     ]
     nested = MeanMap((MeanMap((kinds[0], kinds[1])), kinds[2]), 0.3)
     for one in (*kinds, MeanMap(tuple(kinds), 0.0), nested):
         again = through_json(one)
-        assert again == one
+        assert again.to_json() == one.to_json()
         assert torch.equal(again(images), one(images))
 
 
@@ -422,6 +436,24 @@ def test_a_mean_of_nothing_is_refused() -> None:
         map_from_json({"mean_of": [], "confidence": 1.0})
     with pytest.raises(OsasisError, match="at least one estimate"):
         combine([], unit_images(1), everywhere(unit_images(1)))
+
+
+def test_maps_are_modules_whose_numbers_move_and_are_copied_with_them() -> None:
+    images = unit_images(2)
+    one = MeanMap([drawn_map(3, TERMS), MomentMap.between(images, 0.5 * images)], 0.6)
+    assert all(buffer.dtype == torch.float32 for buffer in one.buffers())
+    assert not list(one.parameters())
+    for again in (copy.deepcopy(one), pickle.loads(pickle.dumps(one))):  # noqa: S301 (our own bytes)
+        assert again.to_json() == one.to_json()
+        assert torch.equal(again(images), one(images))
+    assert one(images.double()).dtype == torch.float64
+    assert {type(part) for part in one.modules()} - {torch.nn.ModuleList} == set(MAPS.values())
+
+
+def test_numbers_are_written_as_they_were_read() -> None:
+    rows = [[0.1, -1e-9, 0.3333333]]
+    one = ParametricMap.from_json({"coefficients": [[*rows[0]]], "terms": ["quadratic"], "low": [-0.9], "high": [0.8]})
+    assert one.to_json() == {"coefficients": rows, "terms": ["quadratic"], "low": [-0.9], "high": [0.8]}
 
 
 def test_anything_else_is_no_map() -> None:

@@ -11,7 +11,7 @@ from nnunet_osasis import OsasisError, OSASISStylizer
 from nnunet_osasis.gate import GateThresholds
 from nnunet_osasis.gate.audit import read_audit
 
-STRICT = GateThresholds({"own": 1.0})
+STRICT = GateThresholds({"structure_not_invented": 1.0})
 """Nothing but the image itself passes."""
 
 
@@ -41,18 +41,16 @@ def test_what_fails_comes_back_unchanged(strict: OSASISStylizer, image: np.ndarr
 def test_a_batch_is_decided_sample_by_sample(
     stylizer: OSASISStylizer, image: np.ndarray, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    from monai_transforms import array
+    whole = OSASISStylizer.stylize_arrays
 
-    whole = array.stylize_arrays
-
-    def second_is_moved(*arguments: object, **options: object) -> list[np.ndarray]:
+    def second_is_repainted(*arguments: object, **options: object) -> list[np.ndarray]:
         done = whole(*arguments, **options)  # type: ignore[arg-type]
         return [
-            np.roll(one, 4, axis=-1) if given.flat[0] > 250 else one
-            for one, given in zip(done, arguments[1], strict=True)
+            255 - 3 * np.roll(changed, 20, axis=-1) if array.flat[0] > 250 else changed
+            for changed, array in zip(done, arguments[1], strict=True)
         ]  # type: ignore[call-overload]
 
-    monkeypatch.setattr(array, "stylize_arrays", second_is_moved)
+    monkeypatch.setattr(OSASISStylizer, "stylize_arrays", second_is_repainted)
     other = image.copy()
     other.flat[0] = 255
     found = OSASISStylize(stylizer, batched=True, audit=tmp_path / "audit.jsonl")(np.stack([image, other]))

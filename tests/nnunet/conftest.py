@@ -46,7 +46,7 @@ def tiny_stylizer(reference=None, channels=3):
     """A real stylizer, untrained, whose read-out is a fixed colour map."""
     from nnunet_osasis.diffusion.autoencoder import DiffusionAutoencoder
     from nnunet_osasis.diffusion.spn import StructurePreservingNetwork
-    from nnunet_osasis.maps.base import ColorMap
+    from nnunet_osasis.maps.parametric import ParametricMap
     from nnunet_osasis.stylizer.config import StylizerConfig
     from nnunet_osasis.stylizer.stylizer import OSASISStylizer
 
@@ -65,8 +65,8 @@ def tiny_stylizer(reference=None, channels=3):
     spn = StructurePreservingNetwork(in_channels=channels, hidden_channels=(8, 8), time_dim=16)
     three = ((0.8, 0.0, 0.0), (0.0, 0.8, 0.0), (0.0, 0.1, 0.7)), (-0.1, 0.0, 0.1)
     two = ((0.7, 0.3), (-0.3, 0.6)), (0.0, 0.1)
-    darker = ColorMap(*(three if channels == 3 else two))
-    names = ("decoder", "pair", "decoder_inverse", "pair_inverse")
+    darker = ParametricMap.affine(*(three if channels == 3 else two))
+    names = ("decoder", "pair", "combined", "decoder_inverse", "pair_inverse", "combined_inverse")
     if reference is None:
         reference = np.random.default_rng(0).integers(0, 255, (channels, 32, 32)).astype(np.uint8)
     return OSASISStylizer(

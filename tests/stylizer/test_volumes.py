@@ -17,7 +17,7 @@ from nnunet_osasis.images.slices import read_in_slices, slice_axis, slices_back,
 from nnunet_osasis.maps.field_of_view import field_of_view
 from nnunet_osasis.maps.local_affine import fit_local_affine
 from nnunet_osasis.stylizer.archive.run import stylize_folder
-from nnunet_osasis.stylizer.readouts import READOUTS
+from nnunet_osasis.stylizer.names import READOUTS
 from nnunet_osasis.synthetic.phantom.anatomy import draw_anatomy
 from nnunet_osasis.synthetic.phantom.scanner import SCANNER_A, acquire_pair
 from nnunet_osasis.training.sources import load_sources
@@ -79,7 +79,7 @@ def test_files_are_read_and_stylized_along_their_coarsest_axis(
     found = np.moveaxis(written.array, axis + 1, 1)
     np.testing.assert_allclose(found, np.clip(np.rint(expected), 0, 255), atol=1)
     assert written.spacing == pytest.approx(spacing)
-    assert written.geometry.GetOrigin() == pytest.approx((7.0, -3.0, 11.0))
+    assert written.geometry.origin == pytest.approx((7.0, -3.0, 11.0))
 
 
 def test_training_slices_come_from_the_coarsest_axis(tmp_path: Path) -> None:
@@ -119,7 +119,7 @@ def test_slices_share_one_code(stylizer: OSASISStylizer, monkeypatch: pytest.Mon
         seen.append(code)
         return torch.zeros_like(unit)
 
-    monkeypatch.setattr("nnunet_osasis.diffusion.sampler.encode_images", remember)
+    monkeypatch.setattr("nnunet_osasis.diffusion.transfer.encode_images", remember)
     images = unit_images(10)
     images[0] = -1  # air says nothing about the volume
     stylizer.decode_style(images, joint=True)

@@ -17,10 +17,10 @@ from nnunet_osasis.training.adaptation import adapt as adaptation
 from nnunet_osasis.training.adaptation import selection as snapshots
 from nnunet_osasis.training.adaptation.adapt import adapt
 from nnunet_osasis.training.adaptation.embedders import make_embedder
+from nnunet_osasis.training.adaptation.recipes import AdaptConfig, get_recipe
 from nnunet_osasis.training.adaptation.selection import Score, Selection, score_pictures
 from nnunet_osasis.training.adaptation.steps import SELECTED
 from nnunet_osasis.training.checkpoint import EMA
-from nnunet_osasis.training.presets import AdaptConfig, get_recipe
 
 STYLE_A = unit_images(1, first=20) * 0.6
 STYLE_B = STYLE_A * 0.7 + 0.2
@@ -63,14 +63,14 @@ class Stop(Exception):
 
 
 def stop_at(patch: pytest.MonkeyPatch, iteration: int) -> None:
-    real = adaptation._Adaptation.iterate
+    real = adaptation.Adaptation.iterate
 
-    def cut(self: adaptation._Adaptation, content: torch.Tensor, number: int) -> dict:
+    def cut(self: adaptation.Adaptation, content: torch.Tensor, number: int) -> dict:
         if number == iteration:
             raise Stop
         return real(self, content, number)
 
-    patch.setattr(adaptation._Adaptation, "iterate", cut)
+    patch.setattr(adaptation.Adaptation, "iterate", cut)
 
 
 # --- the score ------------------------------------------------------------------------------------------------------
@@ -219,13 +219,13 @@ def test_resumed_equals_uninterrupted(
 def test_without_selection_the_last_averages_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     script_scores(monkeypatch, [])  # nothing may be scored
     kept: dict[str, EMA] = {}
-    real = adaptation._Adaptation.finish
+    real = adaptation.Adaptation.finish
 
-    def spy(self: adaptation._Adaptation, work: Path) -> None:
+    def spy(self: adaptation.Adaptation, work: Path) -> None:
         kept.update(self.averages)
         real(self, work)
 
-    monkeypatch.setattr(adaptation._Adaptation, "finish", spy)
+    monkeypatch.setattr(adaptation.Adaptation, "finish", spy)
     found = run(tmp_path, select_every=0)
     assert equal(found, [v for name in ("decoder", "spn") for v in kept[name].weights.values()])
     assert not (tmp_path / SELECTED).exists()

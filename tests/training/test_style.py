@@ -43,8 +43,11 @@ def embed(stylizer: OSASISStylizer) -> SemanticEmbedder:
 def test_every_pair_maker_gives_images_in_range_and_repeats(stylizer: OSASISStylizer, maker: str) -> None:
     config = StylePairConfig(maker=maker, samples=3, steps=4)
     options = {"seed": 1, "counterpart": IMAGES[1:2], "calibrator": drawn_calibrator()}
-    first, again = (make_style_pair(stylizer.autoencoder, IMAGES[:1], IMAGES, config, **options) for _ in range(2))
-    assert torch.equal(first, again)
+    pair, again = (make_style_pair(stylizer.autoencoder, IMAGES[:1], IMAGES, config, **options) for _ in range(2))
+    first = pair.counterparts
+    assert torch.equal(first, again.counterparts)
+    assert torch.equal(pair.reference, IMAGES[:1])
+    assert pair.aligned == (maker != "nearest")
     assert first.shape == ((1 if maker == "file" else 3), 3, 32, 32)
     assert first.abs().max() <= 1
     if maker == "nearest":
@@ -55,30 +58,31 @@ def test_every_pair_maker_gives_images_in_range_and_repeats(stylizer: OSASISStyl
         assert torch.equal(first, IMAGES[1:2])
     if maker in ("prealigned_sdedit", "sdedit", "calibrator"):
         other = make_style_pair(stylizer.autoencoder, IMAGES[:1], IMAGES, config, **options | {"seed": 2})
-        assert not torch.equal(first, other)
+        assert not torch.equal(first, other.counterparts)
 
 
 def test_the_nearest_images_are_at_most_all_there_are(stylizer: OSASISStylizer) -> None:
     config = StylePairConfig(maker="nearest", samples=9)
-    assert len(make_style_pair(stylizer.autoencoder, IMAGES[:1], IMAGES, config)) == len(IMAGES)
+    assert len(make_style_pair(stylizer.autoencoder, IMAGES[:1], IMAGES, config).counterparts) == len(IMAGES)
 
 
 def test_a_pair_from_the_calibrator_depends_on_its_way_back_alone(stylizer: OSASISStylizer) -> None:
     config = StylePairConfig(maker="calibrator", samples=2, steps=4)
-    untrained = make_style_pair(stylizer.autoencoder, IMAGES[:1], IMAGES, config, calibrator=Calibrator(3))
-    plain = make_style_pair(stylizer.autoencoder, IMAGES[:1], IMAGES, replace(config, maker="sdedit"))
+
+    def make(config: StylePairConfig, calibrator: Calibrator | None) -> torch.Tensor:
+        return make_style_pair(stylizer.autoencoder, IMAGES[:1], IMAGES, config, calibrator=calibrator).counterparts
+
+    untrained, plain = make(config, Calibrator(3)), make(replace(config, maker="sdedit"), None)
     torch.testing.assert_close(untrained, plain, atol=1e-5, rtol=0)  # the identity: SDEdit from y itself
     forth_only = Calibrator(3)
     with torch.no_grad():
         bias = forth_only.head[-1].bias.view(2, -1)
         bias[0] = 0.5
-    found = make_style_pair(stylizer.autoencoder, IMAGES[:1], IMAGES, config, calibrator=forth_only)
+    found = make(config, forth_only)
     assert torch.equal(found, untrained)
     with torch.no_grad():
         bias[1] = 0.5
-    assert not torch.equal(
-        make_style_pair(stylizer.autoencoder, IMAGES[:1], IMAGES, config, calibrator=forth_only), found
-    )
+    assert not torch.equal(make(config, forth_only), found)
 
 
 def test_a_pair_from_the_calibrator_needs_one(stylizer: OSASISStylizer) -> None:

@@ -14,8 +14,8 @@ from nnunet_osasis.diffusion.spn import StructurePreservingNetwork
 from nnunet_osasis.errors import OsasisError
 from nnunet_osasis.runtime.compute import fused
 from nnunet_osasis.training.adaptation.embedders import SemanticEmbedder
-from nnunet_osasis.training.checkpoint import EMA, Checkpoint
-from nnunet_osasis.training.loop import ahead, recomputed, recomputes
+from nnunet_osasis.training.checkpoint import EMA, Checkpoint, TrainingState
+from nnunet_osasis.training.loop import prefetched, recomputed, recomputes
 from nnunet_osasis.training.pretrain import eps_loss, pretrain
 
 
@@ -103,10 +103,10 @@ def test_batches_made_ahead_come_in_order_with_their_errors(depth: int) -> None:
             raise InterruptedError
         return number, threading.current_thread() is threading.main_thread()
 
-    made = ahead(make, range(2, 20), depth=depth)
-    found = [next(made) for _ in range(5)]
-    with pytest.raises(InterruptedError):
-        next(made)
+    with prefetched(make, 20, depth=depth) as take:
+        found = [take(number) for number in range(2, 7)]
+        with pytest.raises(InterruptedError):
+            take(7)
     assert [number for number, _ in found] == [2, 3, 4, 5, 6]
     assert all(in_main == (depth == 0) for _, in_main in found)
 
@@ -138,15 +138,16 @@ def test_an_optimisers_state_comes_back_in_the_layout_of_its_weights(tmp_path: P
         torch.manual_seed(0)
         net = torch.nn.Conv2d(3, 5, 3).to(memory_format=torch.channels_last)
         optimizer = torch.optim.Adam(net.parameters(), lr=0.1, fused=fused("cpu"))
-        checkpoint = Checkpoint(tmp_path / "c.safetensors", "run")
+        state = TrainingState("run", {"net": net}, optimizers={"adam": optimizer})
+        checkpoint = Checkpoint(tmp_path / "c.safetensors", state)
         if load:
-            checkpoint.load({"net": net}, {}, {"adam": optimizer})
+            checkpoint.load()
         for step in steps:
             optimizer.zero_grad()
             image = unit_images(1, first=step).to(memory_format=torch.channels_last)
             net(image).square().mean().backward()
             optimizer.step()
-        checkpoint.save(steps.stop, {"net": net}, {}, {"adam": optimizer}, done=False)
+        checkpoint.save(steps.stop, done=False)
         return net
 
     whole = trained(range(4), load=False).weight

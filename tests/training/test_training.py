@@ -9,7 +9,7 @@ import pytest
 import torch
 from specimens import build_tiny, tiny_preset, unit_images
 
-from nnunet_osasis.errors import OsasisError
+from nnunet_osasis import OsasisError, OSASISStylizer
 from nnunet_osasis.training import pretrain as pretraining
 from nnunet_osasis.training.checkpoint import EMA
 from nnunet_osasis.training.loop import Interruptible, cosine
@@ -61,20 +61,20 @@ def test_resumed_pretraining_equals_an_uninterrupted_one(
 def test_a_build_cut_during_adaptation_resumes_to_the_same_stylizer(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stylizer_folder: Path
 ) -> None:
-    from nnunet_osasis.training.adaptation.steps import Adaptation as _Adaptation
+    from nnunet_osasis.training.adaptation.steps import Adaptation
 
-    real = _Adaptation.iterate
+    real = Adaptation.iterate
 
-    def cut(self: _Adaptation, content: torch.Tensor, iteration: int) -> dict:
+    def cut(self: Adaptation, content: torch.Tensor, iteration: int) -> dict:
         if iteration == 1:
             raise Stop
         return real(self, content, iteration)
 
     with monkeypatch.context() as patch:
-        patch.setattr(_Adaptation, "iterate", cut)
+        patch.setattr(Adaptation, "iterate", cut)
         with pytest.raises(Stop):
             build_tiny(tmp_path / "s")
-    assert not (tmp_path / "s/stylizer.json").exists()
+    assert not OSASISStylizer.from_pretrained(tmp_path / "s").has_networks
     with pytest.raises(OsasisError, match="--resume"):
         build_tiny(tmp_path / "s")
     build_tiny(tmp_path / "s", resume=True)

@@ -480,7 +480,7 @@ def _check_parameter(method: str, key: str, value: Any) -> None:
         if not number or not 0 <= value <= (1 if key == "strength" else 0.5):
             raise OsasisError(f"{key} of the method {method} must be a number in its range", found=repr(value))
         return
-    from nnunet_osasis.stylizer.readouts import READOUTS
+    from nnunet_osasis.stylizer.names import READOUTS
 
     known = READOUTS if key == "readout" else LOSSES
     if value not in known:

@@ -74,11 +74,7 @@ def style_all(
         return [to_8_bit(transfer.stylize_array(image, strength=strength)) for image in images], {}
     wanted, decisions, styled = gate.default_strength if strength is None else strength, Counter[str](), []
     for image, mask in zip(images, masks, strict=True):
-
-        def restyle(amount: float, image: np.ndarray = image) -> np.ndarray:
-            return to_8_bit(transfer.stylize_array(image, strength=amount))
-
-        found = gate(image, restyle, wanted, mask)
+        found = gate(image, to_8_bit(transfer.stylize_array(image, strength=wanted)), wanted, mask)
         decisions[found.decision.outcome] += 1
         styled.append(to_8_bit(found.image))
     return styled, dict(decisions)
@@ -234,7 +230,7 @@ def make_stylizers(
 
 def losses_of(method: MethodSpec) -> str:
     """The loss preset of an OSASIS method; without one, the default recipe's."""
-    from nnunet_osasis.training.presets import AdaptConfig
+    from nnunet_osasis.training.adaptation.recipes import AdaptConfig
 
     return str(method.parameters.get("losses", AdaptConfig().losses))
 

@@ -57,7 +57,7 @@ def read_values(path: Path) -> tuple[np.ndarray, tuple[float, ...] | None]:
             "A mask or map must have one channel", found=f"{len(array)} different ones in {path}", remedy="Convert it."
         )
     geometry = loaded.geometry
-    spacing = tuple(float(s) for s in geometry.GetSpacing()[::-1]) if geometry is not None else None
+    spacing = geometry.spacing[::-1] if geometry is not None else None
     return array[0], spacing[-array[0].ndim :] if spacing is not None else None
 
 

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,34 +11,44 @@ import numpy as np
 from tqdm import tqdm
 
 from nnunet_osasis.errors import OsasisError
-from nnunet_osasis.images.image import LoadedImage, image_suffix
+from nnunet_osasis.images.image import LoadedImage, image_suffix, onto_grid
 from nnunet_osasis.images.io import write_like
-from nnunet_osasis.nnunet.prepare.labels import LabelRule, foreground_value, require_one_foreground
+from nnunet_osasis.images.masks import foreground_value, require_one_foreground
+from nnunet_osasis.images.nifti import as_labels
+from nnunet_osasis.images.pictures import ORIENTATION_KEY
+from nnunet_osasis.nnunet.prepare.labels import LabelRule
 from nnunet_osasis.nnunet.prepare.pairs import Case
 from nnunet_osasis.nnunet.prepare.reading import read_any
 from nnunet_osasis.nnunet.prepare.splits import Division
 from nnunet_osasis.nnunet.prepare.target import UNFINISHED, Target
 from nnunet_osasis.nnunet.raw_dataset import CHANNEL_NAMES, write_png
+from nnunet_osasis.runtime.folders import atomic_folder
 from nnunet_osasis.runtime.locks import output_lock
 from nnunet_osasis.runtime.records import atomic_write_json
-from nnunet_osasis.runtime.storage import atomic_write_bytes, sha256_of_file, sync_folder, temporary_prefix, write_error
+from nnunet_osasis.runtime.storage import atomic_write_bytes, sha256_of_file
 
-MOST_SHOWN = 5  # of several problems
+MAX_PROBLEMS_SHOWN = 5
+"""Number of problems that one message names."""
 
-GREY_CHANNEL = "zscore"  # nnU-Net normalizes by z-score every channel whose name it does not know
+GRAY_CHANNEL = "zscore"
+"""Name of a gray channel; nnU-Net normalizes by z-score every channel whose name it does not know."""
 
 
 @dataclass(frozen=True)
 class Kind:
-    """What all images of a dataset must have in common: channels, and pictures or volumes."""
+    """What all images of a dataset must have in common.
+
+    Attributes:
+        channels: their number of channels.
+        ending: the file ending: ``.png`` for pictures, ``.nii.gz`` for volumes.
+    """
 
     channels: int
     ending: str
 
     def __str__(self) -> str:
-        what = "pictures" if self.ending == ".png" else "volumes"
-        colour = {1: "grey", 3: "colour"}
-        return f"{colour.get(self.channels, self.channels)} {what}"
+        color = {1: "gray", 3: "color"}.get(self.channels, self.channels)
+        return f"{color} {'pictures' if self.ending == '.png' else 'volumes'}"
 
 
 @dataclass(frozen=True)
@@ -50,8 +57,8 @@ class Request:
 
     Attributes:
         labels: how masks become labels.
-        channel_names: nnU-Net's, which choose the normalization; None: ``rgb_to_0_1`` for colour (one factor for all
-            three, so colours stay), ``zscore`` for grey.
+        channel_names: nnU-Net's, which choose the normalization; None: ``rgb_to_0_1`` for color (one factor for all
+            three, so colors stay), ``zscore`` for gray.
         facts: further entries of dataset.json (title, licence).
     """
 
@@ -61,50 +68,43 @@ class Request:
 
 
 def write_dataset(target: Target, division: Division, request: Request, *, overwrite: bool = False) -> Path:
-    """Convert and write all cases of ``division``; returns the dataset's folder.
+    """Convert and write all cases of ``division``; return the dataset's folder.
 
-    Built in a hidden folder and renamed into place, so that nobody ever sees half a dataset. What a killed run left
-    is cleared, and a dataset it left without its splits is made again.
+    A reader sees the whole dataset or none. What a killed run left is cleared, and a dataset that it left without its
+    splits is made again.
+
+    Args:
+        target: where the dataset goes.
+        division: its cases and folds.
+        request: everything else about it.
+        overwrite: replace a dataset that is there.
 
     Raises:
-        OsasisError: the dataset is there and ``overwrite`` is False; another process is making it; files that cannot
-            be read or do not fit (the first few in one message), that disappear or change meanwhile; a full disk.
+        OsasisError: the dataset is there and ``overwrite`` is False; another process is making it; files cannot be
+            read or do not fit (the first few in one message), disappear or change meanwhile; the disk is full.
     """
     with output_lock(target.raw, "osasis-prepare", name=f".{target.folder.name}.lock"):
-        return _write_dataset(target, division, request, overwrite)
-
-
-def _write_dataset(target: Target, division: Division, request: Request, overwrite: bool) -> Path:
-    target.require_free(overwrite=overwrite)
-    names = case_names(target.name, [case.key for case in (*division.training, *division.test)])
-    try:
-        workbench = Path(tempfile.mkdtemp(prefix=temporary_prefix(), dir=target.raw))
-    except OSError as error:
-        raise write_error(target.raw, error) from error
-    try:
-        hashes = _hashes(division)
-        kind = _write_cases(workbench, division, names, request.labels)
-        if changed := [path for path, known in _hashes(division).items() if known != hashes[path]]:
-            raise OsasisError(
-                "Images and masks must not change while they are converted",
-                found=f"{changed[0]} ({len(changed)} in all)",
-                remedy="Run the same command again when they are complete.",
-            )
-        _write_tables(workbench, division, names, request, kind, hashes)
-        (workbench / UNFINISHED).touch()
-        _publish(workbench, target.folder)
-    except OSError as error:
-        raise write_error(target.folder, error) from error
-    finally:
-        shutil.rmtree(workbench, ignore_errors=True)
-    target.write_splits(target.folder / "splits_final.json")
-    (target.folder / UNFINISHED).unlink()
+        target.require_free(overwrite=overwrite)
+        names = case_names(target.name, [case.key for case in division.cases])
+        with atomic_folder(target.folder, overwrite=True) as folder:
+            hashes = _hashes(division)
+            kind = _write_cases(folder, division, names, request.labels)
+            if changed := [path for path, known in _hashes(division).items() if known != hashes[path]]:
+                raise OsasisError(
+                    "Images and masks must not change while they are converted",
+                    found=f"{changed[0]} ({len(changed)} in all)",
+                    remedy="Run the same command again when they are complete.",
+                )
+            _write_tables(folder, division, names, request, kind, hashes)
+            (folder / UNFINISHED).touch()
+        target.write_splits(target.folder / "splits_final.json")
+        (target.folder / UNFINISHED).unlink()
     return target.folder
 
 
 def _hashes(division: Division) -> dict[Path, str]:
-    """SHA-256 of every image and mask."""
-    files = [path for case in (*division.training, *division.test) for path in (case.image, case.mask)]
+    """Return the SHA-256 of every image and mask."""
+    files = [path for case in division.cases for path in (case.image, case.mask)]
     try:
         return {path: sha256_of_file(path) for path in files}
     except OSError as error:
@@ -116,10 +116,15 @@ def _hashes(division: Division) -> dict[Path, str]:
 
 
 def case_names(prefix: str, keys: Sequence[str]) -> dict[str, str]:
-    """nnU-Net's name of every case: ``<prefix>_<key>``, numbers of one width, other than plain characters as ``_``.
+    """Return nnU-Net's name of every case, ``<prefix>_<key>``.
+
+    Numbers get one width; characters other than letters, digits, ``-`` and ``_`` become ``_``.
 
     >>> case_names("Polyps", ["9", "10"])
     {'9': 'Polyps_09', '10': 'Polyps_10'}
+
+    Raises:
+        OsasisError: two cases would have one name.
     """
     width = max((len(key) for key in keys if key.isdigit()), default=0)
     names = {
@@ -134,19 +139,22 @@ def _write_cases(folder: Path, division: Division, names: dict[str, str], labels
     problems: list[OsasisError] = []
     kinds: dict[Kind, Case] = {}
     values: list[int | None] = []
+    binary = not labels.classes and labels.threshold is None
     jobs = [(case, "Tr") for case in division.training] + [(case, "Ts") for case in division.test]
     for case, part in tqdm(jobs, desc="Converting", unit="case"):
         try:
             image, kind = _read_image(case)
             kinds.setdefault(kind, case)
-            mask = _read_mask(case, image)
-            values.append(None if labels.classes or labels.threshold is not None else foreground_value(mask))
-            label = labels.convert(mask, None if case.field is None else _read_mask(case, image, case.field))
+            mask = _read_mask(case.mask, image)
+            values.append(foreground_value(mask) if binary else None)
+            label = labels.convert(mask, None if case.field is None else _read_mask(case.field, image))
         except OsasisError as error:
             problems.append(OsasisError(f"{case.mask}: {error.rule}", found=error.found, remedy=error.remedy))
             continue
-        name = names[case.key]
-        _write_pair(folder / f"images{part}" / f"{name}_0000", folder / f"labels{part}" / name, image, label, kind)
+        _write_image(folder / f"images{part}" / f"{names[case.key]}_0000{kind.ending}", image)
+        # a label map lies where its image lies, and nothing else that the image's file says is true of it
+        labeled = LoadedImage(label[None], image.path, image.geometry, as_labels(image.kept))
+        _write_array(folder / f"labels{part}" / f"{names[case.key]}{kind.ending}", labeled)
     _raise_together(problems)
     require_one_foreground(values)
     if len(kinds) > 1:
@@ -162,69 +170,80 @@ def _read_image(case: Case) -> tuple[LoadedImage, Kind]:
     loaded = read_any(case.image)
     array = loaded.array
     if loaded.geometry is not None or array.ndim == 4:
-        if array.shape[0] == 1:
+        if len(array) == 1:
             return loaded, Kind(1, ".nii.gz")
-    elif array.shape[0] in (1, 3) and (array.dtype == np.uint8 or (len(array) == 1 and array.dtype == np.uint16)):
-        return loaded, Kind(array.shape[0], ".png")
+    elif len(array) in (1, 3) and (array.dtype == np.uint8 or (len(array) == 1 and array.dtype == np.uint16)):
+        return loaded, Kind(len(array), ".png")
     raise OsasisError(
-        "Images must be 8-bit colour or 8- or 16-bit grey pictures, or volumes of one channel",
+        "Images must be 8-bit color or 8- or 16-bit gray pictures, or volumes of one channel",
         found=f"{array.dtype} {array.shape} in {case.image}",
         remedy="Convert them; several channels of a scan become several files in nnU-Net's raw format.",
     )
 
 
-def _read_mask(case: Case, image: LoadedImage, path: Path | None = None) -> np.ndarray:
-    mask = read_any(path or case.mask).array
-    if mask.shape[1:] != image.array.shape[1:]:
+def _read_mask(path: Path, image: LoadedImage) -> np.ndarray:
+    mask = read_any(path)
+    values = onto_grid(mask, image)
+    if values.shape[1:] == image.array.shape[1:]:
+        return values
+    tags = [loaded.kept.get(ORIENTATION_KEY, 1) for loaded in (image, mask)]
+    if tags[0] != tags[1]:
         raise OsasisError(
-            "Image and mask must have the same size",
-            found=f"{image.array.shape[1:]} and {mask.shape[1:]}",
-            remedy="Resample the mask with nearest-neighbour interpolation.",
+            "Image and mask must have the same orientation",
+            found=f"the orientation tags (EXIF) {tags[0]} and {tags[1]}, sizes {image.array.shape[1:]} and "
+            f"{mask.array.shape[1:]} when turned by them",
+            remedy="Turn the pixels of the mask as the image's tag says, or remove the tag from both.",
         )
-    return mask
+    raise OsasisError(
+        "Image and mask must have the same size",
+        found=f"{image.array.shape[1:]} and {values.shape[1:]}",
+        remedy="Resample the mask with nearest-neighbor interpolation.",
+    )
 
 
-def _write_pair(image_path: Path, label_path: Path, image: LoadedImage, label: np.ndarray, kind: Kind) -> None:
-    """Both paths without ending."""
-    for path, array in ((image_path, image.array), (label_path, label[None])):
-        file = path.with_name(path.name + kind.ending)
-        if kind.ending == ".png":
-            write_png(file, array[0] if len(array) == 1 else np.moveaxis(array, 0, -1))
-        elif path is image_path and image_suffix(image.path) == kind.ending:
-            atomic_write_bytes(file, image.path.read_bytes())
-        else:
-            write_like(LoadedImage(array, image.path, image.geometry), array, file)
+def _write_image(path: Path, image: LoadedImage) -> None:
+    """Write pictures as PNG, volumes as NIfTI; a file of that format is copied."""
+    if path.name.endswith(".nii.gz") and image_suffix(image.path) == ".nii.gz":
+        atomic_write_bytes(path, image.path.read_bytes())
+    else:
+        _write_array(path, image)
+
+
+def _write_array(path: Path, image: LoadedImage) -> None:
+    array = image.array
+    if path.suffix == ".png":
+        write_png(path, array[0] if len(array) == 1 else np.moveaxis(array, 0, -1))
+    else:
+        write_like(image, array, path)
 
 
 def _raise_together(problems: list[OsasisError]) -> None:
     if not problems:
         return
     first = problems[0]
-    shown = [f"{p.rule}, got {p.found}" for p in problems[1:MOST_SHOWN]]
-    more = [f"and {len(problems) - MOST_SHOWN} more"] if len(problems) > MOST_SHOWN else []
+    shown = [f"{p.rule}, got {p.found}" for p in problems[1:MAX_PROBLEMS_SHOWN]]
+    more = [f"and {len(problems) - MAX_PROBLEMS_SHOWN} more"] if len(problems) > MAX_PROBLEMS_SHOWN else []
     raise OsasisError(first.rule, found="; ".join([str(first.found), *shown, *more]), remedy=first.remedy)
 
 
 def _write_tables(
     folder: Path, division: Division, names: dict[str, str], request: Request, kind: Kind, hashes: dict[Path, str]
 ) -> None:
-    """dataset.json, splits_final.json, and cases.json: where every case comes from."""
+    """Write dataset.json, splits_final.json, and cases.json: where every case comes from."""
     chosen = request.channel_names
-    if chosen is not None and len(chosen) != kind.channels:
-        raise OsasisError(f"--channel-names must name the {kind.channels} channel(s)", found=" ".join(chosen))
     if chosen is None:
-        channels = dict(CHANNEL_NAMES) if kind.channels == 3 else {"0": GREY_CHANNEL}
-    else:
-        channels = {str(i): name for i, name in enumerate(chosen)}
-    splits = [{part: [names[key] for key in keys] for part, keys in fold.items()} for fold in division.folds]
-    described = {
-        "channel_names": channels,
+        chosen = list(CHANNEL_NAMES.values()) if kind.channels == 3 else [GRAY_CHANNEL]
+    if len(chosen) != kind.channels:
+        raise OsasisError(f"--channel-names must name the {kind.channels} channel(s)", found=" ".join(chosen))
+    dataset = {
+        "channel_names": {str(i): name for i, name in enumerate(chosen)},
         "labels": request.labels.names(),
         "numTraining": len(division.training),
         "file_ending": kind.ending,
         **request.facts,
     }
-    atomic_write_json(folder / "dataset.json", described)
+    atomic_write_json(folder / "dataset.json", dataset)
+    splits = [{part: [names[key] for key in keys] for part, keys in fold.items()} for fold in division.folds]
     atomic_write_json(folder / "splits_final.json", splits)
     records = {
         names[case.key]: {
@@ -234,19 +253,6 @@ def _write_tables(
             "mask_sha256": hashes[case.mask],
             "group": case.group,
         }
-        for case in (*division.training, *division.test)
+        for case in division.cases
     }
     atomic_write_json(folder / "cases.json", records)
-
-
-def _publish(workbench: Path, folder: Path) -> None:
-    umask = os.umask(0)
-    os.umask(umask)
-    workbench.chmod(0o777 & ~umask)  # mkdtemp makes private folders; datasets should be as shared as others
-    aside = folder.with_name(f".{folder.name}.replaced")
-    if folder.exists():
-        shutil.rmtree(aside, ignore_errors=True)
-        os.replace(folder, aside)
-    os.replace(workbench, folder)
-    sync_folder(folder.parent)
-    shutil.rmtree(aside, ignore_errors=True)

@@ -1,26 +1,32 @@
-"""From mask files to nnU-Net's label maps, and what is too doubtful to convert."""
+"""nnU-Net's label maps of mask files: the names of labels, and the label that is not trained on."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
 from nnunet_osasis.errors import OsasisError
-from nnunet_osasis.images.masks import NEAR, _is_value, binary_labels, one_channel
+from nnunet_osasis.images.masks import binary_labels, class_labels, one_channel
 
 IGNORE = "ignore"
+"""nnU-Net's name of the label that is not trained on."""
 
 
 @dataclass(frozen=True)
 class LabelRule:
     """How masks become labels.
 
+    >>> LabelRule(foreground="polyp", ignore_outside=True).names()
+    {'background': 0, 'polyp': 1, 'ignore': 2}
+
     Attributes:
         foreground: name of label 1 of a binary mask.
-        threshold: binary masks: foreground is what lies above; None takes the rules of :func:`binary_labels`.
-        classes: values of masks of several classes, by name, the background first; empty for binary masks.
+        threshold: of binary masks, foreground is what lies above; None takes the rules of
+            :func:`~nnunet_osasis.images.masks.binary_labels`.
+        classes: values of masks of several classes, by name, the background first; None for binary masks.
         ignore_outside: give what lies outside the field of view nnU-Net's ignore label.
     """
 
@@ -30,15 +36,22 @@ class LabelRule:
     ignore_outside: bool = False
 
     def names(self) -> dict[str, int]:
-        """The ``labels`` of dataset.json; the ignore label is the highest, as nnU-Net demands."""
-        named = dict.fromkeys(self.classes) if self.classes else {"background": None, self.foreground: None}
-        labels = {name: value for value, name in enumerate(named)}
-        return {**labels, IGNORE: len(labels)} if self.ignore_outside else labels
+        """Return the ``labels`` of dataset.json; the ignore label is the highest, as nnU-Net demands."""
+        names = [*(self.classes or ("background", self.foreground)), *([IGNORE] if self.ignore_outside else [])]
+        return {name: label for label, name in enumerate(dict.fromkeys(names))}
 
     def convert(self, mask: np.ndarray, field: np.ndarray | None = None) -> np.ndarray:
-        """A mask ``(C, *spatial)`` as stored to labels ``(*spatial)`` uint8. Raises ``OsasisError`` if doubtful."""
-        flat = one_channel(mask)
-        labels = class_labels(flat, self.classes) if self.classes else binary_labels(flat, self.threshold)
+        """Turn a mask ``(C, *spatial)`` as stored into labels ``(*spatial)``, uint8.
+
+        Args:
+            mask: the mask.
+            field: the mask of the field of view, needed with ``ignore_outside``.
+
+        Raises:
+            OsasisError: the masks are doubtful, or one is missing.
+        """
+        values = one_channel(mask)
+        labels = class_labels(values, self.classes) if self.classes else binary_labels(values, self.threshold)
         if self.ignore_outside:
             if field is None:
                 raise OsasisError("--outside-field ignore needs masks of the field of view", found="none")
@@ -46,47 +59,17 @@ class LabelRule:
         return labels
 
 
-def class_labels(mask: np.ndarray, classes: Mapping[str, int]) -> np.ndarray:
-    """Values of several classes to 0, 1, 2, ... in their order, uint8."""
-    labels = np.full(mask.shape, 255, np.uint8)
-    for label, value in enumerate(classes.values()):
-        labels[mask == value] = label
-    if (labels == 255).any():
-        stray = np.unique(mask[labels == 255]).tolist()
-        raise OsasisError(
-            f"A mask may hold the values {', '.join(map(str, classes.values()))} of --labels",
-            found=f"also {', '.join(map(str, stray[:6]))}",
-            remedy="Name all classes.",
-        )
-    return labels
-
-
-def foreground_value(mask: np.ndarray) -> int | None:
-    """The foreground's value in a mask of 0 and one more value, else None; for :func:`require_one_foreground`."""
-    values = np.unique(mask)
-    values = values[values != 0]
-    if len(values) != 1:
-        return None
-    return 255 if mask.dtype == np.uint8 and values[0] >= 255 - NEAR else int(values[0])
-
-
-def require_one_foreground(values: Iterable[int | None]) -> None:
-    """Refuse binary masks that disagree about the foreground's value: they may be single classes of a label map."""
-    distinct = sorted({value for value in values if value is not None})
-    if len(distinct) > 1:
-        raise OsasisError(
-            "The foreground of binary masks must have one value in all of them",
-            found=f"the values {', '.join(map(str, distinct[:6]))}",
-            remedy="If they are classes, name them (--labels background=0 a=1 b=2); else state --threshold 0.",
-        )
-
-
 def parse_classes(items: Iterable[str]) -> dict[str, int]:
-    """``["background=0", "disc=128"]`` as a dict. Raises ``OsasisError`` for anything else."""
+    """Parse ``["background=0", "disc=128"]``.
+
+    Raises:
+        OsasisError: anything but names with values, each once, the background first.
+    """
     classes: dict[str, int] = {}
     for item in items:
         name, _, value = item.partition("=")
-        if not name or not _is_value(value) or name in classes or int(value) in classes.values() or name == IGNORE:
+        is_number = re.fullmatch("[0-9]{1,9}", value)
+        if not name or not is_number or name in classes or int(value) in classes.values() or name == IGNORE:
             raise OsasisError(
                 "--labels takes names with the values of the masks, each once",
                 found=item,

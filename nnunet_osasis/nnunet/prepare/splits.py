@@ -41,11 +41,22 @@ class SplitRule:
 
 @dataclass(frozen=True)
 class Division:
-    """Cases for ``imagesTr`` and ``imagesTs``, and for every fold the keys of its ``train`` and ``val`` cases."""
+    """The cases of a dataset, divided.
+
+    Attributes:
+        training: cases for ``imagesTr``.
+        test: cases for ``imagesTs``.
+        folds: for every fold the keys of its ``train`` and ``val`` cases.
+    """
 
     training: list[Case]
     test: list[Case]
     folds: list[dict[str, list[str]]]
+
+    @property
+    def cases(self) -> list[Case]:
+        """All cases, those for training first."""
+        return [*self.training, *self.test]
 
 
 def divide(cases: Sequence[Case], rule: SplitRule) -> Division:

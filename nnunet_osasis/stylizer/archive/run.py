@@ -17,8 +17,8 @@ import numpy as np
 from tqdm import tqdm
 
 from nnunet_osasis.errors import OsasisError
-from nnunet_osasis.gate import Decision, Gated, Segmenter, StructureGate
-from nnunet_osasis.gate.audit import FOLDER, WORST, Brief, brief_audit, in_short, path_in, write_audit
+from nnunet_osasis.gate import Decision, GateResult, Segmenter, StructureGate
+from nnunet_osasis.gate.audit import FOLDER, WORST, AuditSummary, in_short, path_in, summarize_cases, write_audit
 from nnunet_osasis.gate.calibration import chosen_indices
 from nnunet_osasis.gate.pictures import PICTURE, as_picture, save_worst
 from nnunet_osasis.images.image import NATURAL_SUFFIXES, LoadedImage, image_stem, image_suffix
@@ -162,12 +162,12 @@ class _Run:
         copy_mask(path, self.pairs, self.output)
         return _Image(loaded, entry)
 
-    def stylize(self, image: _Image) -> Gated:
+    def stylize(self, image: _Image) -> GateResult:
         """What may be used of it."""
         mask = self.pairs.get(image.loaded.path)
         return stylized(self.stylizer, image.loaded, self.gate, self.strength, self.direction, mask)
 
-    def write(self, image: _Image, result: Gated) -> None:
+    def write(self, image: _Image, result: GateResult) -> None:
         """The result, then the audit, then the log: what is on record is there."""
         name = self.names[image.loaded.path]
         write_like(image.loaded, result.image, self.output / name)
@@ -196,9 +196,9 @@ def decisions_in(output: Path) -> list[dict[str, Any]]:
 
     The folder's audit is read once more in the end: parts' audits may have been merged into it meanwhile.
     """
-    found = brief_audit(audits_in(output))
-    found = brief_audit([path_in(output)]) | found
-    return [brief.row(case) for case, brief in found.items()]
+    summaries = summarize_cases(audits_in(output))
+    summaries = summarize_cases([path_in(output)]) | summaries
+    return [summary.row(case) for case, summary in summaries.items()]
 
 
 def _gate(stylizer: OSASISStylizer, files: list[Path], output: Path, segmenter: Segmenter | None) -> StructureGate:
@@ -215,19 +215,19 @@ def _show_worst(
 ) -> None:
     """A picture of the worst cases, made again at full strength to show what was refused."""
 
-    def by_badness(case: tuple[str, Brief]) -> tuple[Any, str]:
+    def by_badness(case: tuple[str, AuditSummary]) -> tuple[Any, str]:
         return case[1].badness, case[0]
 
     cases = []
-    found = [(case, brief) for case, brief in brief_audit(audits_in(output)).items() if case in files]
-    for case, brief in sorted(found, key=by_badness)[:WORST]:
+    summaries = [(case, summary) for case, summary in summarize_cases(audits_in(output)).items() if case in files]
+    for case, summary in sorted(summaries, key=by_badness)[:WORST]:
         loaded = read_image(files[case])
         full = stylized(stylizer, loaded, None, strength, direction, None).image
         used = read_image(output / case).array
         axis = slice_axis(loaded.spacing, loaded.array.shape[1:])
         sliced = [slices_first(np.asarray(a, np.float32), axis) for a in (loaded.array, full, used)]
         before, at_full, at_last = as_picture(*sliced)
-        cases.append((in_short(brief.row(case)), before, at_full, at_last))
+        cases.append((in_short(summary.row(case)), before, at_full, at_last))
     if cases:
         save_worst(output / FOLDER / PICTURE, cases, stylizer.config.intensity)
 
@@ -243,21 +243,18 @@ def stylized(
     strength: float | None,
     direction: str,
     mask: Path | None,
-) -> Gated:
+) -> GateResult:
     """Volumes are cut along their axis of coarsest spacing. The result has the axes of ``loaded.array``."""
     try:
         axis = slice_axis(loaded.spacing, loaded.array.shape[1:])
         sliced = slices_first(loaded.array, axis)
-        wanted = stylizer.config.strength if strength is None else strength
-
-        def stylize(amount: float) -> np.ndarray:
-            return stylizer.stylize_array(sliced, strength=amount, direction=direction)
-
+        amount = stylizer.config.strength if strength is None else strength
+        changed = stylizer.stylize_array(sliced, strength=amount, direction=direction)
         if gate is None:
-            result = Gated(stylize(wanted), Decision("full", wanted, wanted, {}, {}))
+            result = GateResult(changed, Decision("full", amount, amount, {}, {}))
         else:
             labels = None if mask is None else _labels(slices_first(read_image(mask).array, axis))
-            result = gate(sliced, stylize, wanted, labels)
+            result = gate(sliced, changed, amount, labels)
         if result.decision.strength == 0:  # as stored: not even rounded to float32
             return replace(result, image=loaded.array)
         return replace(result, image=slices_back(result.image, axis))

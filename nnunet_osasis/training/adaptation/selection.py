@@ -21,7 +21,7 @@ from nnunet_osasis.errors import OsasisError
 from nnunet_osasis.gate.structure import structure_agreement
 from nnunet_osasis.maps.field_of_view import field_of_view
 from nnunet_osasis.maps.parametric import fit_images
-from nnunet_osasis.training.checkpoint import EMA, Kept
+from nnunet_osasis.training.checkpoint import EMA, TensorStore
 
 SCORED_IMAGES = 4
 """Source images that are decoded for a score."""
@@ -99,12 +99,12 @@ class Selection:
         numbers = {"iteration": 0.0, "score": -np.inf, "structure": 0.0, "style_gap": 0.0}
         self.numbers = Snapshot({k: torch.tensor(v, dtype=torch.float64) for k, v in numbers.items()})
 
-    def states(self) -> Mapping[str, Kept]:
-        """What a checkpoint holds of it."""
+    def states(self) -> Mapping[str, TensorStore]:
+        """Return what a checkpoint stores: the best score and its weights."""
         return {"best": self.numbers} | {f"best_{name}": snapshot for name, snapshot in self.best.items()}
 
-    def found(self) -> dict[str, float]:
-        """The best so far: ``iteration``, ``score``, ``structure``, ``style_gap``.
+    def selected(self) -> dict[str, float]:
+        """Return the best so far: ``iteration``, ``score``, ``structure``, ``style_gap``.
 
         Raises ``OsasisError`` when no score was finite.
         """

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
@@ -16,18 +15,17 @@ from nnunet_osasis.diffusion.ddim import ddim_step, linear_alpha_bar, predict_x0
 from nnunet_osasis.diffusion.sampler import encode_images, spn_injection
 from nnunet_osasis.diffusion.spn import StructurePreservingNetwork
 from nnunet_osasis.diffusion.unet import ConditionalUNet
-from nnunet_osasis.errors import OsasisError
 from nnunet_osasis.runtime import distributed as processes
 from nnunet_osasis.runtime.compute import autocast, fused, generator_for, lay_out
 from nnunet_osasis.runtime.records import atomic_write_json
 from nnunet_osasis.training.adaptation.embedders import StyleEmbedder
 from nnunet_osasis.training.adaptation.losses import Anchors, spn_loss, style_terms, transported
+from nnunet_osasis.training.adaptation.recipes import AdaptConfig
 from nnunet_osasis.training.adaptation.selection import Selection
-from nnunet_osasis.training.checkpoint import EMA, Kept
-from nnunet_osasis.training.presets import AdaptConfig
+from nnunet_osasis.training.checkpoint import EMA, TensorStore, TrainingState
 
 SELECTED = "adapt_selected.json"
-"""In the work folder: the iteration whose weights were kept, and its score."""
+"""File in the work folder with the iteration whose weights were kept, and its score."""
 
 CONTENT_TERMS = ("cross_domain", "in_domain", "adversarial", "statistics", "spn")
 """Terms that are means over the content images; what is left belongs to the style branch."""
@@ -38,8 +36,12 @@ class Rows:
     """One process's part of an iteration's images.
 
     Attributes:
-        whole: the content images of all processes ``(B, C, S, S)``; ``content``, ``embedded``: its own.
-        clean, code, noise: of the style image, where it has it, and its content images.
+        whole: content images of all processes ``(B, C, S, S)``.
+        content: this process's content images.
+        embedded: style embeddings of ``content``.
+        clean: the style image, if it is this process's, and ``content``.
+        code: semantic codes of ``clean``.
+        noise: ``clean`` encoded to where decoding starts.
     """
 
     whole: torch.Tensor
@@ -51,7 +53,7 @@ class Rows:
 
 
 class Adaptation:
-    """The state of one run: two decoders, the SPN, their optimisers, and what stays constant.
+    """The state of one run: two decoders, the SPN, their optimizers, and what stays constant.
 
     Of several processes each has its rows of the batch ``[style, content 1, content 2, ...]``, and the main one alone
     has averages and scores.
@@ -100,12 +102,12 @@ class Adaptation:
         weights = [config.style_spn_weight] * self.styles + [config.sampler.spn_weight] * (rows.stop - rows.start)
         self.spn_weights = style_a.new_tensor(weights[: rows.stop - rows.start])[:, None, None, None]
 
-    def states(self) -> tuple[dict[str, torch.nn.Module], dict[str, Kept], dict[str, torch.optim.Adam]]:
-        """What a checkpoint holds."""
-        kept: dict[str, Kept] = {**self.averages}
+    def state(self, identity: str) -> TrainingState:
+        """Everything a checkpoint of this run holds."""
+        averages: dict[str, TensorStore] = {**self.averages}
         if self.selection is not None:
-            kept |= self.selection.states()
-        return {"decoder": self.decoder, "spn": self.spn}, kept, self.optimizers
+            averages |= self.selection.states()
+        return TrainingState(identity, {"decoder": self.decoder, "spn": self.spn}, averages, self.optimizers)
 
     def end_iteration(self, iteration: int) -> dict[str, float]:
         """Move the averages after ``iteration`` iterations and, where it is their turn, score them."""
@@ -118,21 +120,21 @@ class Adaptation:
         return self.selection.consider(iteration, self.decoder, self.spn)
 
     def finish(self, work: Path) -> dict[str, float] | None:
-        """Load the weights that are kept, and return whose they are, as ``adapt_selected.json`` says."""
-        found = self.group.from_main(lambda: self._keep(work))
+        """Load the weights that are kept; returns the content of ``adapt_selected.json``, None without selection."""
+        selected = self.group.from_main(lambda: self._keep(work))
         self.group.take_over([self.decoder, self.spn])
-        return found
+        return selected
 
     def _keep(self, work: Path) -> dict[str, float] | None:
-        kept: Mapping[str, Kept] = self.averages if self.selection is None else self.selection.best
+        kept: Mapping[str, TensorStore] = self.averages if self.selection is None else self.selection.best
         self.decoder.load_state_dict(kept["decoder"].weights)
         self.spn.load_state_dict(kept["spn"].weights)
         if self.selection is None:
             (work / SELECTED).unlink(missing_ok=True)
             return None
-        found = self.selection.found()
-        atomic_write_json(work / SELECTED, found)
-        return found
+        selected = self.selection.selected()
+        atomic_write_json(work / SELECTED, selected)
+        return selected
 
     def paper_terms(self, content: torch.Tensor, x_t0: torch.Tensor, noise: torch.Tensor, level: int) -> dict:
         """Eqs. 11 and 12, only where they have a weight; of rows that are not there they are left out."""
@@ -154,28 +156,19 @@ class Adaptation:
         return terms
 
     def iterate(self, whole: torch.Tensor, iteration: int) -> dict[str, float]:
-        """One iteration on all content images ``(B, C, S, S)``: encode, then a loss and an optimiser step at every
-        reverse step. Returns the mean terms, the same in all processes.
-
-        Raises ``OsasisError`` for a loss that is not finite.
+        """One iteration on all content images ``(B, C, S, S)``: encode, then a loss and an optimizer step at every
+        reverse step. Returns the mean terms and ``loss``, the same in all processes.
         """
         generator = generator_for(self.config.seed, iteration, stream=2)
         rows = self.encode(whole)
         x, grid = rows.noise, self.config.sampler.decode_grid()
         totals = x.new_zeros(len(self.names) + 1)
         for t, t_next in pairwise(reversed(grid)):
-            x, told = self.reverse_step(rows, x, t, t_next, generator)
-            totals += told / (len(grid) - 1)
+            x, terms = self.reverse_step(rows, x, t, t_next, generator)
+            totals += terms / (len(grid) - 1)
         self.group.sum([totals])
-        # the one look at the device an iteration, but for the SPN that is told the index of a step
-        found = dict(zip([*self.names, "loss"], totals.tolist(), strict=True))
-        if not math.isfinite(found["loss"]):
-            raise OsasisError(
-                "The adaptation loss must stay finite",
-                found=f"{found['loss']} in iteration {iteration + 1}",
-                remedy="Lower --adapt-learning-rate, or check the reference image.",
-            )
-        return found
+        # the only wait for the device in an iteration, except for SPNs that take the index of a step
+        return dict(zip([*self.names, "loss"], totals.tolist(), strict=True))
 
     @torch.no_grad()
     def encode(self, whole: torch.Tensor) -> Rows:
@@ -192,7 +185,7 @@ class Adaptation:
     def reverse_step(
         self, rows: Rows, x: torch.Tensor, t: int, t_next: int, generator: torch.Generator
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Decode ``x`` from level ``t`` to ``t_next``, and one optimiser step on the clean images predicted meanwhile.
+        """Decode ``x`` from level ``t`` to ``t_next``, and one optimizer step on the clean images predicted meanwhile.
 
         Returns the next ``x``, detached, and this process's part of the terms and, last, of the loss.
         """
@@ -211,8 +204,8 @@ class Adaptation:
             ) | self.paper_terms(content, rows.noise[styles:], noise, drawn)
             share = len(content) / len(rows.whole)
             terms = {n: term.float() * (share if n in CONTENT_TERMS else 1) for n, term in terms.items()}
-            told = torch.stack([terms.get(n, x.new_zeros(())) for n in self.names])
-            loss = (told * self.factors).sum()
+            values = torch.stack([terms.get(n, x.new_zeros(())) for n in self.names])
+            loss = (values * self.factors).sum()
         for optimizer in self.optimizers.values():
             optimizer.zero_grad(set_to_none=True)
         if loss.requires_grad:
@@ -221,4 +214,4 @@ class Adaptation:
         for optimizer in self.optimizers.values():
             optimizer.step()
         onward = ddim_step(shifted.detach(), eps.detach(), self.alpha_bar[t], self.alpha_bar[t_next])
-        return onward, torch.cat([told, loss[None]]).detach()
+        return onward, torch.cat([values, loss[None]]).detach()

@@ -7,6 +7,7 @@ import multiprocessing
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
 
+import nibabel
 import numpy as np
 import pytest
 import SimpleITK as sitk
@@ -115,6 +116,65 @@ def test_volumes_keep_their_geometry(tmp_path):
         assert np.array_equal(sitk.GetArrayFromImage(image), expected)
 
 
+def test_labels_lie_where_their_images_lie(tmp_path):
+    """Also where a NIfTI file says nowhere: nnU-Net compares the two as SimpleITK reads them."""
+    for i, code in enumerate((0, 1, 2, 4)):
+        (tmp_path / "a").mkdir(exist_ok=True)
+        image = nibabel.Nifti1Image(np.random.default_rng(i).normal(size=(6, 8, 4)).astype(np.float32), None)
+        image.header["pixdim"][1:4] = (0.5, 0.6, 3.0)
+        image.header.set_qform(np.array([[0, -0.6, 0, 3], [0.5, 0, 0, 4], [0, 0, 3, 5], [0, 0, 0, 1.0]]), code)
+        image.header["cal_max"] = 3000
+        nibabel.save(image, tmp_path / f"a/s{i}.nii.gz")
+        (tmp_path / "b").mkdir(exist_ok=True)
+        sitk.WriteImage(sitk.GetImageFromArray(np.eye(4, 8, dtype=np.uint8)[..., None] * np.ones(6, np.uint8)),
+                        tmp_path / f"b/s{i}.mha")  # fmt: skip
+    prepare.main(folders(tmp_path))
+    folder = tmp_path / "raw/Dataset501_Mine"
+    for i in range(4):
+        image = sitk.ReadImage(folder / f"imagesTr/Mine_s{i}_0000.nii.gz")
+        label = sitk.ReadImage(folder / f"labelsTr/Mine_s{i}.nii.gz")
+        for ask in ("GetSpacing", "GetOrigin", "GetDirection"):
+            assert getattr(image, ask)() == getattr(label, ask)()
+        assert label.GetPixelIDTypeAsString() == "8-bit unsigned integer"
+        assert nibabel.load(folder / f"labelsTr/Mine_s{i}.nii.gz").header["cal_max"] == 0
+
+
+@pytest.mark.parametrize("order", ["RAS", "LPS", "PIR", "ASL", "SRA"])
+def test_masks_in_another_order_of_voxels_are_brought_onto_the_image(tmp_path, order):
+    for part in ("a", "b"):
+        (tmp_path / part).mkdir()
+    for i in range(4):
+        array = np.random.default_rng(i).normal(size=(4, 8, 6)).astype(np.float32)
+        image = sitk.GetImageFromArray(array)
+        if i < 3:  # the last image has the geometry that libraries write by default
+            image.SetSpacing((0.5, 0.6, 3.0))
+            image.SetOrigin((-20, 7, 11))
+        sitk.WriteImage(image, tmp_path / f"a/s{i}.nii.gz")
+        sitk.WriteImage(sitk.DICOMOrient(sitk.Cast(image > 1, sitk.sitkUInt8), order), tmp_path / f"b/s{i}.nii.gz")
+    prepare.main(folders(tmp_path))
+    for i in range(4):
+        label = sitk.ReadImage(tmp_path / f"raw/Dataset501_Mine/labelsTr/Mine_s{i}.nii.gz")
+        expected = sitk.GetArrayFromImage(sitk.ReadImage(tmp_path / f"a/s{i}.nii.gz")) > 1
+        assert np.array_equal(sitk.GetArrayFromImage(label) > 0, expected)
+    moved = sitk.ReadImage(tmp_path / "b/s0.nii.gz")
+    moved.SetOrigin((0, 0, 40))
+    sitk.WriteImage(moved, tmp_path / "b/s0.nii.gz")
+    with pytest.raises(OsasisError, match=r"same geometry.*origin"):
+        prepare.main(folders(tmp_path, "--overwrite"))
+
+
+def test_a_mask_without_its_images_orientation_tag_is_named(tmp_path):
+    tags = Image.Exif()
+    tags[274] = 6
+    for i in range(4):
+        for part in ("a", "b"):
+            (tmp_path / part).mkdir(exist_ok=True)
+        Image.fromarray(trees.picture(i, size=(9, 12))).save(tmp_path / f"a/{i}.jpg", exif=tags)
+        trees.save(tmp_path / f"b/{i}.png", trees.mask(i, size=(9, 12)))
+    with pytest.raises(OsasisError, match=r"orientation tags \(EXIF\) 6 and 1.*Turn the pixels"):
+        prepare.main(folders(tmp_path))
+
+
 def test_several_classes(tmp_path):
     for i in range(4):
         trees.save(tmp_path / f"a/{i}.png", trees.picture(i))
@@ -148,7 +208,7 @@ def test_all_bad_files_are_told_at_once_and_nothing_is_left(tmp_path):
 def test_mixed_kinds_and_disagreeing_masks_are_refused(tmp_path):
     trees.pairs(tmp_path, "a/{}.png", "b/{}.png", list(range(4)))
     trees.save(tmp_path / "a/1.png", trees.picture()[..., 0])
-    with pytest.raises(OsasisError, match=r"colour pictures \(.*grey pictures \("):
+    with pytest.raises(OsasisError, match=r"color pictures \(.*gray pictures \("):
         prepare.main(folders(tmp_path))
     trees.save(tmp_path / "a/1.png", trees.picture())
     trees.save(tmp_path / "b/1.png", trees.mask(value=2))

@@ -5,9 +5,8 @@ from __future__ import annotations
 import pytest
 
 from nnunet_osasis import OsasisError
-from nnunet_osasis.runtime.records import override
 from nnunet_osasis.scripts import pretrain_stylizer
-from nnunet_osasis.scripts.pretrain_options import distilled
+from nnunet_osasis.scripts.pretrain_options import settings_for
 from nnunet_osasis.training.distil import DistilConfig
 
 NOWHERE = ["--images", "nowhere", "--style", "none.png", "--output", "out"]
@@ -28,8 +27,7 @@ NOWHERE = ["--images", "nowhere", "--style", "none.png", "--output", "out"]
 )
 def test_a_student_is_trained_where_one_is_needed_or_asked_for(options: list[str], teacher: str | None) -> None:
     args = pretrain_stylizer.make_parser().parse_args([*NOWHERE, *options])
-    config = override(DistilConfig(distilled(args)), iterations=args.distil_iterations)
-    assert config.teacher(args.readout) == teacher
+    assert DistilConfig(**settings_for(args, "distil")).teacher(args.readout) == teacher
 
 
 @pytest.mark.parametrize(
