@@ -47,7 +47,7 @@ class StylizedCache:
         gate: compares the results with the originals; None accepts everything.
         device: where the transfer computes.
         processes: number of processes that make cases side by side; None starts nnU-Net's usual number where it is
-            worth it. The pixels do not depend on it where weights are ``aligned``.
+            worth it. The pixels do not depend on it.
 
     Raises:
         OsasisError: when the transfer takes another number of channels.
