@@ -111,7 +111,7 @@ class StructureGate:
     >>> gate(image, 0.8 * image + 20, strength=1.0).decision.outcome
     'full'
     >>> gate(image, image[:, ::-1], strength=1.0).decision.outcome
-    'weaker'
+    'original'
 
     Attributes:
         thresholds: from :func:`calibrate_gate`.
