@@ -2,6 +2,7 @@
 
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
+from nnunet_osasis.controls import FourierDomainAdaptation
 from nnunet_osasis.nnunet.trainer import ReferenceTraining
 from nnunet_osasis.trainers.lengths import with_lengths
 from nnunet_osasis.transfer import StyleTransfer
@@ -11,8 +12,6 @@ class nnUNetTrainerFDA(ReferenceTraining, nnUNetTrainer):
     """The stock trainer with cases moved to the reference image by Fourier domain adaptation."""
 
     def style_transfer(self, training_keys: list[str]) -> StyleTransfer:
-        from nnunet_osasis.controls import FourierDomainAdaptation
-
         return FourierDomainAdaptation(self.reference())
 
 

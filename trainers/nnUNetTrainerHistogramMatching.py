@@ -2,6 +2,7 @@
 
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
+from nnunet_osasis.controls import HistogramMatching
 from nnunet_osasis.nnunet.trainer import ReferenceTraining
 from nnunet_osasis.trainers.lengths import with_lengths
 from nnunet_osasis.transfer import StyleTransfer
@@ -11,8 +12,6 @@ class nnUNetTrainerHistogramMatching(ReferenceTraining, nnUNetTrainer):
     """The stock trainer with cases matched to the histogram of the reference image."""
 
     def style_transfer(self, training_keys: list[str]) -> StyleTransfer:
-        from nnunet_osasis.controls import HistogramMatching
-
         return HistogramMatching(self.reference())
 
 

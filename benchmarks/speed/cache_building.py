@@ -21,7 +21,6 @@ from nnunet_home import CONFIGURATION, DATASET, from_folders, make_home, phantom
 from timing import measure, parser_of, ratios, write
 
 from nnunet_osasis.nnunet.cache import StylizedCache
-from nnunet_osasis.nnunet.case_maker import aligned
 from nnunet_osasis.nnunet.configuration import NnunetConfiguration
 from nnunet_osasis.stylizer.stylizer import OSASISStylizer
 
@@ -44,7 +43,7 @@ def main() -> None:
         images, masks = data or phantoms(args.cases, args.size)
         make_home(Path(root), images, masks, patch=128, batch=2, osasis={})
         setup = NnunetConfiguration.load(DATASET, CONFIGURATION)
-        stylizer = aligned(OSASISStylizer.from_pretrained(args.stylizer))  # as the trainers load it
+        stylizer = OSASISStylizer.from_pretrained(args.stylizer)
         if args.readout:
             stylizer = stylizer.configured(readout=args.readout)
         found: dict[int, dict[str, np.ndarray]] = {}

@@ -47,7 +47,7 @@ class StylizedCache:
         gate: compares the results with the originals; None accepts everything.
         device: where the transfer computes.
         processes: number of processes that make cases side by side; None starts nnU-Net's usual number where it is
-            worth it. The pixels do not depend on it where weights are ``aligned``.
+            worth it. The pixels do not depend on it.
 
     Raises:
         OsasisError: when the transfer takes another number of channels.
@@ -208,6 +208,6 @@ class StylizedCache:
         """The source, at full strength, and as it was used, each ``(C, H, W)``."""
         source = self._cases.unnormalized(row["case"])
         full = self._transfer.stylize_array(source, strength=row["wanted_strength"])
-        used = full if row["decision"] == "full" else self._transfer.stylize_array(source, strength=row["strength"])
-        before, at_full, at_last = as_picture(source, full, used)
+        share = 1.0 if row["decision"] == "full" else row["strength"] / row["wanted_strength"]
+        before, at_full, at_last = as_picture(source, full, source + share * (full - source))
         return before, at_full, at_last

@@ -8,11 +8,10 @@ from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from time import perf_counter
-from typing import Any, TypeVar
+from typing import Any
 
 import blosc2
 import numpy as np
-import torch
 from nnunetv2.training.dataloading.nnunet_dataset import comp_blosc2_params, infer_dataset_class, nnUNetDatasetBlosc2
 
 from nnunet_osasis.errors import OsasisError
@@ -24,11 +23,6 @@ from nnunet_osasis.nnunet.segmenter import NnunetSegmenter
 from nnunet_osasis.runtime.records import append_jsonl, read_sealed_json, write_sealed_json
 from nnunet_osasis.runtime.storage import atomic_write, sha256_of_file
 from nnunet_osasis.transfer import StyleTransfer
-
-T = TypeVar("T")
-
-ALIGNMENT = 64
-"""Alignment of torch's CPU allocations, in bytes."""
 
 SETTLING_TIME_NS = 2_000_000_000
 """Age in nanoseconds below which a file may change again without another time stamp."""
@@ -152,21 +146,6 @@ def write_case(path: Path, image: np.ndarray, setup: NnunetConfiguration) -> Pat
             raise OSError(errno.EIO, "the file reads back differently")
 
     return atomic_write(path, write)
-
-
-def aligned(stylizer: T) -> T:
-    """Copy CPU weights that are not aligned as torch's own are, such as those mapped from a file, in place.
-
-    Libraries choose other kernels for them, whose last bits differ from those of a copy in another process.
-
-    Returns:
-        The same object.
-    """
-    for module in [value for value in vars(stylizer).values() if isinstance(value, torch.nn.Module)]:
-        for tensor in (*module.parameters(), *module.buffers()):
-            if tensor.device.type == "cpu" and tensor.data_ptr() % ALIGNMENT:
-                tensor.data = tensor.data.clone()
-    return stylizer
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ from batchgeneratorsv2.transforms.base.basic_transform import BasicTransform, Im
 from batchgeneratorsv2.transforms.spatial.spatial import SpatialTransform
 from batchgeneratorsv2.transforms.utils.pseudo2d import Convert2DTo3DTransform
 from batchgeneratorsv2.transforms.utils.random import RandomTransform
+from nnunetv2.training.loss.deep_supervision import DeepSupervisionWrapper
 from torch import nn
 from torch._dynamo import OptimizedModule
 from torch.nn.parallel import DistributedDataParallel
@@ -26,18 +27,18 @@ from nnunet_osasis.gate.audit import in_words, read_audit
 from nnunet_osasis.gate.calibration import chosen_indices
 from nnunet_osasis.images.slices import best_slice
 from nnunet_osasis.nnunet.cache import StylizedCache
-from nnunet_osasis.nnunet.case_maker import aligned
 from nnunet_osasis.nnunet.cases import open_cases, read_like_dataset
 from nnunet_osasis.nnunet.configuration import NnunetConfiguration, find_stylizer, find_stylizers
 from nnunet_osasis.nnunet.dataset import StylizedDataset
+from nnunet_osasis.nnunet.on_the_fly.batches import BatchStyle
+from nnunet_osasis.nnunet.on_the_fly.measurements import Measurements
+from nnunet_osasis.nnunet.on_the_fly.renormalize import ChannelRules
+from nnunet_osasis.nnunet.on_the_fly.transfer import OnePassTransfer
 from nnunet_osasis.nnunet.options import OsasisOptions
+from nnunet_osasis.nnunet.segmenter import NnunetSegmenter
+from nnunet_osasis.stylizer.gating import stored_gate
+from nnunet_osasis.stylizer.stylizer import OSASISStylizer
 from nnunet_osasis.transfer import StyleTransfer
-
-if TYPE_CHECKING:
-    from nnunet_osasis.nnunet.on_the_fly.batches import BatchStyle
-    from nnunet_osasis.stylizer.stylizer import OSASISStylizer
-
-# Imports within functions: the stylizer, its gate and on_the_fly, which controls and predictions do not need.
 
 MAX_SOURCES = 64
 """Number of training cases that a control is fitted to at most: enough for pooled statistics, few enough for memory."""
@@ -80,23 +81,18 @@ class StylizedTraining(PlansOptions):
 
     def style_transfer(self, training_keys: list[str]) -> StyleTransfer:
         """The transfer to train with: the OSASIS stylizer that the plans name, or the dataset's own."""
-        return self._load(find_stylizer(self.setup, self.options))
+        return OSASISStylizer.from_pretrained(find_stylizer(self.setup, self.options), device=str(self.device))
 
     def structure_gate(self, transfer: StyleTransfer) -> StructureGate | None:
         """The gate that compares stylized cases with their originals; None for other transfers, or by the options.
 
         Its thresholds are calibrated on cases of the whole dataset, not of the fold: folds share them and the cache.
         """
-        from nnunet_osasis.stylizer.gating import stored_gate
-        from nnunet_osasis.stylizer.stylizer import OSASISStylizer
-
         setup, options = self.setup, self.options
         if not options.gate or not isinstance(transfer, OSASISStylizer):
             return None
         segmenter = None
         if options.segmenter is not None:
-            from nnunet_osasis.nnunet.segmenter import NnunetSegmenter
-
             segmenter = NnunetSegmenter(options.segmenter, device=str(self.device))
 
         def images() -> list[np.ndarray]:
@@ -153,11 +149,6 @@ class StylizedTraining(PlansOptions):
         Raises:
             OsasisError: for a trainer with another transfer, and where a stylizer or a case does not allow it.
         """
-        from nnunet_osasis.nnunet.on_the_fly.batches import BatchStyle
-        from nnunet_osasis.nnunet.on_the_fly.measurements import Measurements
-        from nnunet_osasis.nnunet.on_the_fly.renormalize import ChannelRules
-        from nnunet_osasis.nnunet.on_the_fly.transfer import OnePassTransfer
-
         if type(self).style_transfer is not StylizedTraining.style_transfer:
             raise OsasisError(
                 '"on_the_fly" needs a stylizer',
@@ -166,13 +157,12 @@ class StylizedTraining(PlansOptions):
             )
         options, setup = self.options, self.setup
         transfers, measured = [], []
-        for stylizer in [self._load(folder) for folder in find_stylizers(setup, options)]:
+        folders, device = find_stylizers(setup, options), str(self.device)
+        for stylizer in [OSASISStylizer.from_pretrained(folder, device=device) for folder in folders]:
             transfer = OnePassTransfer(stylizer)
             gate = self.structure_gate(stylizer)
             strength = stylizer.config.strength if options.strength is None else options.strength
-            measurements = Measurements(
-                setup, transfer, strength, gate, device=str(self.device), processes=options.processes
-            )
+            measurements = Measurements(setup, transfer, strength, gate, device=device, processes=options.processes)
             cases, made = measurements.build(keys)
             stylizer.to("cpu")  # its networks have no part in the steps, and the device's memory is for training
             transfers.append(transfer)
@@ -188,11 +178,6 @@ class StylizedTraining(PlansOptions):
             transfers, measured, ChannelRules.of(setup),
             probability=options.probability, seed=(options.seed, self.local_rank), device=self.device,
         )  # fmt: skip
-
-    def _load(self, folder: Path) -> OSASISStylizer:
-        from nnunet_osasis.stylizer.stylizer import OSASISStylizer
-
-        return aligned(OSASISStylizer.from_pretrained(folder, device=str(self.device)))
 
     def _log_decisions(self, audit: Path, keys: list[str]) -> None:
         rows = [row for row in read_audit(audit) if row["case"] in keys]
@@ -215,8 +200,6 @@ class ReferenceTraining(StylizedTraining):
         setup, options = self.setup, self.options
         if options.reference is not None:
             return read_like_dataset(options.reference, setup)
-        from nnunet_osasis.stylizer.stylizer import OSASISStylizer
-
         return OSASISStylizer.from_pretrained(find_stylizer(setup, options), device="cpu").reference
 
     def sources(self, training_keys: list[str]) -> list[np.ndarray]:
@@ -232,6 +215,9 @@ class GINTransform(ImageOnlyTransform):
 
     It works in any units, hence after normalization too. Only the channels of the image may be there: nnU-Net appends
     the one-hot maps of a previous stage later.
+
+    >>> GINTransform()(image=torch.zeros(1, 8, 8))["image"].shape
+    torch.Size([1, 8, 8])
 
     Args:
         strength: highest share of the random network in the blend, in [0, 1].
@@ -302,8 +288,6 @@ class NetworkTraining(PlansOptions):
 
     def over_all_maps(self, loss: nn.Module) -> nn.Module:
         """The mean of ``loss`` over all maps or, without deep supervision, ``loss`` itself."""
-        from nnunetv2.training.loss.deep_supervision import DeepSupervisionWrapper
-
         weights = (1 / OUTPUT_MAPS,) * OUTPUT_MAPS
         return DeepSupervisionWrapper(loss, weights) if self.enable_deep_supervision else loss
 

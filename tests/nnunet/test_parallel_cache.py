@@ -16,7 +16,6 @@ from specimens import build_tiny
 
 from nnunet_osasis.errors import OsasisError
 from nnunet_osasis.nnunet.cache import StylizedCache
-from nnunet_osasis.nnunet.case_maker import aligned
 from nnunet_osasis.nnunet.configuration import NnunetConfiguration
 from nnunet_osasis.runtime import workers as pool
 from nnunet_osasis.runtime.workers import make_cases
@@ -47,7 +46,7 @@ def log_of(cache):
 def test_two_processes_give_the_bytes_of_one(rgb, tmp_path):
     """With read-outs that run the networks too: sums are taken in one order, however many threads the machine has."""
     build_tiny(tmp_path / "stylizer")
-    stylizer = aligned(OSASISStylizer.from_pretrained(tmp_path / "stylizer"))  # as the trainers load it
+    stylizer = OSASISStylizer.from_pretrained(tmp_path / "stylizer")
     sampler = replace(stylizer.config.sampler, encode_steps=2, decode_steps=2)
     stylizer = stylizer.configured(readout="local_affine", sampler=sampler)
     alone = StylizedCache(rgb, stylizer, None, processes=1)

@@ -6,7 +6,6 @@ import platform
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from nnunet_osasis.nnunet.export.model_folder import ModelFolder
 from nnunet_osasis.nnunet.export.networks import input_shape
 from nnunet_osasis.runtime.folders import atomic_folder
 from nnunet_osasis.runtime.locks import output_lock
+from nnunet_osasis.runtime.provenance import versions
 from nnunet_osasis.runtime.records import write_sealed_json
 from nnunet_osasis.runtime.storage import sha256_of_file
 
@@ -71,7 +71,7 @@ def write_record(folder: Path, model: ModelFolder, *, form: str, compared: dict[
             for fold, comparison in compared.items()
         },
         "files_sha256": {path.relative_to(folder).as_posix(): sha256_of_file(path) for path in files},
-        "versions": {"python": platform.python_version(), **{name: metadata.version(name) for name in packages}},
+        "versions": {"python": platform.python_version(), **versions(packages)},
     }
     write_sealed_json(folder / RECORD, record)
 
