@@ -212,7 +212,7 @@ class Killer:
 
 
 def test_a_killed_worker_is_one_clear_error(monkeypatch: pytest.MonkeyPatch, study: Path) -> None:
-    monkeypatch.setattr("nnunet_osasis.evaluation.metrics.reading.survey_file", Killer())
+    monkeypatch.setattr("nnunet_osasis.evaluation.metrics.folder.survey_file", Killer())
     with pytest.raises(OsasisError, match="-np 1"):
         score_folder(study / "good", study / "truth", metrics=["dice"], progress=False, processes=2)
 
