@@ -11,7 +11,7 @@ from nnunet_osasis.evaluation.experiment.data import SOURCE, Prepared
 from nnunet_osasis.runtime.storage import sha256_of_json
 
 FORMAT = 1
-"""Raised when equal settings would give other predictions, so that old cells are not reused."""
+"""Version of the predictions; raised when equal settings would give other ones, so that old cells are not reused."""
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,10 @@ class Cell:
     """One training.
 
     Attributes:
-        target: whose style it trains for; None for methods that see no reference (they serve every target).
+        network: the network to train.
+        method: what is done to the training images.
+        target: name of the target whose style it trains for; None for methods that see no reference.
+        seed: one of the experiment's seeds.
         tests: names of the test sets it predicts.
     """
 
@@ -31,25 +34,33 @@ class Cell:
 
     @property
     def name(self) -> str:
-        """Unique, and fit for a file name."""
+        """Unique name, which can be part of a file name."""
         style = self.method.name if self.target is None else f"{self.method.name}@{self.target}"
         return f"{self.network.name}__{style}__{self.seed}"
 
     @property
     def random_seed(self) -> int:
-        """Of weights and batches: trainings of two methods share no random numbers, so that their difference holds the
-        whole chance of training, and ``identity`` against ``none`` shows how large that is."""
+        """Seed of weights and batches.
+
+        Trainings of two methods share no random numbers, so that their difference holds the whole chance of training,
+        and ``identity`` against ``none`` shows how large that is.
+        """
         return zlib.crc32(self.name.encode())
 
     def key(self, experiment: Experiment, prepared: Prepared, styled: dict[str, Any] | None) -> str:
-        """SHA-256 of all that decides the predictions."""
+        """Return the SHA-256 of everything that decides the predictions.
+
+        Args:
+            experiment: the experiment of the cell.
+            prepared: its images.
+            styled: record of the stylized training images; None for methods that have none.
+        """
         values = experiment.to_json()
         network = next(n for n in values["networks"] if n["name"] == self.network.name)
         method = next(m for m in values["methods"] if m["name"] == self.method.name)
-        truth = self.method.kind == "truth"
+        truth = prepared.truths[self.target or ""].sha256 if self.method.kind == "truth" else None
         folds = [experiment.seeds.index(self.seed), len(experiment.seeds)]
         extra = {"folds": folds} if experiment.budget.engine == "nnunet" else {}
-        camera = next((t.get("camera") for t in values["targets"] if t["name"] == self.target), None) if truth else None
         return sha256_of_json(
             {
                 "format": FORMAT,
@@ -60,16 +71,16 @@ class Cell:
                 "name": self.name,
                 "data": prepared.sha256(*self.tests),
                 "styled": None if styled is None else styled["sha256"],
-                "truth": camera,
+                "truth": truth,
                 **extra,
             }
         )
 
 
 def all_cells(experiment: Experiment) -> list[Cell]:
-    """Every training of an experiment, the first seed of everything first: a partial run is a whole small study."""
+    """Return every training, the first seed of everything first: a partial run is a whole small study."""
     cells, targets = [], tuple(target.name for target in experiment.targets)
-    cameras = {target.name for target in experiment.targets if target.camera is not None}
+    with_truth = {target.name for target in experiment.targets if target.has_truth}
     for seed in experiment.seeds:
         for network in experiment.networks:
             for method in experiment.methods:
@@ -77,6 +88,6 @@ def all_cells(experiment: Experiment) -> list[Cell]:
                     cells.append(Cell(network, method, None, seed, (SOURCE, *targets)))
                     continue
                 for target in targets:
-                    if method.kind != "truth" or target in cameras:
+                    if method.kind != "truth" or target in with_truth:
                         cells.append(Cell(network, method, target, seed, (SOURCE, target)))
     return cells

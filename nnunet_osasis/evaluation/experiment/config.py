@@ -151,6 +151,7 @@ class Target:
             reference is one image of ``reference_pool`` through it.
         reference_pool: source-site images that are in neither split (camera targets only).
         reference: name of the reference image; None chooses it by the rule, without masks.
+        twins: folder of the training cases as the scanner of ``set`` shows them, paired by file name (known truth).
     """
 
     name: Name
@@ -158,6 +159,12 @@ class Target:
     camera: Annotated[InstanceOf[KnownCamera] | None, BeforeValidator(_camera), PlainSerializer(_camera_json)] = None
     reference_pool: ImageSet | None = None
     reference: str | None = None
+    twins: str | None = None
+
+    @property
+    def has_truth(self) -> bool:
+        """Whether the training images are known as this site shows them."""
+        return self.camera is not None or self.twins is not None
 
     @model_validator(mode="after")
     def _check(self) -> Target:
@@ -165,6 +172,8 @@ class Target:
             raise OsasisError("a target must not be called source: that is the in-domain test")
         if (self.set is None) == (self.camera is None):
             raise OsasisError("a target is either a set or a camera", found=f"target {self.name}")
+        if self.camera is not None and self.twins is not None:
+            raise OsasisError("a camera target makes its own twins", found=self.twins, remedy="Leave twins out.")
         if self.camera is not None and self.reference_pool is None:
             raise OsasisError(
                 "a camera target needs a reference_pool: source images in neither split, one of which is the reference",
@@ -244,14 +253,18 @@ class StylizerSpec:
     Attributes:
         preset: name of the preset.
         iterations: steps of the pretraining; None takes the preset's.
+        minutes: time for the pretraining, instead of ``iterations``.
         adapt_iterations: steps of the adaptation; None takes the preset's.
         calibrator_iterations: steps of the calibrator; None takes the preset's.
+        seed: of the training.
     """
 
     preset: str = "tiny"
     iterations: StrictInt | None = None
+    minutes: StrictFloat | None = None
     adapt_iterations: StrictInt | None = None
     calibrator_iterations: StrictInt | None = None
+    seed: StrictInt = 0
 
 
 @plain_dataclass(frozen=True)

@@ -286,16 +286,22 @@ POOL = " (reference pool)"
 
 @dataclass(frozen=True)
 class KnownTruth:
-    """A camera target's answers for the training images, in their order.
+    """The training images as a target's scanner shows them, in their order.
 
     Attributes:
         pictures: as the camera stores them, with noise: what the upper bound is trained on.
-        masks: cut to the camera's field of view. clean: without noise, for the distance of styled images to the truth.
+        masks: cut to the camera's field of view.
+        clean: without noise where that is known, for the distance of styled images to the truth.
     """
 
     pictures: list[np.ndarray]
     masks: list[np.ndarray]
     clean: list[np.ndarray]
+
+    @property
+    def sha256(self) -> str:
+        """SHA-256 of what the upper bound is trained on."""
+        return sha256_of_json([sha256_of_array(array) for array in (*self.pictures, *self.masks)])
 
 
 @dataclass(frozen=True)
@@ -361,6 +367,9 @@ def prepare(experiment: Experiment, data: Path) -> Prepared:
         tests[target.name] = {case.name: _seen(target, case, side) for case in cases[target.name]}
     masks = [case.mask(side) for case in train]
     truths = {t.name: _truth(t, train, pictures, masks) for t in experiment.targets if t.camera}
+    for target in experiment.targets:
+        if target.twins is not None:
+            truths[target.name] = _twins(target, train, pictures, masks, tests[target.name], data)
     _same_channels([*pictures, *references.values(), *(image for test in tests.values() for image in test.values())])
     report["references"] = {
         name: {"case": case, "rule": _rule(experiment, name), "sha256": sha256_of_array(references[name])}
@@ -424,6 +433,31 @@ def _truth(
     ]
     cut = [mask * view for mask, view in zip(masks, views, strict=True)]
     return KnownTruth(noisy, cut, [camera.shoot(picture) for picture in pictures])
+
+
+def _twins(
+    target: Target,
+    cases: Sequence[Case],
+    pictures: Sequence[np.ndarray],
+    masks: list[np.ndarray],
+    tests: Mapping[str, np.ndarray],
+    data: Path,
+) -> KnownTruth:
+    """The twins of the training cases. Raises ``OsasisError`` for missing ones, other sizes, and test images."""
+    by_stem = _by_stem(_inside(data, str(target.twins)))
+    twins = []
+    for case, picture in zip(cases, pictures, strict=True):
+        if case.name not in by_stem:
+            raise OsasisError("Every training image needs a twin", found=f"none for {case.name} in {target.twins}")
+        twin = reduced(read_picture(by_stem[case.name]), max(picture.shape[1:]))
+        if twin.shape != picture.shape:
+            raise OsasisError(
+                "A twin must have the size of its training image", found=f"{twin.shape} of {by_stem[case.name]}"
+            )
+        twins.append(twin)
+    if {sha256_of_array(twin) for twin in twins} & {sha256_of_array(image) for image in tests.values()}:
+        raise OsasisError("No image may be in two sets", found=f"a twin that is a test image of {target.name}")
+    return KnownTruth(twins, masks, twins)
 
 
 def _same_channels(images: Sequence[np.ndarray]) -> None:
