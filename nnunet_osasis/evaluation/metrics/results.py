@@ -9,18 +9,12 @@ from typing import Any
 import numpy as np
 
 from nnunet_osasis.errors import OsasisError
-from nnunet_osasis.evaluation.metrics.charts import COLOURS, MIN_AXES, OUTLINE, GridRow, qualitative_grid, radar_chart
+from nnunet_osasis.evaluation.metrics.charts import COLORS, MIN_AXES, OUTLINE, GridRow, qualitative_grid, radar_chart
 from nnunet_osasis.evaluation.metrics.folder import FolderScores, files_by_case, job_of, read_pair
 from nnunet_osasis.evaluation.metrics.protocol import METRICS
 from nnunet_osasis.evaluation.metrics.score import mean_defined
-from nnunet_osasis.evaluation.metrics.tables import (
-    cases_csv,
-    latex_table,
-    markdown_table,
-    mean_table,
-    summarise,
-    table_columns,
-)
+from nnunet_osasis.evaluation.metrics.summary import mean_table, summarize, table_columns
+from nnunet_osasis.evaluation.metrics.tables import cases_csv, latex_table, markdown_table
 from nnunet_osasis.images.io import read_image
 from nnunet_osasis.runtime.locks import output_lock
 from nnunet_osasis.runtime.records import atomic_write_json
@@ -30,7 +24,7 @@ RANKS = {"worst": 0.0, "median": 0.5, "best": 1.0}
 
 FORMATS = (".png", ".svg")
 
-CLASS_COLOURS = [colour for colour in COLOURS if colour != OUTLINE]
+CLASS_COLORS = [color for color in COLORS if color != OUTLINE]
 
 
 def write_results(scores: FolderScores, output: Path, *, images: Mapping[str, Path] | None = None) -> dict[str, Any]:
@@ -40,7 +34,7 @@ def write_results(scores: FolderScores, output: Path, *, images: Mapping[str, Pa
     ``images`` (by case) are shown in the grid. ``summary.json`` goes first and comes last: where it is, everything
     else is of the same scores. Another process that writes there is waited for. Returns the summary.
     """
-    summary = summarise(scores)
+    summary = summarize(scores)
     rows, columns = grid_rows(scores, images or {})
     with output_lock(output, "osasis-evaluate", wait=True):
         _write(scores, summary, rows, columns, output)
@@ -148,19 +142,19 @@ def _level(foreground: np.ndarray) -> int | None:
 
 
 def _picture(maps: Mapping[str, np.ndarray], level: int | None) -> np.ndarray:
-    """One map as grey; several classes as colours on black, weighted by their maps."""
+    """One map as gray; several classes as colors on black, weighted by their maps."""
     planes = [(m if level is None else m[level]).astype(float) for m in maps.values()]
     if len(planes) == 1:
         return planes[0]
     picture = np.zeros((*planes[0].shape, 3))
     for i, plane in enumerate(planes):
-        colour = CLASS_COLOURS[i % len(CLASS_COLOURS)]
-        picture += plane[..., None] * [int(colour[k : k + 2], 16) for k in (1, 3, 5)]
+        color = CLASS_COLORS[i % len(CLASS_COLORS)]
+        picture += plane[..., None] * [int(color[k : k + 2], 16) for k in (1, 3, 5)]
     return np.clip(np.rint(picture), 0, 255).astype(np.uint8)
 
 
 def _slice_of_image(path: Path, shape: tuple[int, ...], level: int | None) -> np.ndarray:
-    """An image to look at: 8-bit colour as it is, everything else stretched between its 1st and 99th percentiles."""
+    """An image to look at: 8-bit color as it is, everything else stretched between its 1st and 99th percentiles."""
     array = read_image(path).array
     if array.shape[1:] != shape:
         raise OsasisError("An image must have its reference's size", found=f"{array.shape[1:]} for {shape} in {path}")
