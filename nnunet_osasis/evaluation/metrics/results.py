@@ -10,7 +10,8 @@ import numpy as np
 
 from nnunet_osasis.errors import OsasisError
 from nnunet_osasis.evaluation.metrics.charts import COLORS, MIN_AXES, OUTLINE, GridRow, qualitative_grid, radar_chart
-from nnunet_osasis.evaluation.metrics.folder import FolderScores, files_by_case, job_of, read_pair
+from nnunet_osasis.evaluation.metrics.folder import FolderScores, job_of, read_pair
+from nnunet_osasis.evaluation.metrics.pairing import files_by_case
 from nnunet_osasis.evaluation.metrics.protocol import METRICS
 from nnunet_osasis.evaluation.metrics.score import mean_defined
 from nnunet_osasis.evaluation.metrics.summary import mean_table, summarize, table_columns

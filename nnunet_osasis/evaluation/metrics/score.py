@@ -8,10 +8,17 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 import numpy as np
 
 from nnunet_osasis.errors import OsasisError
-from nnunet_osasis.evaluation.metrics.case import Case, adaptive_alignment, alignment, continuous_alignment, make_case
+from nnunet_osasis.evaluation.metrics.case import Case, make_case
 from nnunet_osasis.evaluation.metrics.protocol import METRICS, Protocol, choose_protocol
-from nnunet_osasis.evaluation.metrics.regions import absolute_error, overlap, structure, thresholds, weighted_f
-from nnunet_osasis.evaluation.metrics.surface import hausdorff95, lesions, surface_dice
+from nnunet_osasis.evaluation.metrics.regions import absolute_error, lesions, overlap, thresholds
+from nnunet_osasis.evaluation.metrics.saliency import (
+    adaptive_alignment,
+    alignment,
+    continuous_alignment,
+    structure,
+    weighted_f,
+)
+from nnunet_osasis.evaluation.metrics.surface import hausdorff95, surface_dice
 
 GROUPS: dict[str, Callable[[Case], dict[str, float]]] = {
     "overlap": overlap,

@@ -11,7 +11,8 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from nnunet_osasis.evaluation.metrics.folder import FolderScores, describe_left_out
+from nnunet_osasis.evaluation.metrics.folder import FolderScores
+from nnunet_osasis.evaluation.metrics.pairing import describe_left_out
 from nnunet_osasis.evaluation.metrics.protocol import METRICS
 from nnunet_osasis.evaluation.metrics.summary import table_columns
 
