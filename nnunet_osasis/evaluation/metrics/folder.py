@@ -16,6 +16,7 @@ from nnunet_osasis.evaluation.metrics.protocol import Protocol, choose_protocol
 from nnunet_osasis.evaluation.metrics.reading import (
     FileFacts,
     Reading,
+    ignore_label,
     prediction_scale,
     read_probabilities,
     read_references,
@@ -128,7 +129,7 @@ def score_folder(
     with workers(processes, progress=progress) as run:
         survey = partial(run, survey_file)
         truths = dict(zip(pairs.references, survey(list(pairs.references.values()), "references"), strict=True))
-        reading = read_references(list(truths.values()), classes)
+        reading = read_references(list(truths.values()), classes, ignore=ignore_label(Path(references)))
         scales: dict[str, int] = {}
         names = choose_metrics(metrics, chosen, dimensions=max(len(fact.shape) for fact in truths.values()))
         for method, files in pairs.predictions.items():
@@ -167,33 +168,45 @@ def _check_pair(prediction: FileFacts, truth: FileFacts) -> None:
         )
 
 
-def read_pair(job: Job) -> tuple[dict[str, tuple[np.ndarray, np.ndarray]], tuple[float, ...] | None]:
-    """``{class: (map, truth)}`` of a job, and the reference's spacing."""
-    truth, spacing = read_values(job.reference)
-    truth = job.reading.truth(truth)
+@dataclass(frozen=True)
+class PairValues:
+    """The pixels of one prediction and its reference.
+
+    Attributes:
+        maps: ``{class: (map in [0, 1] or mask, truth)}``.
+        ignored: where the truth is unknown; None: nowhere.
+        spacing: the reference's; None where its file has none.
+    """
+
+    maps: dict[str, tuple[np.ndarray, np.ndarray]]
+    ignored: np.ndarray | None
+    spacing: tuple[float, ...] | None
+
+
+def read_pair(job: Job) -> PairValues:
+    """Read the two files of a job. Raises ``OsasisError`` for probabilities that lack a class."""
+    stored, spacing = read_values(job.reference)
+    reading, ignored = job.reading, job.reading.ignored(stored)
+    truth = reading.truth(stored)
     if job.prediction.suffix == ".npz":
-        maps = read_probabilities(job.prediction)
-        classes = job.reading.classes or (1,)
-        if max(classes) >= len(maps):
-            raise OsasisError("Probabilities must hold every class", found=f"{len(maps)} of them in {job.prediction}")
-        wanted = [(c, truth == c if job.reading.classes else truth) for c in classes]
-        return {_label(job.reading, c): (maps[c], mask) for c, mask in wanted}, spacing
-    values, _ = read_values(job.prediction)
-    if job.reading.classes is None:
-        return {FOREGROUND: (values / job.scale, truth)}, spacing
-    return {str(c): (values == c, truth == c) for c in job.reading.classes}, spacing
-
-
-def _label(reading: Reading, label: int) -> str:
-    return str(label) if reading.classes else FOREGROUND
+        values = read_probabilities(job.prediction)
+        if max(reading.classes or (1,)) >= len(values):
+            raise OsasisError("Probabilities must hold every class", found=f"{len(values)} of them in {job.prediction}")
+        predicted = {c: values[c] for c in reading.classes or (1,)}
+    else:
+        values, _ = read_values(job.prediction)
+        predicted = {c: values == c for c in reading.classes} if reading.classes else {1: values / job.scale}
+    if reading.classes is None:
+        return PairValues({FOREGROUND: (predicted[1], truth)}, ignored, spacing)
+    return PairValues({str(c): (one, truth == c) for c, one in predicted.items()}, ignored, spacing)
 
 
 def _score_job(job: Job) -> tuple[list[Score], dict[tuple[str, str], np.ndarray]]:
     """Scores of every class, their mean when there are several, and the E curves by method and class."""
-    pairs, spacing = read_pair(job)
+    pair = read_pair(job)
     scores, curves = [], {}
-    for label, (prediction, truth) in pairs.items():
-        case = make_case(prediction, truth, job.protocol, spacing=spacing)
+    for label, (prediction, truth) in pair.maps.items():
+        case = make_case(prediction, truth, job.protocol, spacing=pair.spacing, ignored=pair.ignored)
         scores.append(Score(job.method, job.case, label, score_checked(case, job.metrics)))
         if "e_max" in job.metrics:
             curves[job.method, label] = alignment_curve(case)

@@ -104,7 +104,7 @@ def grid_rows(scores: FolderScores, images: Mapping[str, Path]) -> tuple[list[Gr
     values = {(s.method, s.case): s.values[name] for s in scores.scores if s.label == scores.labels[-1]}
     rows = []
     for case, rank in shown_cases(scores).items():
-        shown = {method: read_pair(job_of(scores, method, case))[0] for method in scores.methods}
+        shown = {method: read_pair(job_of(scores, method, case)).maps for method in scores.methods}
         truths = {label: truth for label, (_, truth) in next(iter(shown.values())).items()}
         foreground = np.any(list(truths.values()), axis=0)
         level = _level(foreground)
