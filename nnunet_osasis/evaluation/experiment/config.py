@@ -100,8 +100,6 @@ Share = Annotated[StrictFloat, Field(ge=0, le=1, description="a number in [0, 1]
 
 SOME = Field(min_length=1, description="a list of at least one")
 
-Arguments = Annotated[dict[str, Any], Field(default_factory=dict, description="an object")]
-
 
 @_settings
 class ImageSet:
@@ -124,7 +122,7 @@ class ImageSet:
     masks: str
     include: Annotated[tuple[str, ...], Field(description="a list of texts")] = ()
     every: Count = 1
-    where: Annotated[Arguments, AfterValidator(check_rule)]
+    where: Annotated[dict[str, Any], AfterValidator(check_rule)] = Field(default_factory=dict)
     groups: Annotated[
         str | tuple[StrictInt, ...],
         AfterValidator(_check_groups),
@@ -194,7 +192,7 @@ class NetworkSpec:
 
     name: Name
     monai: str | None = None
-    arguments: Arguments
+    arguments: dict[str, Any] = Field(default_factory=dict)
 
 
 @_settings
@@ -319,7 +317,7 @@ class MethodSpec:
 
     name: Name
     kind: Annotated[str, Field(description=f"one of {', '.join(KINDS)}")]
-    parameters: Arguments
+    parameters: dict[str, Any] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _check(self) -> MethodSpec:

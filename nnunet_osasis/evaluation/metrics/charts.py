@@ -173,7 +173,7 @@ def write_figure(draw: Callable[[], Any], path: Path) -> Path:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.backends.backend_svg import FigureCanvasSVG
 
-    settings = {"svg.hashsalt": "nnunet-osasis", "svg.fonttype": "none", "text.parse_math": False}
+    settings: Any = {"svg.hashsalt": "nnunet-osasis", "svg.fonttype": "none", "text.parse_math": False}
     with style.context("default"), rc_context(settings):
         figure = draw()
         agg = FigureCanvasAgg(figure)

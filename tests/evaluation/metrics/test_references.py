@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -72,7 +73,7 @@ def test_three_classes_are_scored_when_they_are_named(tmp_path: Path, save_png) 
     assert found.labels == ("128", "255", "mean") and {s.values["dice"] for s in found.scores} == {1.0}
 
 
-def score(folder: Path, **options: object) -> dict[str, float]:
+def score(folder: Path, **options: Any) -> dict[str, float]:
     found = score_folder(folder / "p", folder / "r", metrics=["dice", "specificity", "mae"], progress=False, **options)
     assert found.labels == ("foreground",)
     return found.scores[0].values
