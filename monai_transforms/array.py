@@ -12,8 +12,8 @@ from monai_transforms.loading import StylizerHandle
 from monai_transforms.style import RandStyle, StyleTransform
 from nnunet_osasis.errors import OsasisError
 from nnunet_osasis.stylizer.config import DIRECTIONS
-from nnunet_osasis.stylizer.readouts import READOUTS
-from nnunet_osasis.stylizer.stylizer import OSASISStylizer, stylize_arrays
+from nnunet_osasis.stylizer.names import READOUTS
+from nnunet_osasis.stylizer.stylizer import OSASISStylizer
 
 
 class OSASISStylize(StyleTransform):
@@ -28,7 +28,7 @@ class OSASISStylize(StyleTransform):
         stylizer: a folder made by ``osasis-pretrain-stylizer``, or an ``OSASISStylizer``.
         strength: in [0, 1]; None takes the stylizer's own.
         direction: ``source_to_target`` or ``target_to_source``.
-        readout: overrides the stylizer's own, see ``nnunet_osasis.readout.READOUTS``.
+        readout: overrides the stylizer's own, see ``nnunet_osasis.stylizer.names.READOUTS``.
         slice_axis: spatial axis (0, 1 or 2) that volumes are cut along. ``auto``: the axis of the coarsest spacing of a
             MetaTensor, the last axis where spacing is isotropic or unknown, an only axis of length 1.
         axes: what the spatial axes are. ``xyz``: ``(X, Y[, Z])``, as MONAI's readers return files; ``hwd``: rows first,
@@ -62,6 +62,8 @@ class OSASISStylize(StyleTransform):
             raise OsasisError("direction must be known", found=direction, remedy=f"Use one of {DIRECTIONS}.")
         if readout is not None and readout not in READOUTS:
             raise OsasisError("The read-out must be known", found=readout, remedy=f"Use one of {READOUTS}.")
+        if isinstance(stylizer, OSASISStylizer) and readout is not None:
+            stylizer = stylizer.configured(readout=readout)  # whose pickle has the networks that this read-out needs
         self.handle = StylizerHandle(stylizer, device)
         self.direction, self.readout = direction, readout
         self.gated = Gating(gate, audit)
@@ -82,7 +84,7 @@ class OSASISStylize(StyleTransform):
         stylizer = self.handle.get()
 
         def stylize(images: Sequence[np.ndarray], amounts: Sequence[float]) -> list[np.ndarray]:
-            return stylize_arrays(stylizer, images, amounts, direction=self.direction, readout=self.readout)
+            return stylizer.stylize_arrays(images, amounts, direction=self.direction, readout=self.readout)
 
         return self.gated(stylizer, self.readout, stylize, arrays, known, names)
 

@@ -56,7 +56,7 @@ def main(argv: list[str] | None = None) -> None:
         from nnunet_osasis.stylizer.one_pass import one_pass_facts
         from nnunet_osasis.stylizer.stylizer import OSASISStylizer
 
-        stylizer = OSASISStylizer.from_pretrained(args.stylizer)
+        stylizer = OSASISStylizer.from_pretrained(args.stylizer).load_networks()
         facts = {
             "fingerprint": stylizer.fingerprint,
             "channels": stylizer.in_channels,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from nnunet_osasis.runtime import command as cli
-from nnunet_osasis.stylizer.readouts import DECODED, READOUTS
+from nnunet_osasis.stylizer.names import NETWORK_READOUTS, READOUTS
 
 EXAMPLES = """examples:
   osasis-pretrain-stylizer --images site_a/images --style site_b/one.png --output stylizer
@@ -27,7 +27,7 @@ def distilled(args: argparse.Namespace) -> str | None:
     """The read-out to distil; None leaves it to the stylizer's own."""
     if args.distil != OWN:
         return args.distil
-    return args.readout if args.readout in DECODED else "local_affine"
+    return args.readout if args.readout in NETWORK_READOUTS else "local_affine"
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -80,8 +80,8 @@ def make_parser() -> argparse.ArgumentParser:
     whether = how.add_mutually_exclusive_group()
     whether.add_argument(
         "--distil", metavar="READOUT", nargs="?", const=OWN,
-        help=f"train the one-pass student of {', '.join(DECODED)} (default: of --readout if it is one of these; any "
-        "other read-out is one pass by itself; without a name: of --readout, else of local_affine)",
+        help=f"train the one-pass student of {', '.join(NETWORK_READOUTS)} (default: of --readout if it is one of "
+        "these; any other read-out is one pass by itself; without a name: of --readout, else of local_affine)",
     )  # fmt: skip
     whether.add_argument(
         "--no-distil", dest="distil_iterations", action="store_const", const=0, help="train no one-pass student"

@@ -197,7 +197,7 @@ def _build(args: argparse.Namespace, config: BuildConfig, group: Processes) -> N
             more_references=references[1:],
             details=details,
             gate_images=spread.kept,
-            autoencoder=given.autoencoder if given else None,
+            autoencoder=given.autoencoder if given and given.has_networks else None,
             calibrator=lent_calibrator(given, sources),
             counterpart=counterpart,
             tensorboard=output / WORK / "tensorboard" if args.tensorboard else None,

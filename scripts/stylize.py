@@ -10,7 +10,7 @@ from pathlib import Path
 from nnunet_osasis.runtime.command import add_device, positive_int, run_command, unit_interval, whole_number
 from nnunet_osasis.runtime.compute import own_device, resolve_device
 from nnunet_osasis.runtime.distributed import Shard, launched
-from nnunet_osasis.stylizer.readouts import READOUTS
+from nnunet_osasis.stylizer.names import READOUTS
 
 EXAMPLES = """examples:
   osasis-stylize -i site_a/images -o site_a_as_b --stylizer stylizer

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 
 from nnunet_osasis.diffusion.ddim import Inject, decode, encode, linear_alpha_bar, time_grid
-from nnunet_osasis.diffusion.spn import StructurePreservingNetwork
-from nnunet_osasis.diffusion.unet import ConditionalUNet
 from nnunet_osasis.errors import OsasisError
 from nnunet_osasis.runtime.compute import autocast
+
+if TYPE_CHECKING:  # importing the networks imports diffusers, which a configuration does not need
+    from nnunet_osasis.diffusion.spn import StructurePreservingNetwork
+    from nnunet_osasis.diffusion.unet import ConditionalUNet
 
 PRECISIONS = ("auto", "fp32", "bf16")
 

@@ -1,141 +1,87 @@
-"""A content image carried to the noise level where every style starts from it: half of the diffusion read-outs' cost.
-
-The inversion depends on ``D_A`` and the grid alone, neither on the style nor on the strength. Stylizers made with
-``--from-stylizer`` share ``D_A``, so that one inversion serves all of them.
-"""
+"""Style transfer by two networks: a content image is encoded by one and decoded by the other (paper eqs. 4 to 9)."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
+from torch import nn
 
-from nnunet_osasis.diffusion.sampler import decode_images, encode_images, spn_injection
-from nnunet_osasis.errors import OsasisError
+from nnunet_osasis.diffusion.sampler import SamplerConfig, decode_images, encode_images, spn_injection
 from nnunet_osasis.maps.field_of_view import DARK
-from nnunet_osasis.runtime.storage import sha256_of_array, sha256_of_json
 
 if TYPE_CHECKING:
-    from nnunet_osasis.stylizer.stylizer import OSASISStylizer
+    from nnunet_osasis.diffusion.spn import StructurePreservingNetwork
+    from nnunet_osasis.diffusion.unet import ConditionalUNet
 
 BATCH = 8
-"""Images the networks see at once."""
-
-
-@dataclass(frozen=True)
-class Inversion:
-    """Images ``(B, C, S, S)`` in [-1, 1] at the networks' size, encoded.
-
-    Attributes:
-        code: ``z_sem`` ``(B, z)``. noise: the images at level t0 ``(B, C, S, S)``.
-        made_by: SHA-256 (hex) of the networks and the grid that made it.
-    """
-
-    images: torch.Tensor
-    code: torch.Tensor
-    noise: torch.Tensor
-    made_by: str
-
-    def require_fit(
-        self, stylizer: OSASISStylizer, images: torch.Tensor, *, backwards: bool = False, joint: bool = False
-    ) -> None:
-        """Raise ``OsasisError`` when another network, another grid or other images made it, or images as a volume."""
-        if self.made_by != inversion_identity(stylizer, backwards=backwards, joint=joint):
-            raise OsasisError(
-                "An inversion serves stylizers with the same autoencoder and grid, in its direction, joint or not",
-                found="one that was made otherwise",
-                remedy="Call invert() of this stylizer; stylizers share when made with --from-stylizer.",
-            )
-        if not torch.equal(self.images.to(images), images):
-            raise OsasisError(
-                "An inversion serves the images it was made of",
-                found="other images",
-                remedy="Call invert() with the images that are to be stylized.",
-            )
-
-
-def weights_digest(*networks: torch.nn.Module) -> str:
-    """SHA-256 (hex) of all weights."""
-    each = [sha256_of_array(v.cpu().numpy()) for m in networks for _, v in sorted(m.state_dict().items())]
-    return sha256_of_json({"weights": each})
-
-
-def inversion_identity(stylizer: OSASISStylizer, *, backwards: bool = False, joint: bool = False) -> str:
-    """SHA-256 (hex) of all that decides an inversion: the encoding networks and the encoding half of the sampler."""
-    sampler = stylizer.config.sampler
-    return sha256_of_json(
-        {
-            "weights": stylizer.digests[0],
-            "decoder": stylizer.digests[1] if backwards else None,
-            "joint": joint,
-            "grid": sampler.encode_grid(),
-            "order": sampler.order,
-            "precision": sampler.precision,
-        }
-    )
+"""Number of images that the networks see at once."""
 
 
 @torch.inference_mode()
 def invert(
-    stylizer: OSASISStylizer, images: torch.Tensor, *, backwards: bool = False, joint: bool = False
+    encoder: nn.Module, unet: ConditionalUNet, images: torch.Tensor, sampler: SamplerConfig, *, joint: bool = False
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Codes ``(B, z)`` and noise ``(B, C, S, S)`` of images ``(B, C, S, S)`` in [-1, 1] (eqs. 4 and 5).
+    """Carry images to the noise level where every style starts from them (eqs. 4 and 5).
 
-    ``backwards``: by ``D_B``. ``joint``: the images are one volume's slices and share the mean of their codes.
+    The result depends neither on the style nor on the strength.
+
+    Args:
+        encoder: the semantic encoder ``Enc``.
+        unet: ``D_A``'s UNet, or ``D_B``'s for the way back.
+        images: ``(B, C, S, S)`` in [-1, 1], on the networks' device.
+        sampler: the grid of levels.
+        joint: the images are the slices of one volume and share the mean of their codes.
+
+    Returns:
+        Codes ``z_sem`` ``(B, z)`` and the images at level ``t0`` ``(B, C, S, S)``.
     """
-    unit = images.to(stylizer.device, torch.float32)
-    codes = torch.cat([stylizer.autoencoder.semantic_encoder(part) for part in unit.split(BATCH)])
+    codes = torch.cat([encoder(part) for part in images.split(BATCH)])
     if joint:
-        shown = (unit > DARK).flatten(1).any(dim=1)  # slices of nothing but air say nothing about the volume
+        shown = (images > DARK).flatten(1).any(dim=1)  # slices of nothing but air say nothing about the volume
         codes = codes[shown if shown.any() else slice(None)].mean(dim=0, keepdim=True).expand_as(codes)
-    unet = stylizer.decoder if backwards else stylizer.autoencoder.unet
-    parts = zip(unit.split(BATCH), codes.split(BATCH), strict=True)
-    return codes, torch.cat([encode_images(unet, part, code, stylizer.config.sampler) for part, code in parts])
+    parts = zip(images.split(BATCH), codes.split(BATCH), strict=True)
+    return codes, torch.cat([encode_images(unet, part, code, sampler) for part, code in parts])
 
 
-def decode_style(
-    stylizer: OSASISStylizer,
-    unit: torch.Tensor,
+@torch.inference_mode()
+def transfer_style(
+    encoder: nn.Module,
+    first: ConditionalUNet,
+    second: ConditionalUNet,
+    spn: StructurePreservingNetwork | None,
+    images: torch.Tensor,
+    sampler: SamplerConfig,
     *,
-    backwards: bool = False,
+    style: torch.Tensor | None = None,
     joint: bool = False,
     relative: bool = False,
-    inversion: Inversion | None = None,
 ) -> torch.Tensor:
-    """Encode ``(B, C, S, S)`` with one decoder and its codes, decode with the other, in [-1, 1].
+    """Encode images with the first UNet and decode them with the second.
 
-    ``relative``: minus the first decoder's own round trip (no SPN, no other code): a difference in [-2, 2].
-    ``inversion``: of these images, if there is one. Raises ``OsasisError`` when it does not fit.
+    Args:
+        encoder: the semantic encoder ``Enc``.
+        first: UNet of the images' own domain (``D_A``, or ``D_B`` on the way back).
+        second: UNet of the other domain.
+        spn: the structure-preserving network, None on the way back.
+        images: ``(B, C, S, S)`` in [-1, 1], on the networks' device.
+        sampler: grids, weight of the SPN and mixing of codes.
+        style: reference ``(1, C, S, S)`` whose code the fine levels take when ``sampler.mix`` is ``style``.
+        joint: the images are the slices of one volume, in order, and share one code.
+        relative: subtract the first UNet's own round trip, which has no SPN and no other code.
+
+    Returns:
+        ``(B, C, S, S)`` in [-1, 1]; in [-2, 2] if ``relative``.
     """
-    unit = unit.to(stylizer.device, torch.float32)
-    if inversion is None:
-        code, noise = invert(stylizer, unit, backwards=backwards, joint=joint)
-    else:
-        inversion.require_fit(stylizer, unit, backwards=backwards, joint=joint)
-        code, noise = inversion.code.to(unit), inversion.noise.to(unit)
-    parts = zip(unit.split(BATCH), code.split(BATCH), noise.split(BATCH), strict=True)
-    return torch.cat([_decoded(stylizer, *part, backwards, relative) for part in parts])
-
-
-def _decoded(
-    stylizer: OSASISStylizer,
-    unit: torch.Tensor,
-    code: torch.Tensor,
-    noise: torch.Tensor,
-    backwards: bool,
-    relative: bool,
-) -> torch.Tensor:
-    sampler = stylizer.config.sampler
-    first, second = stylizer.autoencoder.unet, stylizer.decoder
-    if backwards:
-        first, second = second, first
-    fine = None
-    if sampler.mix == "style" and not backwards:
-        reference = stylizer.reference_unit().to(stylizer.device)
-        fine = stylizer.autoencoder.semantic_encoder(reference).expand(len(unit), -1)
-    inject = None if backwards else spn_injection(stylizer.spn, unit, sampler)
-    picture = decode_images(second, noise, code, sampler, fine_code=fine, inject=inject).clamp(-1, 1)
-    if relative:
-        return picture - decode_images(first, noise, code, sampler).clamp(-1, 1)
-    return picture
+    codes, noise = invert(encoder, first, images, sampler, joint=joint)
+    results = []
+    for part, code, x_t in zip(images.split(BATCH), codes.split(BATCH), noise.split(BATCH), strict=True):
+        fine = None
+        if sampler.mix == "style" and style is not None:
+            fine = encoder(style).expand(len(part), -1)
+        inject = None if spn is None else spn_injection(spn, part, sampler)
+        decoded = decode_images(second, x_t, code, sampler, fine_code=fine, inject=inject).clamp(-1, 1)
+        if relative:
+            decoded = decoded - decode_images(first, x_t, code, sampler).clamp(-1, 1)
+        results.append(decoded)
+    return torch.cat(results)

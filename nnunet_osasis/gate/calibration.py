@@ -11,8 +11,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from typing import Any
 
 import numpy as np
 import torch
@@ -21,10 +19,10 @@ from tqdm import tqdm
 from nnunet_osasis.errors import OsasisError
 from nnunet_osasis.gate.damage import KINDS
 from nnunet_osasis.gate.local import smooth
-from nnunet_osasis.gate.scores import CALIBRATED, StructureScores, score_structure
+from nnunet_osasis.gate.scores import StructureScores, score_structure
+from nnunet_osasis.gate.thresholds import CALIBRATED, GateThresholds
 from nnunet_osasis.maps.parametric import places
 from nnunet_osasis.runtime.compute import generator_for
-from nnunet_osasis.stylizer.readouts import DECODED
 from nnunet_osasis.synthetic.acquisition import family_for
 
 logger = logging.getLogger(__name__)
@@ -43,49 +41,6 @@ POOR = 0.95
 
 Restyle = Callable[[np.ndarray], np.ndarray]
 """``(C, H, W)`` in [-1, 1] to the same, its structure kept as well as a read-out can."""
-
-
-@dataclass(frozen=True)
-class GateThresholds:
-    """What the gate asks for.
-
-    Attributes:
-        scores: least values by the names of ``CALIBRATED``.
-        round_trip: whether round trips of the networks counted as undamaged, as read-outs that run them need.
-        segmenter_dice: least Dice between a frozen segmenter's answers to source and stylized image, if one is given;
-            0.975 is an IoU of 0.95. No lesion that it finds may be lost, whatever this says.
-        views: undamaged views they were measured on. false_alarms: share of those that fail.
-        detection: share of damaged views that fail, by kind of damage, without and (``with_mask``) with the mask.
-    """
-
-    scores: dict[str, float]
-    round_trip: bool = False
-    segmenter_dice: float = 0.975
-    views: int = 0
-    false_alarms: float = 0.0
-    detection: dict[str, dict[str, float]] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        if unknown := sorted(set(self.scores) - set(CALIBRATED)):
-            raise OsasisError(
-                "A gate's thresholds must be of scores there are", found=unknown, remedy=f"Use {', '.join(CALIBRATED)}."
-            )
-        for name, value in {**self.scores, "segmenter_dice": self.segmenter_dice}.items():
-            if isinstance(value, bool) or not isinstance(value, int | float) or not -1 <= value <= 1:
-                raise OsasisError(f"A gate's threshold ({name}) must lie in [-1, 1]", found=value, remedy="Make anew.")
-
-    @property
-    def least(self) -> dict[str, float]:
-        """All thresholds by name."""
-        return {**self.scores, "segmenter_dice": self.segmenter_dice, "segmenter_lesions": 1.0}
-
-    def serve(self, readout: str) -> bool:
-        """Whether they fit a read-out: those that run the networks need a round trip among the undamaged views."""
-        return self.round_trip or readout not in DECODED
-
-    def to_json(self) -> dict[str, Any]:
-        """For the stylizer's index; ``GateThresholds(**value)`` reads it."""
-        return asdict(self)
 
 
 def likely_lesion(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:

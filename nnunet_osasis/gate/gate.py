@@ -9,8 +9,8 @@ from typing import Any, Protocol
 import numpy as np
 from scipy import ndimage
 
-from nnunet_osasis.gate.calibration import GateThresholds
 from nnunet_osasis.gate.scores import StructureScores, score_structure
+from nnunet_osasis.gate.thresholds import GateThresholds
 from nnunet_osasis.images.intensity import IntensityRange, to_unit
 
 WEAKER = (0.75, 0.5, 0.25)

@@ -7,17 +7,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from skimage.metrics import normalized_mutual_information
 
 from nnunet_osasis.errors import OsasisError
 from nnunet_osasis.gate.lesions import lesion_scores
 from nnunet_osasis.gate.local import smooth, unexplained
 from nnunet_osasis.gate.structure import structure_agreement
+from nnunet_osasis.gate.thresholds import CALIBRATED
 from nnunet_osasis.maps.field_of_view import field_of_view
-
-CALIBRATED = ("boundaries", "kept", "own", "mutual_information", "lesion_contrast", "lesion_edges")
-"""Scores whose thresholds are measured on source images; the higher, the better."""
-
 
 SEGMENTED = ("segmenter_dice", "segmenter_lesions")
 
@@ -79,6 +75,10 @@ def score_structure(source: np.ndarray, stylized: np.ndarray, mask: np.ndarray |
     view = field_of_view(torch.from_numpy(np.ascontiguousarray(before, np.float32)), joint=len(before) > 1)
     shared = None
     if len(source) == 1:
+        from skimage.metrics import (
+            normalized_mutual_information,  # brings scipy.stats, seconds that color can do without
+        )
+
         inside = np.moveaxis(view.numpy(), 1, 0).reshape(-1)
         values = [image.reshape(-1)[inside] for image in (source, stylized)]
         varied = all(len(v) > 1 and v.min() < v.max() for v in values)

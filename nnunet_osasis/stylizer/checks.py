@@ -1,16 +1,15 @@
-"""What a stylizer folder's JSON may say: folders are passed around, and their checksums come with them.
+"""Checks of a stylizer folder's content: folders are passed around, and their checksums come with them.
 
-A checksum tells damage, not intent: whoever changes a file can change its checksum too. So numbers are looked at before
+A checksum shows damage, not intent: whoever changes a file can change its checksum too. So numbers are checked before
 networks are built from them, and maps are tried before images go through them.
 """
 
 from __future__ import annotations
 
-import inspect
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
@@ -20,36 +19,37 @@ from nnunet_osasis.images.intensity import IntensityRange
 from nnunet_osasis.maps.base import PixelMap
 from nnunet_osasis.runtime.records import read_json
 from nnunet_osasis.stylizer.config import StylizerConfig
-from nnunet_osasis.stylizer.readouts import DECODED
+from nnunet_osasis.stylizer.names import NETWORK_READOUTS
 
-if TYPE_CHECKING:
-    from nnunet_osasis.stylizer.student import Student
-
-OBJECTS = ("config", "maps", "card", "sha256")
-
-OPTIONAL = ("findings", "detail")
+OBJECTS = ("config", "maps", "card", "findings", "detail", "sha256")
+"""Keys of the index whose values are JSON objects."""
 
 INTENSITY = {"kind", "low", "high"}
+"""Keys of the index's intensity range."""
 
-CHOICES = {"time": ("real", "index", "none"), "teacher": DECODED}
+CHOICES = {"time": ("real", "index", "none"), "teacher": NETWORK_READOUTS}
+"""The texts that a network's configuration may hold, by key."""
 
-MOST_MAPS = 64
+MAX_MAPS = 64
+"""The number of maps an index may hold; a stylizer has a dozen."""
 
-DEEPEST = 32
+MAX_DEPTH = 32
+"""The depth to which objects of the index may be nested."""
 
-LARGEST_FILE = 2**16
+MAX_CONFIG_BYTES = 2**16
+"""The size of a network's configuration file, in bytes."""
 
-LARGEST = 8192
-"""Numbers in a network's configuration; the largest preset has a width of 512."""
+MAX_NUMBER = 8192
+"""The largest number in a network's configuration; the largest preset has a width of 512."""
 
-CHANNELS = 64
+MAX_CHANNELS = 64
+"""The largest number of image channels in a network's configuration."""
 
-LONGEST = 64
-
-PARTS = ("config.json", "diffusion_pytorch_model.safetensors")
+MAX_ITEMS = 64
+"""The length of a list in a network's configuration."""
 
 OWN_KEYS = {"_class_name", "_diffusers_version", "_name_or_path"}
-"""What diffusers adds to a configuration; other keys of its would make it load more than weights."""
+"""Keys that diffusers adds to a configuration."""
 
 
 def check_index(index: Mapping[str, Any], folder: Path) -> None:
@@ -60,7 +60,7 @@ def check_index(index: Mapping[str, Any], folder: Path) -> None:
             found=f"{index['format']} in {folder}",
             remedy="Copy the folder again, or make the stylizer anew.",
         )
-    for name in (*OBJECTS, *(name for name in OPTIONAL if name in index)):
+    for name in OBJECTS:
         if not isinstance(index.get(name), dict):
             raise OsasisError(
                 f"A stylizer's {name} must be a JSON object",
@@ -70,18 +70,18 @@ def check_index(index: Mapping[str, Any], folder: Path) -> None:
     intensity, sampler = index["config"].get("intensity"), index["config"].get("sampler")
     if not isinstance(intensity, dict) or not isinstance(sampler, dict) or set(intensity) != INTENSITY or not sampler:
         raise OsasisError(
-            "A stylizer's config must say its intensities and its sampler",
-            found=f"less in {folder}",
+            "A stylizer's config must hold its intensities and its sampler",
+            found=f"other keys in {folder}",
             remedy="Copy the folder again, or make the stylizer anew.",
         )
-    if len(index["maps"]) > MOST_MAPS:
+    if len(index["maps"]) > MAX_MAPS:
         raise OsasisError(
-            f"A stylizer has {MOST_MAPS} maps at most",
+            f"A stylizer has {MAX_MAPS} maps at most",
             found=f"{len(index['maps'])} in {folder}",
             remedy="Copy the folder again, or make the stylizer anew.",
         )
     for name in ("config", "maps", "detail"):
-        _require_finite(index.get(name, {}), name, folder, DEEPEST)
+        _require_finite(index[name], name, folder, MAX_DEPTH)
 
 
 def _require_finite(value: Any, where: str, folder: Path, depth: int) -> None:
@@ -92,8 +92,8 @@ def _require_finite(value: Any, where: str, folder: Path, depth: int) -> None:
             remedy="Copy the folder again, or make the stylizer anew.",
         )
     if isinstance(value, dict | list):
-        for one in value.values() if isinstance(value, dict) else value:
-            _require_finite(one, where, folder, depth - 1)
+        for item in value.values() if isinstance(value, dict) else value:
+            _require_finite(item, where, folder, depth - 1)
     elif isinstance(value, int | float) and not abs(value) < 1e30:
         raise OsasisError(
             "A stylizer's numbers must be finite",
@@ -102,12 +102,17 @@ def _require_finite(value: Any, where: str, folder: Path, depth: int) -> None:
         )
 
 
-def check_network_config(path: Path, known: set[str]) -> None:
-    """Raise ``OsasisError`` for a network's ``config.json`` with unknown keys, or with numbers no network of ours has.
+def check_network_config(path: Path, known: set[str]) -> dict[str, Any]:
+    """The constructor's arguments of a network, read from its ``config.json``.
 
-    ``known`` are the constructor's arguments.
+    Args:
+        path: the file.
+        known: the names of the constructor's arguments.
+
+    Raises:
+        OsasisError: a file that is too large, unknown keys, or values that no network of this package has.
     """
-    if path.stat().st_size > LARGEST_FILE:
+    if path.stat().st_size > MAX_CONFIG_BYTES:
         raise OsasisError(
             "A network's configuration is a small file",
             found=f"{path.stat().st_size} bytes at {path}",
@@ -120,45 +125,46 @@ def check_network_config(path: Path, known: set[str]) -> None:
             found=f"{unknown[0]!r:.60} in {path}",
             remedy="Make it anew.",
         )
+    values = {name: value for name, value in values.items() if name not in OWN_KEYS}
     for name, value in values.items():
-        most = CHANNELS if name in ("channels", "in_channels") else LARGEST
         items = value if isinstance(value, list) else [value]
-        numbers = [one for one in items if isinstance(one, int | float)]
-        least = -LARGEST if name in ("low", "high") else 0
-        odd = any(not math.isfinite(one) or not least <= one <= most for one in numbers)
-        odd = odd or (name in CHOICES and value not in CHOICES[name])
-        if odd or len(items) > LONGEST or not all(isinstance(one, str | int | float | None) for one in items):
+        numbers = [item for item in items if isinstance(item, int | float)]
+        low = -MAX_NUMBER if name in ("low", "high") else 0
+        high = MAX_CHANNELS if name in ("channels", "in_channels") else MAX_NUMBER
+        if (
+            len(items) > MAX_ITEMS
+            or not all(isinstance(item, str | int | float | None) for item in items)
+            or not all(math.isfinite(number) and low <= number <= high for number in numbers)
+            or value not in CHOICES.get(name, (value,))
+        ):
             raise OsasisError(
-                "A network's configuration must describe a network of ours",
+                "A network's configuration must describe a network of this package",
                 found=f"{name} = {value!r:.60} in {path}",
                 remedy="Make it anew.",
             )
+    return values
 
 
-def read_network(kind: Any, folder: Path) -> Any:
-    """A network of a class of ours from its folder: safetensors of that folder only, whatever else lies there."""
-    check_network_config(folder / "config.json", set(inspect.signature(kind.__init__).parameters) - {"self"})
-    if stray := [path.name for path in folder.iterdir() if path.name not in PARTS]:
-        raise OsasisError("A network's folder holds two files", found=f"{stray[0]} in {folder}", remedy="Remove it.")
-    return kind.from_pretrained(folder, local_files_only=True, use_safetensors=True)
-
-
-def check_maps(maps: Mapping[str, PixelMap], channels: int, student: Student | None = None) -> None:
-    """Try every map on a few pixels. Raises ``OsasisError`` when it gives another shape or no numbers, and for a
-    student of images with other channels."""
-    if student is not None and student.config.channels != channels:
+def check_network_fits(name: str, config: Mapping[str, Any], channels: int) -> None:
+    """Raise ``OsasisError`` for a network of images with other channels, or a student of an impossible size."""
+    own = config.get("in_channels", config.get("channels", 3))
+    if own != channels:
         raise OsasisError(
-            f"A stylizer's student must change {channels} channel(s)",
-            found=student.config.channels,
+            f"A stylizer's {name} must be made for the {channels} channel(s) of its reference",
+            found=own,
             remedy="Make it anew.",
         )
-    size = None if student is None else student.config.sample_size
-    if size is not None and (type(size) is not int or not 8 <= size <= 1024):
+    size = config.get("sample_size", 64)
+    if name == "student" and (type(size) is not int or not 8 <= size <= 1024):
         raise OsasisError("A student looks at 8 to 1024 pixels a side", found=size, remedy="Make it anew.")
+
+
+def check_maps(maps: Mapping[str, PixelMap], channels: int) -> None:
+    """Try every map on a few pixels. Raises ``OsasisError`` for another shape or values that are not finite."""
     trial = torch.linspace(-1, 1, channels * 4).view(1, channels, 2, 2)
-    for name, one in maps.items():
-        found = one(trial)
-        if found.shape != trial.shape or not torch.isfinite(found).all():
+    for name, change in maps.items():
+        result = change(trial.clone())
+        if result.shape != trial.shape or not torch.isfinite(result).all():
             raise OsasisError(
                 f"A stylizer's maps must change {channels} channel(s)",
                 found=f"{name:.40} does not",
@@ -167,7 +173,7 @@ def check_maps(maps: Mapping[str, PixelMap], channels: int, student: Student | N
 
 
 def require_finite_weights(*modules: torch.nn.Module) -> None:
-    """Raise ``OsasisError`` for a network with a weight that is no number."""
+    """Raise ``OsasisError`` for a network with a weight that is NaN or infinite."""
     for module in modules:
         for name, tensor in module.state_dict().items():
             if tensor.is_floating_point() and not torch.isfinite(tensor).all():

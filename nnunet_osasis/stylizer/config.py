@@ -1,32 +1,32 @@
-"""How a trained stylizer is used: configuration and the checks of its options."""
+"""The configuration of a trained stylizer, and the checks of a call's options."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 
 from nnunet_osasis.diffusion.sampler import SamplerConfig
 from nnunet_osasis.errors import OsasisError
 from nnunet_osasis.images.intensity import IntensityRange
-from nnunet_osasis.runtime.records import as_json
-from nnunet_osasis.stylizer.readouts import READOUTS
+from nnunet_osasis.stylizer.names import READOUTS
 from nnunet_osasis.transfer import check_strength
 
-ADDED = {"order": 1, "precision": "fp32", "spn_steps": None}
-"""Fields that the sampler's configuration did not always have, and what it did then."""
-
 DIRECTIONS = ("source_to_target", "target_to_source")
+"""The two directions of a transfer; the first one is the default everywhere."""
 
 
 @dataclass(frozen=True)
 class StylizerConfig:
     """How a trained stylizer is used.
 
+    >>> StylizerConfig(readout="moments", strength=0.5).intensity.kind
+    'fixed'
+
     Attributes:
-        readout: see ``nnunet_osasis.readout.READOUTS``. ``strength``: default of ``stylize``, in [0, 1].
+        readout: one of ``nnunet_osasis.stylizer.names.READOUTS``.
+        strength: default of ``stylize``, in [0, 1].
         detail: also carry over sharpness and noise, where the reference differs clearly from the sources.
         sampler: grids, SPN weight and mixing of the two networks (read-outs that run them).
         intensity: how native units map onto [-1, 1].
@@ -53,10 +53,19 @@ class StylizerConfig:
 
 
 def check_call(images: torch.Tensor, channels: int, strength: float | Sequence[float], direction: str) -> torch.Tensor:
-    """The strength of each image ``(B,)``, after all arguments of a call were looked at.
+    """Check the arguments of ``OSASISStylizer.stylize``.
 
-    Raises ``OsasisError`` for an unknown direction, images that are not ``(B, channels, H, W)`` or not finite, another
-    number of strengths than of images, and strengths out of [0, 1].
+    Args:
+        images: ``(B, channels, H, W)``, finite.
+        channels: image channels of the stylizer.
+        strength: in [0, 1], one number or one per image.
+        direction: one of ``DIRECTIONS``.
+
+    Returns:
+        The strength of each image, ``(B,)``.
+
+    Raises:
+        OsasisError: any argument that is otherwise.
     """
     if direction not in DIRECTIONS:
         raise OsasisError("direction must be known", found=direction, remedy=f"Use one of {DIRECTIONS}.")
@@ -72,12 +81,4 @@ def check_call(images: torch.Tensor, channels: int, strength: float | Sequence[f
     if len(strengths) != len(images):
         found = f"{len(strengths)} for {len(images)} images"
         raise OsasisError("Every image needs a strength", found=found, remedy="Give one number, or one per image.")
-    return torch.tensor([check_strength(s) for s in strengths])
-
-
-def identity_of(config: StylizerConfig) -> dict[str, Any]:
-    """A configuration as JSON without the fields that later versions added, where they are at what was done before:
-    caches and manifests of earlier versions stay valid."""
-    values = as_json(config)
-    sampler = {k: v for k, v in values["sampler"].items() if k not in ADDED or v != ADDED[k]}
-    return values | {"sampler": sampler}
+    return torch.tensor([check_strength(value) for value in strengths])

@@ -12,16 +12,17 @@ import torch
 
 from nnunet_osasis.diffusion.sampler import decode_images, encode_images
 from nnunet_osasis.errors import OsasisError
-from nnunet_osasis.gate.calibration import GateThresholds, Restyle, calibrate_gate
 from nnunet_osasis.gate.gate import Segmenter, StructureGate
+from nnunet_osasis.gate.thresholds import GateThresholds
 from nnunet_osasis.images.intensity import to_unit
 from nnunet_osasis.maps.local_affine import carry_change
 from nnunet_osasis.maps.resize import resize
 from nnunet_osasis.runtime.locks import output_lock
 from nnunet_osasis.runtime.records import read_sealed_json, write_sealed_json
-from nnunet_osasis.stylizer.readouts import DECODED
+from nnunet_osasis.stylizer.readouts import READOUTS
 
 if TYPE_CHECKING:
+    from nnunet_osasis.gate.calibration import Restyle
     from nnunet_osasis.stylizer.stylizer import OSASISStylizer
 
 logger = logging.getLogger(__name__)
@@ -33,7 +34,8 @@ def round_trip(stylizer: OSASISStylizer) -> Restyle:
     @torch.inference_mode()
     def restyle(image: np.ndarray) -> np.ndarray:
         whole = torch.from_numpy(np.ascontiguousarray(image, np.float32))[None].to(stylizer.device)
-        small = resize(whole, (stylizer.size, stylizer.size)).clamp(-1, 1)
+        side = int(stylizer.autoencoder.config.sample_size)
+        small = resize(whole, (side, side)).clamp(-1, 1)
         code, unet = stylizer.autoencoder.semantic_encoder(small), stylizer.autoencoder.unet
         x_t = encode_images(unet, small, code, stylizer.config.sampler)
         back = decode_images(unet, x_t, code, stylizer.config.sampler).clamp(-1, 1)
@@ -45,7 +47,9 @@ def round_trip(stylizer: OSASISStylizer) -> Restyle:
 
 def calibrate_for(stylizer: OSASISStylizer, images: Sequence[np.ndarray], *, family: str, seed: int) -> GateThresholds:
     """Thresholds for the stylizer's read-out from source images ``(C, H, W)`` in [-1, 1] at their own size."""
-    restyle = round_trip(stylizer) if stylizer.config.readout in DECODED else None
+    from nnunet_osasis.gate.calibration import calibrate_gate  # most stylizers bring their thresholds
+
+    restyle = round_trip(stylizer) if READOUTS[stylizer.config.readout].needs_networks else None
     return calibrate_gate(images, family=family, seed=seed, restyle=restyle)
 
 
@@ -53,7 +57,8 @@ def own_gate(
     stylizer: OSASISStylizer, *, readout: str | None = None, segmenter: Segmenter | None = None
 ) -> StructureGate | None:
     """The gate with a stylizer's own thresholds; None when it has none for its read-out (or for ``readout``)."""
-    if stylizer.gate is None or not stylizer.gate.serve(readout or stylizer.config.readout):
+    kind = READOUTS[readout or stylizer.config.readout]
+    if stylizer.gate is None or not stylizer.gate.serves(needs_round_trip=kind.needs_networks):
         return None
     return StructureGate(stylizer.gate, stylizer.config.intensity, segmenter, stylizer.config.strength)
 

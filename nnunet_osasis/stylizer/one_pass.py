@@ -12,7 +12,7 @@ from nnunet_osasis.errors import OsasisError
 from nnunet_osasis.maps.field_of_view import view_along_lines
 from nnunet_osasis.maps.modules import map_module
 from nnunet_osasis.stylizer.config import DIRECTIONS
-from nnunet_osasis.stylizer.readouts import DECODED, STUDENT
+from nnunet_osasis.stylizer.names import NETWORK_READOUTS, STUDENT
 from nnunet_osasis.stylizer.student import Student
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ def student_of(stylizer: OSASISStylizer, readout: str = STUDENT) -> Student:
         return student
     teacher = readout if readout != STUDENT else "local_affine"
     remedy = f"Make the stylizer with osasis-pretrain-stylizer --distil {teacher}"
-    if stylizer.config.readout not in (STUDENT, *DECODED):
+    if stylizer.config.readout not in (STUDENT, *NETWORK_READOUTS):
         remedy += f", or use the read-out {stylizer.config.readout}: it needs no student, it is one pass by itself"
     raise OsasisError(
         "One pass needs a student of this read-out" if readout != STUDENT else "The read-out student needs a student",
@@ -90,7 +90,7 @@ def make_one_pass(stylizer: OSASISStylizer, direction: str = "source_to_target",
             found="a stylizer with detail",
             remedy="Use stylizer.configured(detail=False).one_pass().",
         )
-    if readout == STUDENT or readout in DECODED:
+    if readout == STUDENT or readout in NETWORK_READOUTS:
         # a copy, which may be moved and cast without the stylizer's own
         change: nn.Module = copy.deepcopy(student_of(stylizer, readout).direction(backwards=backwards))
     else:
@@ -101,7 +101,7 @@ def make_one_pass(stylizer: OSASISStylizer, direction: str = "source_to_target",
 def one_pass_facts(stylizer: OSASISStylizer) -> dict[str, Any]:
     """What runs in one pass: the read-outs, and the size of the student if there is one."""
     student = stylizer.student
-    names = [] if stylizer.config.readout in (STUDENT, *DECODED) else [stylizer.config.readout]
+    names = [] if stylizer.config.readout in (STUDENT, *NETWORK_READOUTS) else [stylizer.config.readout]
     names += [] if student is None else [STUDENT]
     weights = 0 if student is None else sum(parameter.numel() for parameter in student.parameters())
     return {"readouts": names, "teacher": student and student.config.teacher, "weights": weights}

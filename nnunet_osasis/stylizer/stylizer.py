@@ -1,9 +1,4 @@
-"""What a stylizer is made of: networks, maps, reference, configuration; and where they are.
-
-``OSASISStylizer``: the one door to stylization, for the command line, MONAI and nnU-Net alike.
-
-Stylization in an image's own units: intensity range, one batch where shapes allow, volumes as stacks of slices.
-"""
+"""``OSASISStylizer``: the one door to stylization, for the command line, MONAI and nnU-Net alike."""
 
 from __future__ import annotations
 
@@ -11,72 +6,140 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import torch
 
-from nnunet_osasis.diffusion.autoencoder import DiffusionAutoencoder
-from nnunet_osasis.diffusion.spn import StructurePreservingNetwork
-from nnunet_osasis.diffusion.transfer import Inversion, decode_style, inversion_identity, invert, weights_digest
-from nnunet_osasis.diffusion.unet import ConditionalUNet
 from nnunet_osasis.errors import OsasisError
-from nnunet_osasis.gate.calibration import GateThresholds
+from nnunet_osasis.gate.thresholds import GateThresholds
 from nnunet_osasis.images.image import check_array
 from nnunet_osasis.images.intensity import from_unit, to_unit
-from nnunet_osasis.maps.base import ColorMap, PixelMap
+from nnunet_osasis.maps.base import PixelMap, blend
 from nnunet_osasis.maps.detail import DetailChange
 from nnunet_osasis.maps.field_of_view import field_of_view
 from nnunet_osasis.maps.resize import resize
-from nnunet_osasis.stylizer.calibrator import Calibrator
 from nnunet_osasis.stylizer.config import DIRECTIONS, StylizerConfig, check_call
-from nnunet_osasis.stylizer.one_pass import OnePass, make_one_pass, student_of
-from nnunet_osasis.stylizer.readouts import DECODED, STUDENT, LastResult, at_network_size
-from nnunet_osasis.stylizer.student import Student
+from nnunet_osasis.stylizer.names import STUDENT
+from nnunet_osasis.stylizer.networks import DIFFUSION, Networks
+from nnunet_osasis.stylizer.readouts import READOUTS, DiffusionReadout, MapReadout, Readout, StudentReadout
+from nnunet_osasis.stylizer.serialization import StylizerState
 from nnunet_osasis.transfer import check_strength
 
+if TYPE_CHECKING:  # importing the networks imports diffusers, which a map does not need
+    from nnunet_osasis.diffusion.autoencoder import DiffusionAutoencoder
+    from nnunet_osasis.diffusion.spn import StructurePreservingNetwork
+    from nnunet_osasis.diffusion.unet import ConditionalUNet
+    from nnunet_osasis.stylizer.calibrator import Calibrator
+    from nnunet_osasis.stylizer.one_pass import OnePass
+    from nnunet_osasis.stylizer.student import Student
 
-class StylizerParts:
-    """The parts of an ``OSASISStylizer``, which adds what it does with them.
+
+class OSASISStylizer:
+    """Restyles images to look like one reference image, their structure kept in place.
+
+    ``from_pretrained`` reads a folder. Networks are needed by the read-outs that run them; without them, or before
+    they are trained, the read-outs that are maps work.
+
+    >>> from nnunet_osasis.maps.base import map_from_json
+    >>> tone = map_from_json({"source_mean": [-20.0], "source_std": [20.0], "target_mean": [0.0], "target_std": [30.0]})
+    >>> stylizer = OSASISStylizer(
+    ...     reference=np.zeros((1, 8, 8)), maps={"moments": tone}, config=StylizerConfig(readout="moments")
+    ... )
+    >>> stylizer.stylize(torch.linspace(-1, 1, 64).view(1, 1, 8, 8)).shape
+    torch.Size([1, 1, 8, 8])
 
     Args:
-        autoencoder: ``D_A``. decoder: ``D_B``'s UNet. spn: the structure-preserving network.
+        autoencoder: ``Enc`` and ``D_A``.
+        decoder: ``D_B``'s UNet.
+        spn: the structure-preserving network.
         reference: ``y``, native units, ``(C, H, W)``.
-        maps: by the name of the parametric read-out and, for the way back, that name with ``_inverse``.
-        card: what the folder's card says about its origin. findings: what was measured while it was made.
+        maps: maps by the name of their read-out and, for the way back, that name with ``_inverse``.
+        config: how it is used.
         calibrator: what made the maps of this reference, and can make those of another (``--from-stylizer``).
-        detail: sharpness and noise, applied on top where ``config.detail`` says so (never on the way back).
+        student: the small network behind the read-out ``student``.
+        detail: sharpness and noise, applied on top if ``config.detail`` (never on the way back).
         gate: thresholds of the structure gate, measured on the source images; ``stylize`` itself does not ask it.
-        student: the small network behind the read-out ``student``, if one was trained.
+        card: what the folder's card says about its origin.
+        findings: diagnostics that were measured while it was made.
     """
 
     def __init__(
         self,
-        autoencoder: DiffusionAutoencoder,
-        decoder: ConditionalUNet,
-        spn: StructurePreservingNetwork,
+        autoencoder: DiffusionAutoencoder | None = None,
+        decoder: ConditionalUNet | None = None,
+        spn: StructurePreservingNetwork | None = None,
         *,
         reference: np.ndarray,
         maps: dict[str, PixelMap],
         config: StylizerConfig,
-        card: dict | None = None,
-        findings: dict | None = None,
         calibrator: Calibrator | None = None,
+        student: Student | None = None,
         detail: DetailChange | None = None,
         gate: GateThresholds | None = None,
-        student: Student | None = None,
+        card: dict | None = None,
+        findings: dict | None = None,
     ) -> None:
-        self.autoencoder, self.decoder, self.spn = autoencoder.eval(), decoder.eval(), spn.eval()
-        for module in (self.autoencoder, self.decoder, self.spn):
-            module.requires_grad_(False)
-        self.reference, self.maps, self.config, self.card = reference, maps, config, card or {}
-        self.findings, self.calibrator, self.detail = findings or {}, calibrator, detail or DetailChange()
-        self.gate, self.student = gate, None if student is None else student.eval().requires_grad_(False)
+        self.networks = Networks(
+            {"autoencoder": autoencoder, "decoder": decoder, "spn": spn, "calibrator": calibrator, "student": student}
+        )
+        self.reference, self.maps, self.config = reference, maps, config
+        self.detail, self.gate = detail or DetailChange(), gate
+        self.card, self.findings = card or {}, findings or {}
+
+    @classmethod
+    def from_state(cls, state: StylizerState) -> Self:
+        """A stylizer of a state, which it shares."""
+        stylizer = cls(
+            reference=state.reference, maps=state.maps, config=state.config, detail=state.detail, gate=state.gate,
+            card=state.card, findings=state.findings,
+        )  # fmt: skip
+        stylizer.networks = state.networks
+        return stylizer
+
+    @property
+    def state(self) -> StylizerState:
+        """What it is made of."""
+        return StylizerState(
+            self.config, self.reference, self.maps, self.networks, self.card, self.findings, self.detail, self.gate
+        )
+
+    @classmethod
+    def from_pretrained(cls, folder: str | Path, *, device: str | torch.device = "cpu") -> Self:
+        """Load a stylizer folder. Networks are read, and checked against their SHA-256, at first use.
+
+        Raises ``OsasisError`` for a missing, incomplete, damaged or foreign folder.
+        """
+        return cls.from_state(StylizerState.read(folder)).to(device)
+
+    def save_pretrained(self, folder: str | Path) -> Path:
+        """Write the folder whole or not at all; an older stylizer there is replaced."""
+        return self.state.write(Path(folder))
+
+    def __reduce__(self) -> tuple:
+        """Pickled by content, as far as the configured read-out needs it: equal stylizers give equal bytes."""
+        return _from_bytes, (self.state.to_bytes(),)
+
+    def __copy__(self) -> Self:
+        return type(self).from_state(self.state)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 (hex) of all that determines the output of the configured read-out."""
+        return self.state.fingerprint()
 
     def to(self, device: str | torch.device) -> Self:
-        """Move the networks to a device; returns self."""
-        for module in filter(None, (self.autoencoder, self.decoder, self.spn, self.student)):
-            module.to(device)
+        """Move networks and maps to a device; returns self."""
+        self.networks.to(device)
+        for change in self.maps.values():
+            if isinstance(change, torch.nn.Module):
+                change.to(device)
+        return self
+
+    def load_networks(self) -> Self:
+        """Read all networks now, each checked against its SHA-256; returns self."""
+        for name in self.networks:
+            self.networks[name]
         return self
 
     def compile(self, **options: Any) -> Self:
@@ -89,77 +152,115 @@ class StylizerParts:
         return self
 
     def configured(self, **changes: object) -> Self:
-        """The same weights under another configuration, for instance ``configured(readout="raw", strength=0.5)``."""
-        other = object.__new__(type(self))
-        other.__dict__.update(self.__dict__)
-        other.config = replace(self.config, **changes)  # type: ignore[arg-type]
-        for remembered in ("fingerprint", "_last"):
-            other.__dict__.pop(remembered, None)
-        return other
+        """The same parts under another configuration, for instance ``configured(readout="raw", strength=0.5)``."""
+        return type(self).from_state(replace(self.state, config=replace(self.config, **changes)))  # type: ignore[arg-type]
+
+    @property
+    def has_networks(self) -> bool:
+        """Whether it has the networks that read-outs with ``needs_networks`` run."""
+        return all(name in self.networks for name in DIFFUSION)
+
+    @property
+    def autoencoder(self) -> DiffusionAutoencoder:
+        """``Enc`` and ``D_A``. Raises ``OsasisError`` when the stylizer has none."""
+        return self.networks["autoencoder"]  # type: ignore[return-value]
+
+    @autoencoder.setter
+    def autoencoder(self, network: DiffusionAutoencoder | None) -> None:
+        self.networks = self.networks.changed("autoencoder", network)
+
+    @property
+    def decoder(self) -> ConditionalUNet:
+        """``D_B``'s UNet. Raises ``OsasisError`` when the stylizer has none."""
+        return self.networks["decoder"]  # type: ignore[return-value]
+
+    @decoder.setter
+    def decoder(self, network: ConditionalUNet | None) -> None:
+        self.networks = self.networks.changed("decoder", network)
+
+    @property
+    def spn(self) -> StructurePreservingNetwork:
+        """The structure-preserving network. Raises ``OsasisError`` when the stylizer has none."""
+        return self.networks["spn"]  # type: ignore[return-value]
+
+    @spn.setter
+    def spn(self, network: StructurePreservingNetwork | None) -> None:
+        self.networks = self.networks.changed("spn", network)
+
+    @property
+    def calibrator(self) -> Calibrator | None:
+        """What makes the maps of a reference, None without one."""
+        return self.networks.get("calibrator")  # type: ignore[return-value]
+
+    @calibrator.setter
+    def calibrator(self, network: Calibrator | None) -> None:
+        self.networks = self.networks.changed("calibrator", network)
+
+    @property
+    def student(self) -> Student | None:
+        """The small network behind the read-out ``student``, None without one."""
+        return self.networks.get("student")  # type: ignore[return-value]
+
+    @student.setter
+    def student(self, network: Student | None) -> None:
+        self.networks = self.networks.changed("student", network)
 
     @property
     def device(self) -> torch.device:
-        """Where the networks are."""
-        return self.autoencoder.device
+        """Where the networks are, or where they are going to be."""
+        return self.networks.device
 
     @property
     def in_channels(self) -> int:
         """Channels of the images it was made for."""
-        return int(self.autoencoder.config.in_channels)
+        return self.state.in_channels
 
     @property
-    def size(self) -> int:
-        """Side in pixels the networks work at."""
-        return int(self.autoencoder.config.sample_size)
+    def size(self) -> int | None:
+        """Side in pixels that the networks work at, or else the calibrator; None when there is neither."""
+        return self.state.size
 
+    def readout(self, name: str | None = None) -> Readout:
+        """A read-out as a module: the configured one, or another by name.
 
-class OSASISStylizer(StylizerParts):
-    """Restyles images to look like one reference image, their structure kept in place.
-
-    Arguments as of ``StylizerParts``; ``from_pretrained`` reads them from a folder.
-    """
-
-    @classmethod
-    def from_pretrained(cls, folder: str | Path, *, device: str = "cpu") -> OSASISStylizer:
-        """Load a stylizer folder; every file is checked against the folder's SHA-256 list first.
-
-        Raises ``OsasisError`` for a missing, incomplete, damaged or foreign folder.
+        Raises ``OsasisError`` for an unknown name, or when the stylizer lacks the map, the student or the networks.
         """
-        from nnunet_osasis.stylizer.serialization import load_stylizer
+        name = self.config.readout if name is None else replace(self.config, readout=name).readout
+        kind = READOUTS[name]
+        if issubclass(kind, DiffusionReadout):
+            sampler = self.config.sampler
+            style = self.reference_unit() if sampler.mix == "style" else None
+            return kind(self.autoencoder, self.decoder, self.spn, sampler, style)
+        if issubclass(kind, StudentReadout):
+            from nnunet_osasis.stylizer.one_pass import student_of
 
-        return load_stylizer(Path(folder), device)
+            return kind(student_of(self, STUDENT))
+        return MapReadout(self.color_map(name), self.maps.get(f"{name}_inverse"))
 
-    def save_pretrained(self, folder: str | Path) -> Path:
-        """Write the folder whole or not at all; an older stylizer there is replaced."""
-        from nnunet_osasis.stylizer.serialization import save_stylizer
+    def color_map(self, readout: str, *, backwards: bool = False) -> PixelMap:
+        """The map behind a read-out. Raises ``OsasisError`` when this stylizer was made without it."""
+        change = self.maps.get(f"{readout}_inverse" if backwards else readout)
+        if change is None:
+            raise OsasisError(
+                "The stylizer must hold the read-out's map",
+                found=f"no {readout}",
+                remedy="Choose another read-out, or make the stylizer anew (with a calibrator).",
+            )
+        return change
 
-        return save_stylizer(self, Path(folder))
+    def one_pass(self, direction: str = DIRECTIONS[0], readout: str | None = None) -> OnePass:
+        """A read-out as a module ``(images (B, C, H, W), strength (B,))`` in pure torch, without waits for the device.
 
-    def __reduce__(self) -> tuple:
-        """Pickled by content: equal stylizers give equal bytes."""
-        from nnunet_osasis.stylizer.serialization import pack, unpack
+        A map is that map; of a read-out that runs the diffusion networks it is the student that imitates it. Raises
+        ``OsasisError`` where there is no such student, for detail, and for unknown directions.
+        """
+        from nnunet_osasis.stylizer.one_pass import make_one_pass
 
-        return unpack, pack(self)
+        return make_one_pass(self, direction, readout)
 
-    @cached_property
-    def fingerprint(self) -> str:
-        """SHA-256 (hex) of weights, reference and configuration: all that determines the output."""
-        from nnunet_osasis.stylizer.serialization import stylizer_fingerprint
-
-        return stylizer_fingerprint(self)
-
-    @cached_property
-    def digests(self) -> tuple[str, str]:
-        """SHA-256 (hex) of the weights of ``D_A`` with its encoder, and of ``D_B``."""
-        return weights_digest(self.autoencoder), weights_digest(self.decoder)
-
-    @cached_property
-    def _last(self) -> LastResult:
-        return LastResult(self)
-
-    def __call__(self, images: torch.Tensor, **options: object) -> torch.Tensor:
+    def __call__(self, images: torch.Tensor, **options: Any) -> torch.Tensor:
         """``stylize``."""
-        return self.stylize(images, **options)  # type: ignore[arg-type]
+        return self.stylize(images, **options)
 
     @torch.inference_mode()
     def stylize(
@@ -167,10 +268,9 @@ class OSASISStylizer(StylizerParts):
         images: torch.Tensor,
         *,
         strength: float | Sequence[float] | None = None,
-        direction: str = "source_to_target",
+        direction: str = DIRECTIONS[0],
         readout: str | None = None,
         joint: bool = False,
-        inversion: Inversion | None = None,
     ) -> torch.Tensor:
         """Restyle a batch.
 
@@ -181,164 +281,121 @@ class OSASISStylizer(StylizerParts):
             direction: ``target_to_source`` runs the other way: encode with ``D_B``, decode with ``D_A``.
             readout: overrides the configured one.
             joint: the batch is the slices of one volume, in order: they share one semantic code, one field of view
-                and, in read-outs that fit local maps, windows that reach over neighbouring slices.
-            inversion: from ``invert`` of these images, for read-outs that run the networks; others need none.
+                and, in read-outs that fit local maps, windows that reach over neighboring slices.
 
         Returns:
             ``(B, C, H, W)`` in [-1, 1] on the images' device. Frames around the field of view stay as they are.
 
         Raises:
-            OsasisError: wrong rank or channels, values that are not finite, unknown option values, an inversion of
-                something else.
+            OsasisError: wrong rank or channels, values that are not finite, unknown option values, a read-out whose
+                map or networks the stylizer lacks.
         """
-        given = self.config.strength if strength is None else strength
-        config = self.config if readout is None else replace(self.config, readout=readout)
-        weight = check_call(images, self.in_channels, given, direction).view(-1, 1, 1, 1)
-        if not weight.any():
+        chosen = self.config.strength if strength is None else strength
+        strengths = check_call(images, self.in_channels, chosen, direction)
+        if not strengths.any():
             return images.clone()
-        images, weight = images.float(), weight.to(images.device, torch.float32)
-        backwards = direction == "target_to_source"
-        changed = self._apply(images, config.readout, backwards, joint, inversion)
+        images = images.float()
+        backwards = direction == DIRECTIONS[1]
+        changed = self.readout(readout)(images, backwards=backwards, joint=joint)
         view = field_of_view(images, joint=joint)
-        if config.detail and not backwards:
+        if self.config.detail and not backwards:
             changed = self.detail(changed.clamp(-1, 1), view=view, drawn_from=images)
-        changed = torch.where(view, changed, images)
-        return torch.where(weight == 0, images, (images + weight * (changed - images)).clamp(-1, 1))
-
-    def _apply(
-        self, images: torch.Tensor, readout: str, backwards: bool, joint: bool, inversion: Inversion | None
-    ) -> torch.Tensor:
-        if readout in DECODED:
-            return self._last(images, readout, backwards=backwards, joint=joint, inversion=inversion)
-        if readout == STUDENT:
-            return student_of(self).restyle(images, backwards=backwards, joint=joint)
-        return self.color_map(readout, backwards=backwards)(images)
-
-    def one_pass(self, direction: str = "source_to_target", readout: str | None = None) -> OnePass:
-        """A read-out as a module ``(images (B, C, H, W), strength (B,))`` in pure torch, without waits for the device.
-
-        A map is that map; of a read-out that runs the diffusion networks it is the student that imitates it. Raises
-        ``OsasisError`` where there is no such student, for detail, and for unknown directions.
-        """
-        return make_one_pass(self, direction, readout)
-
-    def color_map(self, readout: str, *, backwards: bool = False) -> PixelMap:
-        """The map behind a parametric read-out.
-
-        Raises ``OsasisError`` when this stylizer was made without it (by an older version, or without a calibrator).
-        """
-        ending = "_inverse" if backwards else ""
-        if readout + ending in self.maps:
-            return self.maps[readout + ending]
-        if readout == "combined":  # of folders in the first format, where it was this mean
-            return ColorMap.mean([self.maps["decoder" + ending], self.maps["pair" + ending]])  # type: ignore[list-item]
-        raise OsasisError(
-            "The stylizer must hold the read-out's map",
-            found=f"no {readout}",
-            remedy="Choose another read-out, or make the stylizer anew (with a calibrator).",
-        )
+        return blend(images, changed, strengths.to(images.device, torch.float32), view)
 
     @torch.inference_mode()
     def decode_style(
-        self,
-        images: torch.Tensor,
-        *,
-        backwards: bool = False,
-        joint: bool = False,
-        relative: bool = False,
-        inversion: Inversion | None = None,
+        self, images: torch.Tensor, *, backwards: bool = False, joint: bool = False, relative: bool = False
     ) -> torch.Tensor:
-        """The networks' own picture: ``(B, C, S, S)`` in [-1, 1] encoded by one decoder, decoded by the other.
+        """The networks' own picture of ``(B, C, S, S)`` in [-1, 1]: encoded by one decoder, decoded by the other.
 
-        Forwards: ``D_A`` to ``D_B`` with the SPN (eqs. 5-9); backwards: ``D_B`` to ``D_A``. ``joint`` as in
-        ``stylize``: the one code of a volume is the mean of its slices' codes. ``relative``: minus the encoding
-        decoder's own round trip, in [-2, 2]. ``inversion``: of these very images, if there is one.
+        Forwards ``D_A`` to ``D_B`` with the SPN (eqs. 5-9), backwards ``D_B`` to ``D_A``; ``joint`` as in ``stylize``;
+        ``relative`` as in ``transfer_style``. Raises ``OsasisError`` when the stylizer has no networks.
         """
-        return decode_style(self, images, backwards=backwards, joint=joint, relative=relative, inversion=inversion)
-
-    def invert(self, images: torch.Tensor, *, backwards: bool = False, joint: bool = False) -> Inversion:
-        """Half of the networks' work on images ``(B, C, H, W)`` in [-1, 1], for ``stylize(..., inversion=...)``.
-
-        It serves every read-out and strength, and all stylizers that share the autoencoder (``--from-stylizer``).
-        Raises ``OsasisError`` for images that ``stylize`` refuses.
-        """
-        check_call(images, self.in_channels, 1.0, DIRECTIONS[int(backwards)])
-        small = at_network_size(self, images.float())
-        code, noise = invert(self, small, backwards=backwards, joint=joint)
-        return Inversion(small, code, noise, inversion_identity(self, backwards=backwards, joint=joint))
+        readout = self.readout("raw")
+        assert isinstance(readout, DiffusionReadout)  # noqa: S101 (for the type checker)
+        return readout.picture(images, backwards=backwards, joint=joint, relative=relative)
 
     def reference_unit(self) -> torch.Tensor:
-        """The reference at the networks' size: ``(1, C, S, S)`` in [-1, 1]."""
+        """The reference at the networks' size: ``(1, C, S, S)`` in [-1, 1]; at its own size without networks."""
         bounds = self.config.intensity.bounds(self.reference, name="the reference")
-        return resize(torch.from_numpy(to_unit(self.reference, bounds))[None], (self.size, self.size)).clamp(-1, 1)
+        side = self.size
+        size = self.reference.shape[1:] if side is None else (side, side)
+        return resize(torch.from_numpy(to_unit(self.reference, bounds))[None], size).clamp(-1, 1)
 
     def stylize_array(
         self,
         array: np.ndarray,
         *,
         strength: float | None = None,
-        direction: str = "source_to_target",
+        direction: str = DIRECTIONS[0],
         readout: str | None = None,
     ) -> np.ndarray:
         """Restyle one image ``(C, H, W)`` or volume ``(C, D, H, W)`` (slices along ``D``) in native units.
 
         Returns float32 of the same shape, native units; what lay outside the intensity range keeps its excess.
-        A volume's slices share one intensity range, one semantic code and one field of view, so that neighbouring
+        A volume's slices share one intensity range, one semantic code and one field of view, so that neighboring
         slices agree. Raises ``OsasisError`` for wrong rank or channels, NaN, infinity, or a constant image.
         """
         strength = check_strength(self.config.strength if strength is None else strength)
-        return stylize_arrays(self, [array], [strength], direction=direction, readout=readout)[0]
+        return self.stylize_arrays([array], [strength], direction=direction, readout=readout)[0]
+
+    def stylize_arrays(
+        self,
+        arrays: Sequence[np.ndarray],
+        strengths: Sequence[float],
+        *,
+        direction: str = DIRECTIONS[0],
+        readout: str | None = None,
+    ) -> list[np.ndarray]:
+        """Restyle images ``(C, H, W)`` of one shape together, or volumes ``(C, D, H, W)`` (slices along ``D``) in turn.
+
+        Args:
+            arrays: native units.
+            strengths: one per array, in [0, 1]; 0 returns the same values as float32.
+            direction: as in ``stylize``.
+            readout: as in ``stylize``.
+
+        Returns:
+            float32 arrays, native units; what lay outside an image's intensity range keeps its excess.
+
+        Raises:
+            OsasisError: wrong rank or channels, NaN, infinity, a constant image where ranges are per image, or another
+                number of strengths than of arrays.
+        """
+        if len(strengths) != len(arrays):
+            raise OsasisError(
+                "Every image needs a strength",
+                found=f"{len(strengths)} for {len(arrays)} images",
+                remedy="Give one number, or one per image.",
+            )
+        for array in arrays:
+            check_array(array, channels=self.in_channels)
+        chosen = [i for i, strength in enumerate(strengths) if strength != 0]
+        bounds = {i: self.config.intensity.bounds(arrays[i]) for i in chosen}
+        units = {i: torch.from_numpy(to_unit(arrays[i], bounds[i])).to(self.device) for i in chosen}
+        options: dict[str, Any] = {"direction": direction, "readout": readout}
+        if any(unit.ndim == 4 for unit in units.values()):
+            restyled = {
+                i: self.stylize(unit.movedim(1, 0), strength=strengths[i], joint=True, **options).movedim(0, 1)
+                for i, unit in units.items()
+            }
+        elif chosen:
+            batch = self.stylize(torch.stack(list(units.values())), strength=[strengths[i] for i in chosen], **options)
+            restyled = dict(zip(chosen, batch, strict=True))
+        else:
+            restyled = {}
+        results = [array.astype(np.float32) for array in arrays]
+        for i, unit in restyled.items():
+            results[i] = from_unit(unit.cpu().numpy(), bounds[i], original=arrays[i])
+            if not np.isfinite(results[i]).all():
+                raise OsasisError(
+                    "A stylized image must be finite",
+                    found="values that no number of 32 bits can hold",
+                    remedy="Bring the image to smaller units, or make the stylizer anew.",
+                )
+        return results
 
 
-def stylize_arrays(
-    stylizer: OSASISStylizer,
-    arrays: Sequence[np.ndarray],
-    strengths: Sequence[float],
-    *,
-    direction: str = "source_to_target",
-    readout: str | None = None,
-) -> list[np.ndarray]:
-    """Restyle images ``(C, H, W)`` of one shape together, or volumes ``(C, D, H, W)`` (slices along ``D``) in turn.
-
-    Args:
-        arrays: native units. strengths: one per array, in [0, 1]; 0 returns the same values as float32.
-        direction, readout: as in ``OSASISStylizer.stylize``.
-
-    Returns:
-        float32 arrays, native units; what lay outside an image's intensity range keeps its excess.
-
-    Raises ``OsasisError`` for wrong rank or channels, NaN, infinity, a constant image where ranges are per image, or
-    another number of strengths than of arrays.
-    """
-    if len(strengths) != len(arrays):
-        raise OsasisError(
-            "Every image needs a strength",
-            found=f"{len(strengths)} for {len(arrays)} images",
-            remedy="Give one number, or one per image.",
-        )
-    for array in arrays:
-        check_array(array, channels=stylizer.in_channels)
-    wanted = [i for i, strength in enumerate(strengths) if strength != 0]
-    bounds = {i: stylizer.config.intensity.bounds(arrays[i]) for i in wanted}
-
-    def restyle(images: torch.Tensor, strength: float | list[float], *, joint: bool = False) -> torch.Tensor:
-        there = images.to(stylizer.device)
-        return stylizer.stylize(there, strength=strength, direction=direction, readout=readout, joint=joint).cpu()
-
-    units = {i: torch.from_numpy(to_unit(arrays[i], bounds[i])) for i in wanted}
-    if any(unit.ndim == 4 for unit in units.values()):
-        done = [restyle(units[i].movedim(1, 0), strengths[i], joint=True).movedim(0, 1) for i in wanted]
-    elif wanted:
-        done = list(restyle(torch.stack(list(units.values())), [strengths[i] for i in wanted]))
-    else:
-        done = []
-    changed = {
-        i: from_unit(image.numpy(), bounds[i], original=arrays[i]) for i, image in zip(wanted, done, strict=True)
-    }
-    if not all(np.isfinite(image).all() for image in changed.values()):
-        raise OsasisError(
-            "A stylized image must be finite",
-            found="values that no number of 32 bits can hold",
-            remedy="Bring the image to smaller units, or make the stylizer anew.",
-        )
-    return [changed[i] if i in changed else array.astype(np.float32) for i, array in enumerate(arrays)]
+def _from_bytes(data: bytes) -> OSASISStylizer:
+    state = StylizerState.from_bytes(data)
+    return OSASISStylizer.from_state(state).to(state.networks.device)

@@ -36,7 +36,7 @@ from nnunet_osasis.runtime.storage import clear_leftovers, sha256_of_array
 from nnunet_osasis.stylizer.calibrator import Calibrator, CalibratorConfig
 from nnunet_osasis.stylizer.config import StylizerConfig
 from nnunet_osasis.stylizer.gating import calibrate_for
-from nnunet_osasis.stylizer.readouts import DECODED, STUDENT
+from nnunet_osasis.stylizer.names import NETWORK_READOUTS, STUDENT
 from nnunet_osasis.stylizer.serialization import is_stylizer_folder, read_index
 from nnunet_osasis.stylizer.stylizer import OSASISStylizer
 from nnunet_osasis.training.adaptation.adapt import adapt
@@ -324,7 +324,7 @@ def one_pass_card(config: BuildConfig) -> dict | str:
     """What the card says about one pass: how the student is trained, or that none is needed or wanted."""
     if config.distil.teacher(config.readout) is not None:
         return as_json(config.distil)
-    if config.readout in DECODED:
+    if config.readout in NETWORK_READOUTS:
         return "none: distilling was left out"
     return f"none needed: {config.readout} is a map, one pass by itself, exactly"
 

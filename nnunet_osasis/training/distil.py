@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 import torch
 from tqdm import tqdm
 
-from nnunet_osasis.diffusion.transfer import weights_digest
 from nnunet_osasis.errors import OsasisError
 from nnunet_osasis.gate.structure import structure_agreement
 from nnunet_osasis.images.slices import evenly_spaced
@@ -23,7 +22,8 @@ from nnunet_osasis.maps.local_affine import fit_local_affine
 from nnunet_osasis.maps.resize import resample, resize
 from nnunet_osasis.runtime.records import as_json
 from nnunet_osasis.runtime.storage import sha256_of_array, sha256_of_json
-from nnunet_osasis.stylizer.readouts import DECODED
+from nnunet_osasis.stylizer.names import NETWORK_READOUTS
+from nnunet_osasis.stylizer.networks import weights_digest
 from nnunet_osasis.stylizer.student import LARGEST, LocalAffineStudent, Student, apply_field
 from nnunet_osasis.training.calibrate import random_crop, split_scenes
 from nnunet_osasis.training.checkpoint import Checkpoint
@@ -69,11 +69,11 @@ class DistilConfig:
     checkpoint_every: int = 200
 
     def __post_init__(self) -> None:
-        if self.readout is not None and self.readout not in DECODED:
+        if self.readout is not None and self.readout not in NETWORK_READOUTS:
             raise OsasisError(
                 "Only a read-out that runs the diffusion networks has a student",
                 found=self.readout,
-                remedy=f"Distil one of {', '.join(DECODED)}; any other read-out is one pass by itself.",
+                remedy=f"Distil one of {', '.join(NETWORK_READOUTS)}; any other read-out is one pass by itself.",
             )
         if self.iterations < 0 or min(self.batch_size, self.images, self.checkpoint_every) < 1:
             raise OsasisError(
@@ -88,7 +88,7 @@ class DistilConfig:
 
     def teacher(self, readout: str) -> str | None:
         """The read-out to distil for a stylizer with ``readout``; None where there is nothing to train."""
-        wanted = self.readout or (readout if readout in DECODED else None)
+        wanted = self.readout or (readout if readout in NETWORK_READOUTS else None)
         return wanted if self.iterations else None
 
 
@@ -109,7 +109,7 @@ def teacher_pairs(
     # not the maps, which play no part here and whose last bits depend on the number of threads
     identity = {
         "stage": "distil-pairs",
-        "weights": [*stylizer.digests, weights_digest(stylizer.spn)],
+        "weights": [weights_digest(network) for network in (stylizer.autoencoder, stylizer.decoder, stylizer.spn)],
         "reference": sha256_of_array(stylizer.reference),
         "settings": [as_json(stylizer.config.sampler), as_json(stylizer.config.intensity)],
         "teacher": teacher,

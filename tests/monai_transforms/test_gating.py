@@ -41,9 +41,7 @@ def test_what_fails_comes_back_unchanged(strict: OSASISStylizer, image: np.ndarr
 def test_a_batch_is_decided_sample_by_sample(
     stylizer: OSASISStylizer, image: np.ndarray, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    from monai_transforms import array
-
-    whole = array.stylize_arrays
+    whole = OSASISStylizer.stylize_arrays
 
     def second_is_moved(*arguments: object, **options: object) -> list[np.ndarray]:
         done = whole(*arguments, **options)  # type: ignore[arg-type]
@@ -52,7 +50,7 @@ def test_a_batch_is_decided_sample_by_sample(
             for one, given in zip(done, arguments[1], strict=True)
         ]  # type: ignore[call-overload]
 
-    monkeypatch.setattr(array, "stylize_arrays", second_is_moved)
+    monkeypatch.setattr(OSASISStylizer, "stylize_arrays", second_is_moved)
     other = image.copy()
     other.flat[0] = 255
     found = OSASISStylize(stylizer, batched=True, audit=tmp_path / "audit.jsonl")(np.stack([image, other]))

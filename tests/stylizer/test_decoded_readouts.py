@@ -12,7 +12,8 @@ from torchvision.transforms.functional import gaussian_blur
 
 from nnunet_osasis import OSASISStylizer
 from nnunet_osasis.maps.resize import resize
-from nnunet_osasis.stylizer.readouts import DECODED, READOUTS, low_frequencies
+from nnunet_osasis.stylizer.names import NETWORK_READOUTS
+from nnunet_osasis.stylizer.readouts import READOUTS, DiffusionReadout, low_frequencies
 
 DIRECTIONS = ("source_to_target", "target_to_source")
 SIZES = [(SIZE, SIZE), (50, 41)]
@@ -25,11 +26,11 @@ def pictures(count: int, size: tuple[int, int]) -> torch.Tensor:
 
 def decoding(patch: pytest.MonkeyPatch, change: torch.Tensor | float) -> None:
     """Let the networks' picture be the image they see plus ``change``."""
-    patch.setattr(OSASISStylizer, "decode_style", lambda self, images, **_: images + change)
+    patch.setattr(DiffusionReadout, "picture", lambda self, images, **_: images + change)
 
 
 def test_they_are_among_the_readouts() -> None:
-    assert set(DECODED) < set(READOUTS)
+    assert {name for name, kind in READOUTS.items() if kind.needs_networks} == set(NETWORK_READOUTS)
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -116,7 +117,7 @@ def test_frequency_keeps_the_sources_fine_detail(
     assert detail(change("frequency")).abs().mean() < 0.02 * detail(change("raw")).abs().mean()
 
 
-@pytest.mark.parametrize("readout", DECODED)
+@pytest.mark.parametrize("readout", NETWORK_READOUTS)
 @pytest.mark.parametrize("size", SIZES)
 def test_frames_stay(stylizer: OSASISStylizer, readout: str, size: tuple[int, int]) -> None:
     images = pictures(2, size)

@@ -17,7 +17,7 @@ from nnunet_osasis.images.slices import read_in_slices, slice_axis, slices_back,
 from nnunet_osasis.maps.field_of_view import field_of_view
 from nnunet_osasis.maps.local_affine import fit_local_affine
 from nnunet_osasis.stylizer.archive.run import stylize_folder
-from nnunet_osasis.stylizer.readouts import READOUTS
+from nnunet_osasis.stylizer.names import READOUTS
 from nnunet_osasis.synthetic.phantom.anatomy import draw_anatomy
 from nnunet_osasis.synthetic.phantom.scanner import SCANNER_A, acquire_pair
 from nnunet_osasis.training.sources import load_sources
@@ -119,7 +119,7 @@ def test_slices_share_one_code(stylizer: OSASISStylizer, monkeypatch: pytest.Mon
         seen.append(code)
         return torch.zeros_like(unit)
 
-    monkeypatch.setattr("nnunet_osasis.diffusion.sampler.encode_images", remember)
+    monkeypatch.setattr("nnunet_osasis.diffusion.transfer.encode_images", remember)
     images = unit_images(10)
     images[0] = -1  # air says nothing about the volume
     stylizer.decode_style(images, joint=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import pickle
-import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,12 +16,11 @@ from specimens import draw, second_camera, tiny_adaptation, tiny_calibration, ti
 
 from nnunet_osasis import OsasisError, OSASISStylizer
 from nnunet_osasis.images.intensity import IntensityRange
-from nnunet_osasis.maps.base import ColorMap, MeanMap
+from nnunet_osasis.maps.base import MeanMap
 from nnunet_osasis.maps.moments import MomentMap
 from nnunet_osasis.runtime.records import write_sealed_json
 from nnunet_osasis.scripts import pretrain_stylizer
-from nnunet_osasis.stylizer.readouts import READOUTS
-from nnunet_osasis.stylizer.serialization import FORMAT, save_stylizer
+from nnunet_osasis.stylizer.names import READOUTS
 from nnunet_osasis.training import presets as preset_module
 from nnunet_osasis.training.build import BuildConfig, StylizerBuild
 from nnunet_osasis.training.read_out import estimate_maps
@@ -31,14 +29,6 @@ from nnunet_osasis.training.style_pair import StylePair
 DIRECTIONS = ("source_to_target", "target_to_source")
 WEIGHTS = "calibrator/diffusion_pytorch_model.safetensors"
 ONE, OTHER = second_camera(draw(99)), 255 - second_camera(draw(98)) // 2
-MILD = {
-    "decoder": ColorMap(((0.9, 0.05, 0.0), (0.0, 0.8, 0.0), (0.0, 0.1, 0.9)), (0.1, 0.0, -0.1)),
-    "pair": ColorMap(((0.7, 0.0, 0.1), (0.1, 0.9, 0.0), (0.0, 0.0, 0.6)), (-0.1, 0.1, 0.1)),
-}
-MILD |= {
-    f"{name}_inverse": ColorMap(tuple(zip(*one.matrix, strict=True)), tuple(-v for v in one.offset))
-    for name, one in MILD.items()
-}
 
 
 def build(output: Path, given: OSASISStylizer, *references: np.ndarray, calibrated: bool = True) -> OSASISStylizer:
@@ -67,58 +57,14 @@ def index_of(folder: Path) -> dict:
     return json.loads((folder / "stylizer.json").read_text())
 
 
-def first_format(stylizer: OSASISStylizer, folder: Path) -> Path:
-    """A folder as the first version of this package wrote it."""
-    save_stylizer(stylizer, folder)
-    shutil.rmtree(folder / "calibrator")
-    index = index_of(folder)
-    for later in ("findings", "gate", "seal"):
-        del index[later]
-    index["format"] = 1
-    index["maps"] = {name: {"matrix": one.matrix, "offset": one.offset} for name, one in MILD.items()}
-    index["sha256"] = {name: value for name, value in index["sha256"].items() if not name.startswith("calibrator")}
-    (folder / "stylizer.json").write_text(json.dumps(index))
-    return folder
-
-
 # --- folders ----------------------------------------------------------------------------------------------------------
 
 
-def test_a_folder_of_the_first_format_still_works(stylizer: OSASISStylizer, tmp_path: Path) -> None:
-    old = OSASISStylizer.from_pretrained(first_format(stylizer, tmp_path / "old"))
-    assert old.calibrator is None
-    assert old.findings == {}
-    assert old.maps == MILD
-    images = 0.4 * unit_images(3)
-    for direction in DIRECTIONS:
-        combined, decoder, pair = (
-            old.stylize(images, readout=name, direction=direction) for name in ("combined", "decoder", "pair")
-        )
-        torch.testing.assert_close(combined, (decoder + pair) / 2, atol=1e-6, rtol=0)
-        assert not torch.equal(decoder, pair)
-    for readout in ("calibrator", "moments", "decoder_bent"):
-        with pytest.raises(OsasisError, match=f"no {readout}"):
-            old.stylize(images, readout=readout)
-    assert torch.equal(old.stylize(images, readout="raw"), stylizer.stylize(images, readout="raw"))
-
-
-def test_a_folder_of_the_first_format_becomes_one_of_the_second_when_saved(
-    stylizer: OSASISStylizer, tmp_path: Path
-) -> None:
-    old = OSASISStylizer.from_pretrained(first_format(stylizer, tmp_path / "old"))
-    again = OSASISStylizer.from_pretrained(old.save_pretrained(tmp_path / "new"))
-    assert index_of(tmp_path / "new")["format"] == FORMAT == 2
-    images = unit_images(2)
-    for readout in ("combined", "decoder", "pair"):
-        assert torch.equal(again.stylize(images, readout=readout), old.stylize(images, readout=readout))
-    assert again.fingerprint == old.fingerprint
-
-
-@pytest.mark.parametrize("number", [0, 3, None, "2"])
+@pytest.mark.parametrize("number", [0, 1, 3, None, "2"])
 def test_any_other_format_is_refused_with_the_remedy(stylizer: OSASISStylizer, tmp_path: Path, number: object) -> None:
     folder = stylizer.save_pretrained(tmp_path / "s")
     write_sealed_json(folder / "stylizer.json", index_of(folder) | {"format": number})
-    with pytest.raises(OsasisError, match=rf"1 or 2.*format {number}.*version of nnunet-osasis.*make it anew"):
+    with pytest.raises(OsasisError, match=rf"format 2.*format {number!r}.*version of nnunet-osasis.*make it anew"):
         OSASISStylizer.from_pretrained(folder)
 
 
@@ -128,10 +74,10 @@ def test_a_damaged_calibrator_is_refused(stylizer: OSASISStylizer, tmp_path: Pat
     whole = (folder / name).read_bytes()
     (folder / name).write_bytes(whole[:-5] + bytes([whole[-5] ^ 1]) + whole[-4:])
     with pytest.raises(OsasisError, match=r"saved with.*calibrator"):
-        OSASISStylizer.from_pretrained(folder)
+        OSASISStylizer.from_pretrained(folder).load_networks()
     (folder / name).unlink()
     with pytest.raises(OsasisError, match=r"complete.*calibrator"):
-        OSASISStylizer.from_pretrained(folder)
+        OSASISStylizer.from_pretrained(folder).load_networks()
 
 
 def test_a_folder_keeps_every_map_the_findings_and_the_calibrator(
@@ -316,8 +262,8 @@ def test_another_stylizers_calibrator_is_taken_over(command: list[str], tmp_path
 
 @pytest.mark.slow
 def test_the_command_can_leave_the_calibrator_out(command: list[str], stylizer: OSASISStylizer, tmp_path: Path) -> None:
-    old = first_format(stylizer, tmp_path / "old")
-    pretrain_stylizer.main([*command, "--from-stylizer", str(old), "--calibrator-iterations", "0"])
+    given = stylizer.save_pretrained(tmp_path / "given")
+    pretrain_stylizer.main([*command, "--from-stylizer", str(given), "--calibrator-iterations", "0"])
     assert not (tmp_path / "s/calibrator").exists()
     assert not (tmp_path / "s/training/calibrator.jsonl").exists()
     assert not (tmp_path / "s/training/pretrain.jsonl").exists()

@@ -386,7 +386,7 @@ def _check_parameter(method: str, key: str, value: Any) -> None:
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= highest:
             raise OsasisError(f"{key} of the method {method} must be a number in [0, {highest}]", found=shown(value))
         return
-    from nnunet_osasis.stylizer.readouts import READOUTS  # torch; only experiments with a stylizer need it
+    from nnunet_osasis.stylizer.names import READOUTS
 
     known = READOUTS if key == "readout" else LOSSES
     if value not in list(known):

@@ -14,8 +14,8 @@ from nnunet_osasis.maps.modules import map_module
 from nnunet_osasis.maps.moments import MomentMap
 from nnunet_osasis.maps.parametric import TERMS, ParametricMap, feature_count
 from nnunet_osasis.stylizer.config import DIRECTIONS
+from nnunet_osasis.stylizer.names import STUDENT
 from nnunet_osasis.stylizer.one_pass import OnePass
-from nnunet_osasis.stylizer.readouts import STUDENT
 from nnunet_osasis.stylizer.stylizer import OSASISStylizer
 
 ONE_PASS = ("decoder", "decoder_bent", "moments", "pair", "calibrator", "combined", STUDENT)

@@ -1,0 +1,58 @@
+"""The thresholds of the structure gate: plain numbers, which a stylizer's folder holds and every load reads."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from nnunet_osasis.errors import OsasisError
+
+CALIBRATED = ("boundaries", "kept", "own", "mutual_information", "lesion_contrast", "lesion_edges")
+"""Scores whose thresholds are measured on source images; the higher, the better."""
+
+
+@dataclass(frozen=True)
+class GateThresholds:
+    """The least scores that an image needs to be used.
+
+    >>> GateThresholds({"boundaries": 0.8}).serves(needs_round_trip=True)
+    False
+
+    Attributes:
+        scores: least values by the names of ``CALIBRATED``.
+        round_trip: whether round trips of the networks counted as undamaged, as read-outs that run them need.
+        segmenter_dice: least Dice between a frozen segmenter's answers to source and stylized image, if one is given;
+            0.975 is an IoU of 0.95. No lesion that it finds may be lost, whatever this value is.
+        views: number of undamaged views they were measured on.
+        false_alarms: share of these views that fail.
+        detection: share of damaged views that fail, by kind of damage, without and (``with_mask``) with the mask.
+    """
+
+    scores: dict[str, float]
+    round_trip: bool = False
+    segmenter_dice: float = 0.975
+    views: int = 0
+    false_alarms: float = 0.0
+    detection: dict[str, dict[str, float]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if unknown := sorted(set(self.scores) - set(CALIBRATED)):
+            raise OsasisError(
+                "A gate's thresholds must be of known scores", found=unknown, remedy=f"Use {', '.join(CALIBRATED)}."
+            )
+        for name, value in {**self.scores, "segmenter_dice": self.segmenter_dice}.items():
+            if isinstance(value, bool) or not isinstance(value, int | float) or not -1 <= value <= 1:
+                raise OsasisError(f"A gate's threshold ({name}) must lie in [-1, 1]", found=value, remedy="Make anew.")
+
+    @property
+    def least(self) -> dict[str, float]:
+        """All thresholds by name."""
+        return {**self.scores, "segmenter_dice": self.segmenter_dice, "segmenter_lesions": 1.0}
+
+    def serves(self, *, needs_round_trip: bool) -> bool:
+        """Whether they fit a read-out; one that runs the networks needs their round trip among the undamaged views."""
+        return self.round_trip or not needs_round_trip
+
+    def to_json(self) -> dict[str, Any]:
+        """For the stylizer's index; ``GateThresholds(**value)`` reads it."""
+        return asdict(self)
