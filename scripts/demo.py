@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
 from nnunet_osasis.runtime.command import add_device, positive_int, positive_number, run_command, seed_number
@@ -51,13 +52,13 @@ def make_parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> None:
     """Parse, run, print where the report is."""
     args = make_parser().parse_args(argv)
-    from nnunet_osasis.evaluation.demo.pipeline import run_demo
-    from nnunet_osasis.evaluation.demo.settings import DemoSettings, quick
+    from nnunet_osasis.evaluation.demo import COMMAND, QUICK, DemoSettings, run_demo
     from nnunet_osasis.stylizer.serialization import read_index
 
-    if args.from_stylizer is not None:  # now, not when its turn comes
+    if args.from_stylizer is not None:  # a folder that is no stylizer is refused now, not when its turn comes
         read_index(args.from_stylizer)
     options = {
+        **(QUICK if args.quick else {}),
         "output": args.output,
         "source": args.source,
         "target": args.target,
@@ -67,12 +68,12 @@ def main(argv: list[str] | None = None) -> None:
         "device": resolve_device(args.device),
         "trainer_length": args.epochs_trainer_suffix,
     }
-    options = quick(options) if args.quick else options
     if args.minutes_pretrain is not None:
         options["minutes_pretrain"] = args.minutes_pretrain
     if args.repeats is not None:
         options["repeats"] = args.repeats
-    report = run_demo(DemoSettings(**options), say=lambda line: print(line, flush=True))
+    command = [COMMAND, *(sys.argv[1:] if argv is None else argv)]
+    report = run_demo(DemoSettings(**options), command=command, say=lambda line: print(line, flush=True))
     print(f"Report: {report}")
 
 

@@ -19,8 +19,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from nnunet_osasis.evaluation.demo.pipeline import run_demo
-from nnunet_osasis.evaluation.demo.settings import DemoSettings
+from nnunet_osasis.evaluation.demo import DemoSettings, run_demo
 
 SPLITS = {"source": range(1, 179), "source_test": range(504, 613)}
 

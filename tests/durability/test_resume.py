@@ -15,7 +15,7 @@ import pytest
 from specimens import build_tiny
 
 from nnunet_osasis import OsasisError
-from nnunet_osasis.evaluation.experiment.tasks import is_whole_checkpoint
+from nnunet_osasis.evaluation.experiment.nnunet import is_whole_checkpoint
 from nnunet_osasis.runtime.children import child_command
 from nnunet_osasis.training import build as build_module
 from nnunet_osasis.training.loop import RunLog

@@ -100,6 +100,42 @@ def test_the_camera_shows_the_same_scenes_with_fresh_noise_and_the_truth_without
     assert set(prepared.truths) == {"camera"}
 
 
+def twin_target(data: Path) -> dict[str, object]:
+    """Target ``b`` with the training cases as its scanner shows them."""
+    for i in range(1, 7):
+        save(data / "twins" / f"{i}.png", picture(i - 1, tint=(90, 150, 160)))
+    return {"name": "b", "set": image_set("b"), "twins": "twins"}
+
+
+def test_twins_of_the_training_images_are_a_known_truth(data: Path) -> None:
+    spec = experiment(targets=[twin_target(data)], methods=["none", "truth"])
+    prepared = preparation.prepare(spec, data)
+    truth = prepared.truths["b"]
+    assert all(np.array_equal(twin, picture(i, tint=(90, 150, 160))) for i, twin in enumerate(truth.pictures))
+    assert [(cell.method.kind, cell.target) for cell in all_cells(spec)] == [("none", None), ("truth", "b")]
+    cell = all_cells(spec)[1]
+    before = cell.key(spec, prepared, None)
+    save(data / "twins" / "3.png", picture(30))
+    assert cell.key(spec, preparation.prepare(spec, data), None) != before
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [("missing", "needs a twin; got none for 3"), ("small", "must have the size"), ("test", "No image may be in two")],
+)
+def test_unusable_twins_are_refused(change: str, message: str, data: Path) -> None:
+    target = twin_target(data)
+    if change == "missing":
+        (data / "twins" / "3.png").unlink()
+    else:
+        save(data / "twins" / "3.png", picture(2, size=(20, 32)) if change == "small" else picture(50))
+    if change == "test":
+        for i in range(1, 5):  # whichever of them is the reference, the others are test images
+            save(data / "twins" / f"{i}.png", picture(49 + i, tint=(90, 150, 160)))
+    with pytest.raises(OsasisError, match=message):
+        preparation.prepare(experiment(targets=[target]), data)
+
+
 @pytest.mark.parametrize("change", ["picture", "mask", "test picture"])
 def test_other_pixels_are_other_work(change: str, data: Path) -> None:
     spec = experiment()
@@ -116,7 +152,7 @@ def test_other_pixels_are_other_work(change: str, data: Path) -> None:
     assert keys().isdisjoint(before)
 
 
-def test_a_renamed_test_case_keeps_its_key_but_not_its_maps(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_renamed_test_case_keeps_its_key_but_not_its_maps(data: Path) -> None:
     spec = experiment(targets=[{"name": "b", "set": image_set("b"), "reference": "1"}])
     before = preparation.prepare(spec, data)
     for part in ("images", "masks"):
@@ -126,16 +162,16 @@ def test_a_renamed_test_case_keeps_its_key_but_not_its_maps(data: Path, monkeypa
     assert cell.key(spec, before, None) == cell.key(spec, after, None)  # pixels; names are looked for in the maps
     trained: list[str] = []
 
-    def by_hand(cell: Cell, _: object, prepared: preparation.Prepared, *__: object) -> tuple[dict, dict]:
+    def by_hand(cell: Cell, _: object, prepared: preparation.Prepared, **__: object) -> tuple[dict, dict]:
         trained.append(cell.name)
         maps = {f"{test}/{n}": image[0] for test in cell.tests for n, image in prepared.tests[test].items()}
         return maps, {"seconds": 0.0, "seconds_predict": 0.0}
 
-    monkeypatch.setattr(work, "_by_light_engine", by_hand)
     for prepared, times in ((before, 1), (before, 1), (after, 2), (after, 2)):
-        work.train_cell(cell, spec, prepared, data / "cells", None, "cpu", 1)
+        record = work.train_cell(cell, spec, prepared, data, None, by_hand, "cpu", 1)
         assert len(trained) == times
-    assert work.holds(data / "cells" / f"{cell.name}.npz", [f"{t}/{n}" for t in cell.tests for n in after.tests[t]], {})
+    names = [f"{test}/{name}" for test in cell.tests for name in after.tests[test]]
+    assert work.holds(data / "cells" / f"{cell.name}.npz", names, record)
 
 
 def test_all_images_of_the_references_patient_leave_the_test_set(data: Path) -> None:

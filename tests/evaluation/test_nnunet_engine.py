@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from nnunet_osasis import OsasisError
+from nnunet_osasis.evaluation.demo import QUICK, DemoSettings, phantom_experiment
 from nnunet_osasis.evaluation.experiment import nnunet as nnunet_engine
 from nnunet_osasis.evaluation.experiment.cells import all_cells
 from nnunet_osasis.evaluation.experiment.config import Budget, experiment_from_json
 from nnunet_osasis.evaluation.experiment.runner import Options, run_experiment
+from nnunet_osasis.nnunet.raw_dataset import CHANNEL_NAMES, read_images, write_raw_dataset
 
 from .sites import values, write_data
 
@@ -64,6 +67,69 @@ def test_configurations_and_datasets_keep_targets_apart():
     truth = next(cell for (name, _), cell in cells.items() if name == "truth")
     assert nnunet_engine.configuration_of(truth) == nnunet_engine.BASE
     assert nnunet_engine.dataset_of(truth, made)[0] != nnunet_engine.dataset_of(cells["none", None], made)[0]
+
+
+FULL_CONFIGURATION = {
+    "data_identifier": "nnUNetPlans_2d",
+    "preprocessor_name": "DefaultPreprocessor",
+    "batch_size": 4,
+    "patch_size": [96, 96],
+    "spacing": [1.0, 1.0],
+    "normalization_schemes": ["RGBTo01Normalization"] * 3,
+    "architecture": {
+        "network_class_name": "dynamic_network_architectures.architectures.unet.PlainConvUNet",
+        "arch_kwargs": {
+            "n_stages": 5,
+            "features_per_stage": [32, 64, 128, 256, 512],
+            "kernel_sizes": [[3, 3]] * 5,
+            "strides": [[1, 1]] + [[2, 2]] * 4,
+            "n_conv_per_stage": [2] * 5,
+            "n_conv_per_stage_decoder": [2] * 4,
+        },
+    },
+}
+
+
+@pytest.mark.parametrize("settings", [{}, QUICK], ids=["full", "quick"])
+def test_nnunet_resolves_the_small_configurations_of_the_demo(tmp_path, settings):
+    from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+
+    budget = phantom_experiment(DemoSettings(output=tmp_path, **settings)).budget
+    plans = {"plans_name": "nnUNetPlans", "configurations": {"2d": FULL_CONFIGURATION}}
+    (tmp_path / "nnUNetPlans.json").write_text(json.dumps(plans))
+    options = {"probability": 0.5, "reference": "reference.png"}
+    folds = [{"train": ["a"], "val": ["b"]}]
+    nnunet_engine._add_configurations(tmp_path, budget, {"report_osasis_b": options}, folds)
+    configuration = PlansManager(str(tmp_path / "nnUNetPlans.json")).get_configuration("report_osasis_b")
+    network = configuration.network_arch_init_kwargs
+    assert configuration.data_identifier == "nnUNetPlans_2d" and configuration.batch_size == budget.batch_size
+    assert len(network["strides"]) == network["n_stages"] == len(budget.features)
+    assert len(network["n_conv_per_stage_decoder"]) == network["n_stages"] - 1
+    assert budget.patch % 2 ** (network["n_stages"] - 1) == 0  # every pooling fits the patch
+    assert configuration.configuration["osasis"] == options
+    assert json.loads((tmp_path / "splits_final.json").read_text()) == folds
+
+
+def test_channel_names_mean_division_by_255():
+    from nnunetv2.preprocessing.normalization.map_channel_name_to_normalization import get_normalization_scheme
+
+    assert {get_normalization_scheme(name).__name__ for name in CHANNEL_NAMES.values()} == {"RGBTo01Normalization"}
+
+
+def test_a_raw_dataset_holds_the_pictures_as_they_are(tmp_path):
+    image = np.random.default_rng(0).integers(0, 256, (8, 9, 3), dtype=np.uint8)
+    write_raw_dataset(tmp_path, {"case": image}, {"case": image[..., 0] % 2})
+    assert np.array_equal(read_images(tmp_path / "imagesTr")["case"], image)
+    assert (tmp_path / "labelsTr" / "case.png").is_file() and (tmp_path / "dataset.json").is_file()
+
+
+@pytest.mark.parametrize("count", [5, 12, 80])
+def test_folds_validate_on_different_cases_and_keep_most_for_training(count):
+    cases = [f"train_{i:03d}" for i in range(count)]
+    first, second = nnunet_engine._folds(cases, 2)
+    for fold in (first, second):
+        assert sorted(fold["train"] + fold["val"]) == cases and len(fold["train"]) >= 0.8 * count
+    assert not set(first["val"]) & set(second["val"])
 
 
 @pytest.mark.slow

@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 from dataclasses import replace
+from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
@@ -46,10 +47,36 @@ def test_the_report_and_its_numbers_are_there(finished_study: Study) -> None:
     assert results["experiment_sha256"] == finished_study.spec.sha256
     linked = {line.split("](")[1].split(")")[0] for line in text.splitlines() if line.startswith("![")}
     assert linked and all((root / name).stat().st_size > 1000 for name in linked)
-    assert {name.split("/")[1].split("_")[0] for name in linked} == {"radar", "cases", "predictions", "styles"}
+    assert {name.split("/")[1].split("_")[0] for name in linked} == {
+        *("radar", "cases", "scores", "predictions", "styles")
+    }
     assert page.count("data:image/png;base64,") == len(linked)
     events = [json.loads(line)["event"] for line in (root / "log.jsonl").read_text().splitlines()]
     assert events[0] == "prepared" and events[-1] == "scored" and events.count("trained") == 20
+
+
+class _Balance(HTMLParser):
+    """Fails on tags that do not close in order; collects links."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.links: list[str | None] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.links += [value for name, value in attrs if name in ("src", "href")]
+        if tag not in ("meta", "img"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+def test_the_page_is_well_formed_and_needs_no_other_file(finished_study: Study) -> None:
+    parser = _Balance()
+    parser.feed((finished_study.workspace / "report.html").read_text())
+    assert parser.open == [] and parser.links
+    assert all(str(link).startswith("data:image/png;base64,") for link in parser.links)
 
 
 def test_every_training_has_a_row_for_every_case_of_its_tests(finished_study: Study) -> None:
@@ -124,7 +151,7 @@ def test_without_images_no_picture_of_the_data_is_drawn(study: Study) -> None:
     shutil.rmtree(study.workspace / "pictures")
     write_report(study.spec, study.outcome, study.workspace, command=["x"], with_images=False)
     names = {path.name.split("_")[0] for path in (study.workspace / "pictures").iterdir()}
-    assert names == {"radar", "cases"}
+    assert names == {"radar", "cases", "scores"}
     assert "predictions_" not in (study.workspace / "report.md").read_text()
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
+import pandas as pd
 import pytest
 
 from nnunet_osasis.evaluation.report import statistics
@@ -171,19 +173,24 @@ def test_tables_show_undefined_values_as_such_and_json_stays_valid() -> None:
     for row in rows:
         row["hd95"] = None if row["method"] == "gin" or row["case"] == "03" else 2.5
     entries = summarise(spec, rows, groups)
-    table = {line[0]: line for line in metric_table(spec, entries).rows}
-    assert table["GIN"][-1] == "– (60 undefined)"
-    assert table["no style transfer"][-1] == "2.50 (3 undefined)"
-    assert main_table(spec, entries).rows[0][3:6] == ("–", "–", "–")
+    table = metric_table(spec, entries).set_index("method")
+    assert table.loc["GIN"].iloc[-1] == "– (60 undefined)"
+    assert table.loc["no style transfer"].iloc[-1] == "2.50 (3 undefined)"
+    assert main_table(spec, entries).iloc[0, 3:6].tolist() == ["–", "–", "–"]
     json.dumps([entries, verdict(entries)], allow_nan=False)
 
 
 def test_the_page_is_whole_and_nothing_in_it_is_markup_by_accident() -> None:
     blocks = [
-        Heading("a < b"), Text("<script>", strong=True), Table(("x", "y"), (("a|b", "1"),)),
+        Heading("a < b"), Text("<script>", strong=True), Table(pd.DataFrame({"x": ["a|b", "<b>"], "y": ["1", "0.50"]})),
         Picture("pictures/p.png", b"png", 'say "hi"'), Code(("cmd --a 'b & c'",)),
     ]  # fmt: skip
     page, text = to_html("T & t", blocks), to_markdown("T & t", blocks)
     assert "<script>" not in page and "a &lt; b" in page and "<title>T &amp; t</title>" in page
     assert 'src="data:image/png;base64,cG5n"' in page and "http" not in page.replace("http-equiv", "")
-    assert "| a\\|b | 1 |" in text and "](pictures/p.png)" in text and text.startswith("# T & t\n")
+    assert "<b>" not in page and "<td>&lt;b&gt;</td>" in page
+    assert (
+        re.search(r"\| a\\\|b +\| +1 \|\n\| <b> +\| +0\.50 \|", text)
+        and "](pictures/p.png)" in text
+        and text.startswith("# T & t\n")
+    )

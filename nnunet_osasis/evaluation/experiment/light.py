@@ -9,7 +9,7 @@ import inspect
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,31 +17,42 @@ import torch
 from torch import nn
 
 from nnunet_osasis.errors import OsasisError
-from nnunet_osasis.evaluation.experiment.config import Budget, NetworkSpec
+from nnunet_osasis.evaluation.experiment.cells import Cell
+from nnunet_osasis.evaluation.experiment.config import Budget, Experiment, NetworkSpec
+from nnunet_osasis.evaluation.experiment.data import Prepared
+from nnunet_osasis.evaluation.experiment.methods import TrainingSet, training_set
+from nnunet_osasis.evaluation.experiment.tasks import Maps, load_pictures
 
 FOREGROUND_SHARE = 1 / 3  # of patches that are centred on foreground, as in nnU-Net
 
 ROTATION = (-np.pi, np.pi)  # nnU-Net's for square 2D patches
 
-Augment = Callable[[np.ndarray, np.random.Generator], np.ndarray]
-"""A random control: a picture ``(C, H, W)`` in native units and a random stream to a new picture."""
 
-
-@dataclass(frozen=True, kw_only=True)
-class TrainingSet:
-    """What one training draws from; all lists are parallel.
-
-    Attributes:
-        images: uint8 ``(C, H, W)``. masks: ``(H, W)`` of 0 and 1.
-        styled: the images in the target's style, or None. augment: a random control, or None.
-        da5: nnU-Net's DA5 augmentation instead of its default.
-    """
-
-    images: Sequence[np.ndarray]
-    masks: Sequence[np.ndarray]
-    styled: Sequence[np.ndarray] | None = None
-    augment: Augment | None = None
-    da5: bool = False
+def train_and_predict(
+    cell: Cell,
+    experiment: Experiment,
+    prepared: Prepared,
+    *,
+    styled: Path | None,
+    root: Path,
+    key: str,
+    device: str,
+    threads: int,
+) -> tuple[Maps, dict[str, Any]]:
+    """Train a cell in this process and predict its tests: the light engine, see :class:`tasks.Engine`."""
+    copies = None
+    if styled is not None:
+        stored = load_pictures(styled.with_suffix(".npz"))
+        copies = [stored[name] for name in prepared.train_names]
+    data = training_set(cell.method, prepared, cell.target, copies)
+    network, spent = train(cell.network, data, experiment.budget, seed=cell.random_seed, device=device)
+    began = time.perf_counter()
+    maps = {
+        f"{test}/{name}": picture
+        for test in cell.tests
+        for name, picture in predict(network, prepared.tests[test], experiment.budget, device=device).items()
+    }
+    return maps, {**spent, "seconds_predict": time.perf_counter() - began}
 
 
 def train(

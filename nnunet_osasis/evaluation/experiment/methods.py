@@ -1,15 +1,15 @@
-"""What a method does to the training set: fitted transfers, styled copies, random augmentation, true renderings.
-
-Stylizers for an experiment, made by the public command on the training images and the one reference.
-"""
+"""What a method does to the training set: fitted transfers, stylizers made for the experiment, true renderings."""
 
 from __future__ import annotations
 
 import shutil
 import subprocess
+import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,6 @@ from PIL import Image
 from nnunet_osasis.errors import OsasisError
 from nnunet_osasis.evaluation.experiment.config import Experiment, MethodSpec, StylizerSpec
 from nnunet_osasis.evaluation.experiment.data import Prepared
-from nnunet_osasis.evaluation.experiment.light import TrainingSet
 from nnunet_osasis.gate import StructureGate
 from nnunet_osasis.runtime.children import child_command
 from nnunet_osasis.runtime.records import finished, write_sealed_json
@@ -29,14 +28,38 @@ from nnunet_osasis.training.build import WORK
 from nnunet_osasis.transfer import StyleTransfer
 
 EIGHT_BIT = (0.0, 255.0)
+"""Value range of the pictures."""
+
+Augment = Callable[[np.ndarray, np.random.Generator], np.ndarray]
+"""A random control: a picture ``(C, H, W)`` in native units and a random stream to a new picture."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingSet:
+    """What one training draws from; all lists are parallel.
+
+    Attributes:
+        images: pictures ``(C, H, W)`` uint8.
+        masks: masks ``(H, W)`` of 0 and 1.
+        styled: the images in the target's style, or None.
+        augment: a random control, or None.
+        da5: whether nnU-Net's DA5 augmentation is used instead of its default.
+    """
+
+    images: Sequence[np.ndarray]
+    masks: Sequence[np.ndarray]
+    styled: Sequence[np.ndarray] | None = None
+    augment: Augment | None = None
+    da5: bool = False
 
 
 def make_transfer(
     method: MethodSpec, prepared: Prepared, target: str, stylizer: Path | None, *, device: str = "cpu"
 ) -> StyleTransfer:
-    """The transfer of a method that makes styled copies; those with a reference see the target's one reference.
+    """Return the transfer of a method that makes styled copies, fitted to the target's one reference.
 
-    Raises ``OsasisError`` for a method that has no transfer.
+    Raises:
+        OsasisError: the method has no transfer.
     """
     from nnunet_osasis import controls
 
@@ -100,7 +123,11 @@ def to_8_bit(image: np.ndarray) -> np.ndarray:
 def training_set(
     method: MethodSpec, prepared: Prepared, target: str | None, styled: list[np.ndarray] | None
 ) -> TrainingSet:
-    """What a training with this method draws from. Raises ``OsasisError`` when the method needs what is not there."""
+    """Return what a training with this method draws from.
+
+    Raises:
+        OsasisError: the method needs styled copies or a known truth, and there are none.
+    """
     images, masks = prepared.train, prepared.train_masks
     if method.kind == "truth":
         if target not in prepared.truths:
@@ -117,6 +144,7 @@ def training_set(
 
 
 RANDOM = ("gin", "colour_jitter", "histogram_shift")
+"""Kinds of methods that draw a new change for every training patch."""
 
 
 class RandomAugmentation:
@@ -138,7 +166,7 @@ class RandomAugmentation:
 
 
 def write_pictures(folder: Path, images: dict[str, np.ndarray]) -> None:
-    """Pictures ``(C, H, W)`` uint8 as PNG files, by name."""
+    """Write pictures ``(C, H, W)`` uint8 as PNG files, named by their keys."""
     for name, image in images.items():
         picture = Image.fromarray(image[0] if image.shape[0] == 1 else np.moveaxis(image, 0, -1))
         atomic_write(folder / f"{name}.png", partial(picture.save, format="PNG"))
@@ -153,48 +181,59 @@ def make_stylizer(
     losses: str,
     pretrained: Path | None,
     device: str,
-) -> list[str]:
-    """Make the stylizer of one target and loss preset unless it is there; returns the command.
+) -> dict[str, Any]:
+    """Make the stylizer of one target and loss preset by the public command, unless it is there.
 
     Args:
-        folder: of the stylizer. pretrained: a stylizer of the same source images whose autoencoder is taken.
+        folder: folder of the stylizer.
+        prepared: images of the experiment.
+        target: target whose reference the stylizer is made for.
+        spec: options of the command.
+        losses: loss preset of the adaptation.
+        pretrained: a stylizer of the same source images whose autoencoder is taken; None pretrains one.
+        device: torch device of the command.
 
-    Raises ``OsasisError`` when the command fails (its own message is on the screen); an interrupted one is resumed.
+    Returns:
+        ``{"key", "command", "seconds"}``; the seconds are None while it is being made.
+
+    Raises:
+        OsasisError: the command failed, after printing its own message. An interrupted one is resumed by the next call.
     """
-    inputs = folder.parent / "inputs"
+    inputs, record = folder.parent / "inputs", folder.parent / f"{folder.name}.json"
     images, reference = inputs / "training_images", inputs / f"reference_{target}"
-    arguments = ["--images", str(images), "--style", str(reference / "reference.png"), "--output", str(folder)]
-    arguments += ["--preset", spec.preset, "-device", device]
-    if pretrained is not None:
-        arguments += ["--from-stylizer", str(pretrained)]
-    elif spec.iterations is not None:
-        arguments += ["--iterations", str(spec.iterations)]
-    if spec.adapt_iterations is not None:
-        arguments += ["--adapt-iterations", str(spec.adapt_iterations)]
-    if spec.calibrator_iterations is not None:
-        arguments += ["--calibrator-iterations", str(spec.calibrator_iterations)]
-    arguments += ["--losses", losses]
     digest = None if pretrained is None else stylizer_digest(pretrained)
-    options = {"preset": spec.preset, "losses": losses, "adapt_iterations": spec.adapt_iterations,
-               "calibrator_iterations": spec.calibrator_iterations}  # fmt: skip
-    pretraining = spec.iterations if digest is None else digest
-    reference_hash = prepared.report["references"][target]["sha256"]
-    key = sha256_of_json([prepared.sha256(), reference_hash, options, pretraining])
-    remembered = folder.parent / f"{folder.name}.json"
-    same = finished(remembered, key) is not None
-    command = ["osasis-pretrain-stylizer", *arguments]
-    if same and is_stylizer_folder(folder):
-        return command
+    options = {
+        "--images": images,
+        "--style": reference / "reference.png",
+        "--output": folder,
+        "--preset": spec.preset,
+        "-device": device,
+        "--from-stylizer": pretrained,
+        "--iterations": spec.iterations if pretrained is None else None,
+        "--minutes": spec.minutes if pretrained is None else None,
+        "--adapt-iterations": spec.adapt_iterations,
+        "--calibrator-iterations": spec.calibrator_iterations,
+        "--losses": losses,
+        "--seed": spec.seed,
+    }
+    arguments = [word for name, value in options.items() if value is not None for word in (name, str(value))]
+    paths = ("--images", "--style", "--output", "-device", "--from-stylizer")
+    deciding = {name: value for name, value in options.items() if name not in paths}
+    key = sha256_of_json([prepared.sha256(), prepared.report["references"][target]["sha256"], deciding, digest])
+    done = finished(record, key)
+    if done is not None and is_stylizer_folder(folder):
+        return done
     shutil.rmtree(images, ignore_errors=True)
     write_pictures(images, dict(zip(prepared.train_names, prepared.train, strict=True)))
     write_pictures(reference, {"reference": prepared.references[target]})
     ensure_writable(folder)
-    if not same:  # before the record says otherwise: what is there of another stylizer must not pass for the new one
+    if done is None:  # what is there of another stylizer must not pass for the new one, once the record names that
         (folder / INDEX).unlink(missing_ok=True)
         shutil.rmtree(folder / WORK, ignore_errors=True)
-    write_sealed_json(remembered, {"key": key, "command": command})
-    module = child_command("nnunet_osasis.scripts.pretrain_stylizer")
-    ended = subprocess.run([*module, *arguments, "--resume" if same else "--overwrite"], check=False)
+    facts: dict[str, Any] = {"key": key, "command": ["osasis-pretrain-stylizer", *arguments], "seconds": None}
+    write_sealed_json(record, facts)
+    module, began = child_command("nnunet_osasis.scripts.pretrain_stylizer"), time.perf_counter()
+    ended = subprocess.run([*module, *arguments, "--overwrite" if done is None else "--resume"], check=False)
     if ended.returncode == 130 or ended.returncode < 0:
         raise KeyboardInterrupt
     if ended.returncode != 0:
@@ -203,7 +242,9 @@ def make_stylizer(
             found=f"exit status {ended.returncode} of osasis-pretrain-stylizer for {target}",
             remedy="Its message is above. The same command goes on from what is finished.",
         )
-    return command
+    facts["seconds"] = round(time.perf_counter() - began, 1)
+    write_sealed_json(record, facts)
+    return facts
 
 
 def make_stylizers(
@@ -214,34 +255,36 @@ def make_stylizers(
     pretrained: Path | None,
     device: str,
     say: Callable[[str], None],
-) -> tuple[dict[tuple[str, str], Path], list[list[str]]]:
-    """A stylizer per target and loss preset that the methods ask for; the first lends the others its autoencoder."""
-    found, commands, lender = dict[tuple[str, str], Path](), [], pretrained
-    wanted = [losses_of(m) for m in experiment.methods if m.kind == "osasis"]
-    for target in [t.name for t in experiment.targets] if wanted else []:
-        for losses in dict.fromkeys(wanted):
-            folder = root / f"{target}_{losses}"
-            say(f"Stylizer for {target}, {losses} losses: {folder}")
-            command = make_stylizer(
-                folder, prepared, target, experiment.stylizer,
-                losses=losses, pretrained=lender, device=device,
-            )  # fmt: skip
-            commands.append(command)
-            found[target, losses] = folder
-            lender = lender or folder
-    return found, commands
+) -> tuple[dict[tuple[str, str], Path], list[dict[str, Any]]]:
+    """Make a stylizer per target and loss preset of the methods; the first lends the others its autoencoder.
+
+    Returns:
+        The folders by target and loss preset, and what :func:`make_stylizer` returned for each.
+    """
+    folders, facts, lender = dict[tuple[str, str], Path](), [], pretrained
+    presets = dict.fromkeys(losses_of(method) for method in experiment.methods if method.kind == "osasis")
+    for target, losses in product([target.name for target in experiment.targets], presets):
+        folder = root / f"{target}_{losses}"
+        say(f"Stylizer for {target}, {losses} losses: {folder}")
+        made = make_stylizer(
+            folder, prepared, target, experiment.stylizer, losses=losses, pretrained=lender, device=device
+        )
+        facts.append({"stylizer": folder.name, **made})
+        folders[target, losses] = folder
+        lender = lender or folder
+    return folders, facts
 
 
 def losses_of(method: MethodSpec) -> str:
-    """The loss preset of an OSASIS method; without one, the default recipe's."""
+    """Return the loss preset of an OSASIS method: its own, or that of the default recipe."""
     from nnunet_osasis.training.presets import AdaptConfig
 
     return str(method.parameters.get("losses", AdaptConfig().losses))
 
 
 def configured(experiment: Experiment, stylizers: dict[tuple[str, str], Path], root: Path) -> dict[str, Path]:
-    """Stylizer folders by ``method@target`` for nnU-Net's trainers, which take a read-out from the folder alone."""
-    found = {}
+    """Return stylizer folders by ``method@target``; nnU-Net's trainers take the read-out from the folder alone."""
+    folders = {}
     for method in (m for m in experiment.methods if m.kind == "osasis"):
         for target in (t.name for t in experiment.targets):
             folder = stylizers[target, losses_of(method)]
@@ -250,12 +293,12 @@ def configured(experiment: Experiment, stylizers: dict[tuple[str, str], Path], r
 
                 place = root / f"{method.name}@{target}"
                 folder = OSASISStylizer.from_pretrained(folder).configured(readout=readout).save_pretrained(place)
-            found[f"{method.name}@{target}"] = folder
-    return found
+            folders[f"{method.name}@{target}"] = folder
+    return folders
 
 
 def pretrained_card(folder: Path | None) -> dict[str, Any] | None:
-    """What a stylizer from elsewhere says about the images it was pretrained on."""
+    """Return what a stylizer's card says about the images it was pretrained on; None without a folder."""
     if folder is None:
         return None
     card = read_index(folder).get("card", {})

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
+import pandas as pd
+
 
 @dataclass(frozen=True)
 class Heading:
@@ -25,10 +27,9 @@ class Text:
 
 @dataclass(frozen=True)
 class Table:
-    """Column titles and rows; the first column is text, the others are figures."""
+    """A data frame of text; its first column is aligned left, the others right."""
 
-    columns: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
+    frame: pd.DataFrame
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,7 @@ class Code:
 
 
 Block = Heading | Text | Table | Picture | Code
+"""One element of a report."""
 
 STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; color: #222; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; }
@@ -63,7 +65,7 @@ pre { background: #f5f5f5; padding: .8rem; overflow-x: auto; font-size: .82rem; 
 
 
 def to_html(title: str, blocks: Sequence[Block]) -> str:
-    """One page that needs no other file."""
+    """Return one page that needs no other file."""
     body = "\n".join(_html(block) for block in blocks)
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
@@ -74,7 +76,7 @@ def to_html(title: str, blocks: Sequence[Block]) -> str:
 
 
 def to_markdown(title: str, blocks: Sequence[Block]) -> str:
-    """The same as Markdown, its pictures beside it."""
+    """Return the same as Markdown, its pictures beside it."""
     return "\n\n".join([f"# {title}", *(_markdown(block) for block in blocks)]) + "\n"
 
 
@@ -84,16 +86,12 @@ def _html(block: Block) -> str:
             return f"<h2>{escape(text)}</h2>"
         case Text(text, strong):
             return f'<p class="strong">{escape(text)}</p>' if strong else f"<p>{escape(text)}</p>"
-        case Table(columns, rows):
-            head = "".join(f"<th>{escape(cell)}</th>" for cell in columns)
-            lines = "\n".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
-            return f'<div class="scroll"><table>\n<tr>{head}</tr>\n{lines}\n</table></div>'
+        case Table(frame):
+            with pd.option_context("display.max_colwidth", None):
+                return f'<div class="scroll">{frame.to_html(index=False, border=0)}</div>'
         case Picture(_, png, caption):
-            data = base64.b64encode(png).decode()
-            text = escape(caption)
-            return (
-                f'<figure><img src="data:image/png;base64,{data}" alt="{text}"><figcaption>{text}</figcaption></figure>'
-            )
+            source, text = f"data:image/png;base64,{base64.b64encode(png).decode()}", escape(caption)
+            return f'<figure><img src="{source}" alt="{text}"><figcaption>{text}</figcaption></figure>'
         case Code(lines):
             return "<pre>" + escape("\n".join(lines)) + "</pre>"
 
@@ -104,11 +102,10 @@ def _markdown(block: Block) -> str:
             return f"## {text}"
         case Text(text, strong):
             return f"**{text}**" if strong else text
-        case Table(columns, rows):
-            rule = ["---", *["---:"] * (len(columns) - 1)]
-            return "\n".join(
-                "| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in (columns, rule, *rows)
-            )
+        case Table(frame):
+            cells = frame.map(lambda text: text.replace("|", "\\|"))  # a bar would end the cell
+            alignment = ("left", *["right"] * (len(cells.columns) - 1))
+            return str(cells.to_markdown(index=False, disable_numparse=True, colalign=alignment))
         case Picture(name, _, caption):
             return f"![{caption}]({name})\n\n{caption}"
         case Code(lines):

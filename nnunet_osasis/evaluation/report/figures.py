@@ -8,25 +8,26 @@ from typing import Any
 
 import numpy as np
 
-from nnunet_osasis.evaluation.experiment import tasks as work
 from nnunet_osasis.evaluation.experiment.config import Experiment
 from nnunet_osasis.evaluation.experiment.data import test_masks
 from nnunet_osasis.evaluation.experiment.runner import Outcome, styled_pairs, styled_path
+from nnunet_osasis.evaluation.experiment.tasks import load_pictures
 from nnunet_osasis.evaluation.metrics.charts import COLOURS, MARKS, GridRow, qualitative_grid, radar_chart, write_figure
 from nnunet_osasis.evaluation.metrics.protocol import METRICS
 from nnunet_osasis.evaluation.report.summary import ScoreTable
 
-RADAR_LINES = 5
+RADAR_LINES, SCATTER_PANELS, GRID_METHODS, GRID_ROWS = 5, 4, 4, 5
+"""Largest numbers of methods and of images that the charts have room for."""
 
-SCATTER_PANELS = 4
-
-GRID_ROWS = 5
+QUARTILES = (0.25, 0.5, 0.75)
+"""Quantiles of the score without style transfer, at which the before-and-after picture shows cases."""
 
 Entries = Sequence[Mapping[str, Any]]
+"""Summary entries of one network and target; the baseline comes first."""
 
 
 def shown_methods(entries: Entries, most: int) -> list[Mapping[str, Any]]:
-    """No style transfer, every stylizer, the best free controls and the upper bound: the rows a chart has room for."""
+    """Return no style transfer, every stylizer, the best free controls and the upper bound, ``most`` in all."""
     none = [entry for entry in entries if entry["role"] == "baseline"]
     stylizers = [entry for entry in entries if entry["role"] == "stylizer"][: most - 2]
     bound = [entry for entry in entries if entry["kind"] == "truth"][:1]
@@ -36,31 +37,59 @@ def shown_methods(entries: Entries, most: int) -> list[Mapping[str, Any]]:
 
 
 def radar(entries: Entries, path: Path, title: str) -> Path | None:
-    """Metrics in [0, 1] of the methods of one network and target, higher is better; None with fewer than three."""
-    names = [n for n in entries[0]["metrics"] if METRICS[n].upper == 1 and METRICS[n].better]
+    """Draw the metrics in [0, 1], higher is better; return None with fewer than three of them."""
+    names = [name for name in entries[0]["metrics"] if METRICS[name].upper == 1 and METRICS[name].better]
     series = {}
     for entry in shown_methods(entries, RADAR_LINES):
-        values = {name: entry["metrics"][name] for name in names}
-        series[entry["label"]] = {
-            _axis(name): float("nan") if value is None else value if METRICS[name].better == "higher" else 1 - value
-            for name, value in values.items()
-        }
+        axes = {}
+        for name in names:
+            value, metric = entry["metrics"][name], METRICS[name]
+            value = float("nan") if value is None else value
+            lower = metric.better == "lower"
+            axes[f"1 - {metric.label}" if lower else metric.label] = 1 - value if lower else value
+        series[entry["label"]] = axes
     usable = [axis for axis in next(iter(series.values())) if all(np.isfinite(s[axis]) for s in series.values())]
     return radar_chart(series, path, title=title) if len(usable) >= 3 else None
 
 
+def score_chart(entries: Entries, metric: str, path: Path) -> Path:
+    """Draw the mean score, its interval and the single trainings of every method, in-domain and on the target."""
+
+    def draw() -> Any:
+        from matplotlib.figure import Figure
+
+        figure = Figure(figsize=(7.2, 0.55 * len(entries) + 1.1), dpi=150, layout="constrained")
+        axis, rows = figure.subplots(), np.arange(len(entries))
+        for site, seeds, label, color, mark, offset in (
+            ("source", "source_per_seed", "in-domain", COLOURS[0], MARKS[0], -0.13),
+            ("target", "per_seed", entries[0]["target_name"], COLOURS[1], MARKS[1], 0.13),
+        ):
+            means = np.array([entry[site]["mean"] for entry in entries])
+            bounds = np.array([[entry[site]["low"], entry[site]["high"]] for entry in entries]).T
+            axis.errorbar(
+                means, rows + offset, xerr=np.abs(bounds - means), fmt=mark, color=color, capsize=3, label=label
+            )
+            for row, entry in enumerate(entries):
+                places = [row + offset] * len(entry[seeds])
+                axis.plot(entry[seeds], places, mark, color=color, markerfacecolor="white", markersize=4)
+        axis.set_yticks(rows, [entry["label"] for entry in entries], fontsize=8)
+        axis.invert_yaxis()
+        axis.set_xlabel(f"{METRICS[metric].label}: mean with 95 % interval; open marks: single trainings", fontsize=8)
+        axis.grid(axis="x", color="0.9")
+        axis.set_axisbelow(True)
+        axis.spines[["top", "right"]].set_visible(False)
+        figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=8)
+        return figure
+
+    return write_figure(draw, path)
+
+
 def scatter(entries: Entries, table: ScoreTable, metric: str, path: Path) -> Path | None:
-    """Score per target case before (no style transfer) against after, mean over seeds, one panel per method."""
+    """Draw the score per target case without style transfer against that with it, one panel per method."""
     panels = [entry for entry in shown_methods(entries, SCATTER_PANELS + 1) if entry["role"] != "baseline"]
     if not panels:
         return None
-    place = entries[0]["network"], entries[0]["target_name"]
-
-    def scores(method: str) -> np.ndarray:
-        found = (table.scores(place[0], method, style, place[1], metric) for style in (place[1], None))
-        return np.asarray(next(s for s in found if s is not None).mean(axis=0))
-
-    before = scores(entries[0]["method"])  # the baseline comes first
+    before = table.scores_of(entries[0], metric).mean(axis=0)
 
     def draw() -> Any:
         from matplotlib.figure import Figure
@@ -70,8 +99,8 @@ def scatter(entries: Entries, table: ScoreTable, metric: str, path: Path) -> Pat
         for index, (axis, entry) in enumerate(zip(axes, panels, strict=True)):
             axis.plot([0, 1], [0, 1], color="0.6", linewidth=0.8)
             axis.scatter(
-                before, scores(entry["method"]), s=14, alpha=0.75, color=COLOURS[index % len(COLOURS)],
-                marker=MARKS[index % len(MARKS)], linewidths=0,
+                before, table.scores_of(entry, metric).mean(axis=0), s=14, alpha=0.75,
+                color=COLOURS[index % len(COLOURS)], marker=MARKS[index % len(MARKS)], linewidths=0,
             )  # fmt: skip
             axis.set_title(entry["label"], fontsize=8, wrap=True)
             axis.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal")
@@ -84,13 +113,13 @@ def scatter(entries: Entries, table: ScoreTable, metric: str, path: Path) -> Pat
 
 
 def styles_grid(experiment: Experiment, outcome: Outcome, workspace: Path, target: str, path: Path) -> Path:
-    """Training images in the target's style, one column per method, the reference and (where known) the truth."""
+    """Draw training images in the target's style, one column per method, the reference and the truth if known."""
     prepared = outcome.prepared
     chosen = np.unique(np.linspace(0, len(prepared.train) - 1, GRID_ROWS).round().astype(int))
     columns: dict[str, list[np.ndarray]] = {"source": [prepared.train[i] for i in chosen]}
     for method, style in styled_pairs(experiment):
         if style == target:
-            stored = work.load_pictures(styled_path(workspace, method, target).with_suffix(".npz"))
+            stored = load_pictures(styled_path(workspace, method, target).with_suffix(".npz"))
             columns[method.name] = [stored[prepared.train_names[i]] for i in chosen]
     if target in prepared.truths:
         columns["truth"] = [prepared.truths[target].clean[i] for i in chosen]
@@ -103,37 +132,103 @@ def styles_grid(experiment: Experiment, outcome: Outcome, workspace: Path, targe
 
 
 def predictions_grid(entries: Entries, experiment: Experiment, outcome: Outcome, workspace: Path, path: Path) -> Path:
-    """Worst, median and best target case (by the mean over methods): image, truth, and each method's map."""
-    network, target = entries[0]["network"], entries[0]["target_name"]
-    shown, metric = shown_methods(entries, 4), experiment.metrics[0]
-    table, seed = ScoreTable(outcome.rows), min(experiment.seeds)
-    cases = table.cases(target)
-    per_case = {e["method"]: _by_style(table, network, e["method"], target, metric) for e in shown}
-    order = np.argsort(np.nanmean([scores.mean(axis=0) for scores in per_case.values()], axis=0), kind="stable")
-    ranks = {"worst": order[0], "median": order[len(order) // 2], "best": order[-1]}
-    masks = test_masks(outcome.prepared, experiment, target)
-    kinds = {method.name: method for method in experiment.methods}
+    """Draw the worst, median and best target case (by the mean over methods): image, truth, and each method's map."""
+    target, shown, metric = entries[0]["target_name"], shown_methods(entries, GRID_METHODS), experiment.metrics[0]
+    table = ScoreTable(outcome.rows)
+    per_case = [table.scores_of(entry, metric) for entry in shown]
+    order = np.argsort(np.nanmean([scores.mean(axis=0) for scores in per_case], axis=0), kind="stable")
+    cases, masks = table.cases(target), test_masks(outcome.prepared, experiment, target)
+    maps = [_maps(entry, experiment, workspace) for entry in shown]
     rows = []
-    for rank, index in ranks.items():
-        case, cells, captions = cases[index], [], []
-        for entry in shown:
-            style = f"{entry['method']}@{target}" if kinds[entry["method"]].needs_reference else entry["method"]
-            maps = work.load_pictures(workspace / "cells" / f"{network}__{style}__{seed}.npz")
-            cells.append(maps[f"{target}/{case}"])
-            captions.append(f"{per_case[entry['method']][0, index]:.2f}")
-        image = _picture(outcome.prepared.tests[target][case])
-        row = GridRow(f"{rank}: {case}", [image, masks[case] * np.uint8(255), *cells], ("", "", *captions), masks[case])
-        rows.append(row)
+    for rank, index in {"worst": order[0], "median": order[len(order) // 2], "best": order[-1]}.items():
+        case = cases[index]
+        image, truth = _picture(outcome.prepared.tests[target][case]), masks[case] * np.uint8(255)
+        captions = ("", "", *(f"{scores[0, index]:.2f}" for scores in per_case))
+        cells = [image, truth, *(of_method[f"{target}/{case}"] for of_method in maps)]
+        rows.append(GridRow(f"{rank}: {case}", cells, captions, masks[case]))
     return qualitative_grid(rows, ["image", "truth", *(entry["method"] for entry in shown)], path)
 
 
-def _by_style(table: ScoreTable, network: str, method: str, target: str, metric: str) -> np.ndarray:
-    found = (table.scores(network, method, style, target, metric) for style in (target, None))
-    return next(scores for scores in found if scores is not None)
+def before_after(
+    entries: Entries, experiment: Experiment, outcome: Outcome, workspace: Path, path: Path
+) -> Path | None:
+    """Draw training images before and after the stylizer, beside target cases with the masks of both trainings.
+
+    The target cases are those at the quartiles of the score without style transfer. Return None without a stylizer.
+    """
+    stylizer = next((entry for entry in entries if entry["role"] == "stylizer"), None)
+    if stylizer is None:
+        return None
+    target, metric, prepared = stylizer["target_name"], experiment.metrics[0], outcome.prepared
+    pair, table = (entries[0], stylizer), ScoreTable(outcome.rows)
+    scores = [table.scores_of(entry, metric)[0] for entry in pair]
+    chosen = typical_cases(scores[0])
+    shown = np.linspace(0, len(prepared.train) - 1, len(chosen)).round().astype(int)
+    stored = load_pictures(workspace / "styled" / f"{stylizer['method']}@{target}.npz")
+    columns = {
+        "source image": [prepared.train[i] for i in shown],
+        "stylized": [stored[prepared.train_names[i]] for i in shown],
+    }
+    if target in prepared.truths:
+        columns[f"{target} (truth)"] = [prepared.truths[target].clean[i] for i in shown]
+    cases = [table.cases(target)[index] for index in chosen]
+    columns[f"masks on {target}"] = [prepared.tests[target][case] for case in cases]
+    masks, maps = test_masks(prepared, experiment, target), [_maps(entry, experiment, workspace) for entry in pair]
+    # Okabe and Ito's colors; the lines differ too, so that no reader depends on color.
+    looks: tuple[dict[str, Any], ...] = (
+        {"color": "white", "linestyle": "-", "label": "true mask"},
+        {"color": "#E69F00", "linestyle": "--", "label": f"trained with {pair[0]['label']}"},
+        {"color": "#56B4E9", "linestyle": "-", "label": f"trained with {pair[1]['label']}"},
+    )
+
+    def draw() -> Any:
+        from matplotlib.figure import Figure
+        from matplotlib.lines import Line2D
+
+        size = (2.25 * len(columns), 2.42 * len(cases) + 0.55)
+        figure = Figure(figsize=size, dpi=150, layout="constrained")
+        axes = figure.subplots(len(cases), len(columns), squeeze=False)
+        for column, (title, images) in enumerate(columns.items()):
+            axes[0, column].set_title(title, fontsize=9)
+            for axis, image in zip(axes[:, column], images, strict=True):
+                axis.imshow(_picture(image), cmap="gray", vmin=0, vmax=255, interpolation="bicubic")
+                axis.set(xticks=[], yticks=[])
+        for axis, case, index in zip(axes[:, -1], cases, chosen, strict=True):
+            predicted = [of_method[f"{target}/{case}"] >= 128 for of_method in maps]
+            for look, mask in zip(looks, (masks[case], *predicted), strict=True):
+                _outline(axis, mask, look)
+            label = METRICS[metric].label
+            axis.set_xlabel(f"{label} {scores[0][index]:.2f} before, {scores[1][index]:.2f} after", fontsize=8)
+        handles = [Line2D([], [], **look) for look in looks]
+        figure.legend(
+            handles=handles, loc="outside lower center", ncols=3, fontsize=8, facecolor="0.35", labelcolor="white"
+        )
+        return figure
+
+    return write_figure(draw, path)
 
 
-def _axis(name: str) -> str:
-    return METRICS[name].label if METRICS[name].better == "higher" else f"1 - {METRICS[name].label}"
+def typical_cases(scores: np.ndarray) -> list[int]:
+    """Return the indices of the cases at the quartiles of their scores ``(cases,)``: chosen by rule, not by eye."""
+    order = np.argsort(scores, kind="stable")
+    return [int(order[round(q * (len(order) - 1))]) for q in QUARTILES]
+
+
+def _outline(axis: Any, mask: np.ndarray, look: Mapping[str, Any]) -> None:
+    """Draw a mask's outline with a dark seam, visible on bright tissue."""
+    from matplotlib.patheffects import withStroke
+
+    if mask.any() and not mask.all():
+        style = {"colors": [look["color"]], "linestyles": [look["linestyle"]], "linewidths": 1.4}
+        lines = axis.contour(mask.astype(float), levels=[0.5], **style)
+        lines.set(path_effects=[withStroke(linewidth=2.6, foreground="black", alpha=0.6)])
+
+
+def _maps(entry: Mapping[str, Any], experiment: Experiment, workspace: Path) -> dict[str, np.ndarray]:
+    """Return the maps of a method's first training, by ``test/case``."""
+    method = next(method for method in experiment.methods if method.name == entry["method"])
+    style = f"{method.name}@{entry['target_name']}" if method.needs_reference else method.name
+    return load_pictures(workspace / "cells" / f"{entry['network']}__{style}__{min(experiment.seeds)}.npz")
 
 
 def _picture(image: np.ndarray) -> np.ndarray:

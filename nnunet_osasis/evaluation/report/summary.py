@@ -1,4 +1,4 @@
-"""From one row per case to one row per network, target and method."""
+"""From one row per case to one entry per network, target and method."""
 
 from __future__ import annotations
 
@@ -21,43 +21,59 @@ from nnunet_osasis.evaluation.report.statistics import (
 Rows = Sequence[Mapping[str, Any]]
 
 Groups = Mapping[str, Mapping[str, str]]
-"""Group (patient, sequence) by test set and case."""
+"""Group (patient, sequence) of every case, by test set and case."""
 
 
 class ScoreTable:
     """The rows of an experiment, looked up as arrays ``(trainings, cases)``."""
 
     def __init__(self, rows: Rows) -> None:
-        self._found: dict[tuple, dict[tuple[int, str], Mapping[str, Any]]] = {}
+        self._rows: dict[tuple, dict[tuple[int, str], Mapping[str, Any]]] = {}
         for row in rows:
             place = row["network"], row["method"], row["style"], row["test"]
-            self._found.setdefault(place, {})[row["seed"], row["case"]] = row
+            self._rows.setdefault(place, {})[row["seed"], row["case"]] = row
 
     def scores(self, network: str, method: str, style: str | None, test: str, metric: str) -> np.ndarray | None:
-        """Scores of the trainings that are whole; NaN where undefined. None when there is no training."""
-        found = self._found.get((network, method, style, test))
-        if not found:
+        """Return the scores of the trainings that have all cases, NaN where undefined; None without a training."""
+        rows = self._rows.get((network, method, style, test))
+        if not rows:
             return None
-        cases = sorted({case for _, case in found})
-        seeds = sorted({seed for seed, _ in found})
-        whole = [seed for seed in seeds if all((seed, case) in found for case in cases)]
-        values = [[found[seed, case][metric] for case in cases] for seed in whole]
-        return np.array([[np.nan if v is None else v for v in row] for row in values], dtype=float) if values else None
+        cases = sorted({case for _, case in rows})
+        seeds = sorted({seed for seed, _ in rows})
+        whole = [seed for seed in seeds if all((seed, case) in rows for case in cases)]
+        values = [[rows[seed, case][metric] for case in cases] for seed in whole]
+        return np.array(values, dtype=float) if values else None  # numpy makes None a NaN
+
+    def scores_of(self, entry: Mapping[str, Any], metric: str) -> np.ndarray:
+        """Return the scores of a summary entry on its target."""
+        place = entry["network"], entry["method"]
+        per_style = (self.scores(*place, style, entry["target_name"], metric) for style in (entry["target_name"], None))
+        return next(scores for scores in per_style if scores is not None)
 
     def cases(self, test: str) -> list[str]:
-        """Names of the cases of a test set, in the order of :meth:`scores`."""
-        return sorted({case for place, rows in self._found.items() if place[3] == test for _, case in rows})
+        """Return the names of the cases of a test set, in the order of :meth:`scores`."""
+        return sorted({case for place, rows in self._rows.items() if place[3] == test for _, case in rows})
 
 
 def summarise(experiment: Experiment, rows: Rows, groups: Groups) -> list[dict[str, Any]]:
-    """One entry per network, target and method that has been trained.
+    """Return one entry per network, target and method that has been trained.
 
-    Keys: ``target`` and ``source`` (mean and interval of the first metric), ``difference`` and ``source_difference``
-    (paired, to no style transfer), ``points`` (the difference in hundredths), ``per_seed``, ``spread`` (standard
-    deviation over seeds), ``p`` and ``p_holm`` (Wilcoxon, over the methods of one network and target), ``gap_closed``,
-    ``metrics`` (means of all metrics on the target, over defined values) and ``undefined`` (how many were not).
-    ``test`` is :func:`training_test`, ``test_holm`` its corrected p, which the verdict rests on; corrections are over
-    the controls and stylizers of one network and target. A stylizer also has ``against``, tests against every control.
+    Args:
+        experiment: names the networks, targets, methods and metrics.
+        rows: one per network, method, style, seed, test set and case.
+        groups: group of every case.
+
+    Returns:
+        Entries with the keys
+
+        - ``target`` and ``source``: mean and interval of the first metric; ``per_seed``, ``source_per_seed``: means of
+          the single trainings; ``spread``: their standard deviation on the target;
+        - ``difference`` and ``source_difference``: paired, to no style transfer; ``points``: the first in hundredths;
+        - ``p`` and ``p_holm``: Wilcoxon's test, plain and corrected over the controls and stylizers of one network and
+          target; ``test``, ``p_test`` and ``test_holm``: :func:`training_test`, which the verdict rests on;
+        - ``gap_closed``: share of the gap to the upper bound, or None;
+        - ``metrics``: means of all metrics on the target over defined values; ``undefined``: number of the others;
+        - ``against``: of a stylizer, its tests against every control.
     """
     table, first = ScoreTable(rows), experiment.metrics[0]
     entries: list[dict[str, Any]] = []
@@ -115,6 +131,7 @@ def _block(
                 "points": 100 * difference["mean"],
                 "source_difference": paired_difference(source, source_baseline, source_groups),
                 "per_seed": scores.mean(axis=1).tolist(),
+                "source_per_seed": source.mean(axis=1).tolist(),
                 "spread": float(scores.mean(axis=1).std(ddof=1)) if len(scores) > 1 else None,
                 "p": wilcoxon_p(scores, baseline),
                 "gap_closed": closed,
@@ -127,23 +144,15 @@ def _block(
                 },
             }
         )
-    _against_controls(block, of, target, target_groups)
-    return block
-
-
-def _against_controls(block: list[dict[str, Any]], of: Any, target: str, groups: list[str]) -> None:
-    """Every stylizer against every free control on the target, the control with the highest mean first."""
-    controls = sorted((e for e in block if e["role"] == "control"), key=lambda entry: -entry["target"]["mean"])
-
-    def scores(entry: dict[str, Any]) -> Any:
-        return next(s for style in (target, None) if (s := of(entry["method"], style, target)) is not None)
-
+    controls = sorted((entry for entry in block if entry["role"] == "control"), key=lambda e: -e["target"]["mean"])
     for entry in block:
         if entry["role"] == "stylizer":
-            entry["against"] = [
-                {"method": c["method"], "label": c["label"], **training_test(scores(entry), scores(c), groups)}
-                for c in controls
-            ]
+            own, tests = table.scores_of(entry, metric), []
+            for control in controls:
+                test = training_test(own, table.scores_of(control, metric), target_groups)
+                tests.append({"method": control["method"], "label": control["label"], **test})
+            entry["against"] = tests
+    return block
 
 
 def _defined_mean(values: np.ndarray | None) -> float | None:
