@@ -34,6 +34,7 @@ from nnunet_osasis.evaluation.metrics.protocol import METRICS
 from nnunet_osasis.runtime.records import read_json
 from nnunet_osasis.runtime.storage import sha256_of_json
 from nnunet_osasis.runtime.validation import as_osasis_error, shown, validated
+from nnunet_osasis.stylizer.names import READOUTS
 from nnunet_osasis.synthetic.known_camera import KnownCamera, camera_from_json
 
 DECIDING = ("dice", "iou", "dice_mean", "iou_mean", "s", "e_max", "e_mean", "e_adaptive", "nsd")
@@ -386,8 +387,6 @@ def _check_parameter(method: str, key: str, value: Any) -> None:
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= highest:
             raise OsasisError(f"{key} of the method {method} must be a number in [0, {highest}]", found=shown(value))
         return
-    from nnunet_osasis.stylizer.names import READOUTS
-
     known = READOUTS if key == "readout" else LOSSES
     if value not in list(known):
         raise OsasisError(f"{key} of the method {method} must be one of {', '.join(known)}", found=shown(value))
