@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -42,13 +42,14 @@ class Score:
 
 @dataclass(frozen=True)
 class FolderScores:
-    """What :func:`score_folder` found.
+    """The result of :func:`score_folder`.
 
     Attributes:
         protocol: the conventions that held.
         metrics: names, in order.
-        reading: what the references are.
+        reading: what the numbers of the references mean.
         pairs: which files were compared and which left out.
+        jobs: ``{(method, case): Job}``, in that order.
         scores: by method, case and class, in that order.
         curves: ``{(method, label): (256,)}`` mean E-measure at each threshold, when E was asked for.
         scales: what each method's maps were divided by.
@@ -58,13 +59,14 @@ class FolderScores:
     metrics: tuple[str, ...]
     reading: Reading
     pairs: Pairs
+    jobs: dict[tuple[str, str], Job]
     scores: tuple[Score, ...]
     curves: dict[tuple[str, str], np.ndarray]
     scales: dict[str, int]
 
     @property
     def methods(self) -> tuple[str, ...]:
-        """Their names."""
+        """Names of the methods."""
         return tuple(self.pairs.predictions)
 
     @property
@@ -75,7 +77,18 @@ class FolderScores:
 
 @dataclass(frozen=True)
 class Job:
-    """One method's case, ready to be scored in any process."""
+    """One method's case, ready to be scored in any process.
+
+    Attributes:
+        method: name of the method.
+        case: name of the case.
+        prediction: file of the prediction.
+        reference: file of the reference.
+        reading: what the numbers of the references mean.
+        scale: what maps are divided by.
+        protocol: the conventions that hold.
+        metrics: what to compute.
+    """
 
     method: str
     case: str
@@ -104,7 +117,8 @@ def score_folder(
 
     Args:
         predictions: a folder, or ``{method: folder}``.
-        references: folder of masks or label maps with the same file stems.
+        references: folder of masks or label maps with the same names without suffix. nnU-Net's ``dataset.json``, in
+            it or beside it, names the ignore label.
         protocol: as for :func:`nnunet_osasis.evaluation.metrics.score_case`.
         metrics: names; None: as for :func:`nnunet_osasis.evaluation.metrics.score_case`.
         classes: labels to score one against the rest; None: told from the references.
@@ -115,8 +129,9 @@ def score_folder(
             your own must call this below ``if __name__ == "__main__"``.
         progress: show a bar.
 
-    All files are looked at before the first is scored. Raises ``OsasisError`` for unreadable files, NaN, unequal sets,
-    sizes or spacings, and values outside [0, 1] and [0, 255].
+    Raises:
+        OsasisError: before the first case is scored, for unreadable files, NaN, unequal sets, sizes or spacings, and
+            values outside [0, 1] and [0, 255].
     """
     folders = predictions if isinstance(predictions, Mapping) else {"prediction": Path(predictions)}
     chosen = choose_protocol(protocol)
@@ -130,26 +145,19 @@ def score_folder(
         survey = partial(run, survey_file)
         truths = dict(zip(pairs.references, survey(list(pairs.references.values()), "references"), strict=True))
         reading = read_references(list(truths.values()), classes, ignore=ignore_label(Path(references)))
-        scales: dict[str, int] = {}
+        scales, jobs = dict[str, int](), dict[tuple[str, str], Job]()
         names = choose_metrics(metrics, chosen, dimensions=max(len(fact.shape) for fact in truths.values()))
         for method, files in pairs.predictions.items():
             facts = survey(list(files.values()), method)
             for fact, truth in zip(facts, truths.values(), strict=True):
                 _check_pair(fact, truth)
-            scales[method] = prediction_scale(facts, reading, scale=scale)
-        found = FolderScores(chosen, names, reading, pairs, (), {}, scales)
-        jobs = [job_of(found, method, case) for method, files in pairs.predictions.items() for case in files]
-        results = run(_score_job, jobs, "score")
+            divisor = scales[method] = prediction_scale(facts, reading, scale=scale)
+            for case, path in files.items():
+                job = Job(method, case, path, pairs.references[case], reading, divisor, chosen, names)
+                jobs[method, case] = job
+        results = run(_score_job, list(jobs.values()), "score")
     scores = tuple(score for rows, _ in results for score in rows)
-    return replace(found, scores=scores, curves=_mean_curves(results))
-
-
-def job_of(scores: FolderScores, method: str, case: str) -> Job:
-    """What is needed to read and score one case of a method."""
-    return Job(
-        method, case, scores.pairs.predictions[method][case], scores.pairs.references[case],
-        scores.reading, scores.scales[method], scores.protocol, scores.metrics,
-    )  # fmt: skip
+    return FolderScores(chosen, names, reading, pairs, jobs, scores, _mean_curves(results), scales)
 
 
 def _check_pair(prediction: FileFacts, truth: FileFacts) -> None:
@@ -157,13 +165,13 @@ def _check_pair(prediction: FileFacts, truth: FileFacts) -> None:
         raise OsasisError(
             "Prediction and reference must have one size",
             found=f"{prediction.shape} in {prediction.path} for {truth.shape} in {truth.path}",
-            remedy="Resample the prediction to the reference's grid (labels by nearest neighbour).",
+            remedy="Resample the prediction to the reference's grid (labels by nearest neighbor).",
         )
-    own, wanted = prediction.spacing, truth.spacing
-    if own is not None and wanted is not None and not np.allclose(own, wanted, rtol=1e-3, atol=0):
+    first, second = prediction.spacing, truth.spacing
+    if first is not None and second is not None and not np.allclose(first, second, rtol=1e-3, atol=0):
         raise OsasisError(
             "Prediction and reference must have one spacing",
-            found=f"{own} in {prediction.path} for {wanted}",
+            found=f"{first} in {prediction.path} for {second}",
             remedy="Resample the prediction to the reference's grid, or repair its header.",
         )
 
@@ -198,7 +206,7 @@ def read_pair(job: Job) -> PairValues:
         predicted = {c: values == c for c in reading.classes} if reading.classes else {1: values / job.scale}
     if reading.classes is None:
         return PairValues({FOREGROUND: (predicted[1], truth)}, ignored, spacing)
-    return PairValues({str(c): (one, truth == c) for c, one in predicted.items()}, ignored, spacing)
+    return PairValues({str(c): (map_of_class, truth == c) for c, map_of_class in predicted.items()}, ignored, spacing)
 
 
 def _score_job(job: Job) -> tuple[list[Score], dict[tuple[str, str], np.ndarray]]:
