@@ -24,7 +24,7 @@ from nnunet_osasis.evaluation.metrics.reading import (
     survey_file,
 )
 from nnunet_osasis.evaluation.metrics.saliency import alignment_curve
-from nnunet_osasis.evaluation.metrics.score import choose_metrics, mean_defined, score_checked
+from nnunet_osasis.evaluation.metrics.score import choose_metrics, mean_scores, score_checked
 from nnunet_osasis.runtime.workers import workers
 
 FOREGROUND, MEAN = "foreground", "mean"
@@ -219,8 +219,7 @@ def _score_job(job: Job) -> tuple[list[Score], dict[tuple[str, str], np.ndarray]
         if "e_max" in job.metrics:
             curves[job.method, label] = alignment_curve(case)
     if len(scores) > 1:
-        means = {name: mean_defined([score.values[name] for score in scores]) for name in job.metrics}
-        scores.append(Score(job.method, job.case, MEAN, means))
+        scores.append(Score(job.method, job.case, MEAN, mean_scores([score.values for score in scores])))
     return scores, curves
 
 

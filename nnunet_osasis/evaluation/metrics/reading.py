@@ -7,7 +7,7 @@ import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 
@@ -73,9 +73,11 @@ def read_values(path: Path) -> tuple[np.ndarray, tuple[float, ...] | None]:
         raise OsasisError(
             "A mask or map must have one channel", found=f"{len(array)} different ones in {path}", remedy="Convert it."
         )
-    geometry = loaded.geometry
-    spacing = tuple(float(s) for s in geometry.GetSpacing()[::-1]) if geometry is not None else None
-    return array[0], spacing[-array[0].ndim :] if spacing is not None else None
+    geometry: Any = loaded.geometry
+    if geometry is None:
+        return array[0], None
+    spacing = getattr(geometry, "spacing", None) or geometry.GetSpacing()  # (x, y, z)
+    return array[0], tuple(float(step) for step in spacing[array[0].ndim - 1 :: -1])
 
 
 def read_probabilities(path: Path) -> np.ndarray:

@@ -36,11 +36,12 @@ GROUPS: dict[str, Callable[[Case], dict[str, float]]] = {
 
 
 def choose_metrics(metrics: Iterable[str] | None, protocol: Protocol, *, dimensions: int) -> tuple[str, ...]:
-    """The names to compute for images of two or three dimensions, in the order of ``METRICS``.
+    """Return the names to compute for images of two or three dimensions, in the order of ``METRICS``.
 
     None means what the protocol computes by itself, as far as it is defined for these dimensions.
 
-    Raises ``OsasisError`` for an unknown name, and for a measure of images asked for on volumes.
+    Raises:
+        OsasisError: a name is unknown, or a measure of images is asked for on volumes.
     """
     if metrics is None:
         own = METRICS if protocol.complete else protocol.columns.values()
@@ -69,7 +70,7 @@ def score_case(
     spacing: Sequence[float] | None = None,
     metrics: Iterable[str] | None = None,
 ) -> dict[str, float]:
-    """Metrics of one prediction. Only the groups that ``metrics`` asks for are computed.
+    """Return the metrics of one prediction. Only the groups that ``metrics`` asks for are computed.
 
     Args:
         prediction: ``(H, W)`` or ``(D, H, W)``: a map in [0, 1], or a mask.
@@ -82,7 +83,11 @@ def score_case(
     Returns:
         ``{name: value}`` in the order of ``METRICS``; NaN where a metric is undefined (``docs/evaluation.md``).
 
-    Raises ``OsasisError`` for other sizes, NaN, values outside [0, 1], or unknown metrics.
+    Raises:
+        OsasisError: for other sizes, NaN, values outside [0, 1], or unknown metrics.
+
+    >>> score_case(np.eye(4), np.eye(4), metrics=["dice"])
+    {'dice': 1.0}
     """
     chosen = choose_protocol(protocol)
     names = choose_metrics(metrics, chosen, dimensions=np.ndim(truth))
@@ -90,11 +95,11 @@ def score_case(
 
 
 def score_checked(case: Case, names: Sequence[str]) -> dict[str, float]:
-    """The named metrics of a case that was checked before."""
-    found: dict[str, float] = {}
+    """Return the named metrics of a case that was checked before."""
+    values: dict[str, float] = {}
     for group in dict.fromkeys(METRICS[name].group for name in names):
-        found.update(GROUPS[group](case))
-    return {name: float(found[name]) for name in names}
+        values.update(GROUPS[group](case))
+    return {name: float(values[name]) for name in names}
 
 
 def score_labels(
@@ -106,31 +111,33 @@ def score_labels(
     spacing: Sequence[float] | None = None,
     metrics: Iterable[str] | None = None,
 ) -> dict[int | str, dict[str, float]]:
-    """Metrics of each class against the rest, and under ``"mean"`` their mean without the background.
+    """Return the metrics of each class against the rest, and under ``"mean"`` their mean without the background.
 
     Args:
         prediction: a label map, or one map in [0, 1] per class.
         truth: label map of the same shape.
         classes: the labels to score.
-        protocol, spacing, metrics: as for :func:`score_case`.
+        protocol: as for :func:`score_case`.
+        spacing: as for :func:`score_case`.
+        metrics: as for :func:`score_case`.
 
     A class that neither side holds counts as the protocol says (``standard``: Dice 1); NaN stays out of the mean.
     """
-    asked = None if metrics is None else tuple(metrics)
+    names = None if metrics is None else tuple(metrics)
     scores: dict[int | str, dict[str, float]] = {}
     for label in classes:
-        chosen = prediction[label] if isinstance(prediction, Mapping) else np.asarray(prediction) == label
-        scores[label] = score_case(
-            chosen, np.asarray(truth) == label, protocol=protocol, spacing=spacing, metrics=asked
-        )
-    per_class = list(scores.values())
-    scores["mean"] = {
-        name: mean_defined([row[name] for row in per_class]) for name in (per_class[0] if per_class else ())
-    }
+        mask = prediction[label] if isinstance(prediction, Mapping) else np.asarray(prediction) == label
+        scores[label] = score_case(mask, np.asarray(truth) == label, protocol=protocol, spacing=spacing, metrics=names)
+    scores["mean"] = mean_scores(list(scores.values()))
     return scores
 
 
+def mean_scores(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Return the mean of each metric over the rows where it is defined."""
+    return {name: mean_defined([row[name] for row in rows]) for name in (rows[0] if rows else ())}
+
+
 def mean_defined(values: Iterable[float]) -> float:
-    """Mean of the values that are not NaN; NaN when there is none."""
+    """Return the mean of the values that are not NaN; NaN when all are."""
     defined = [value for value in values if not math.isnan(value)]
     return float(np.mean(defined)) if defined else math.nan
