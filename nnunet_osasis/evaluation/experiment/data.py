@@ -126,7 +126,7 @@ def prepare(experiment: Experiment, data: Path) -> Prepared:
 
 
 def test_masks(prepared: Prepared, experiment: Experiment, test: str) -> dict[str, np.ndarray]:
-    """The masks of a test set, ``(H, W)`` of 0 and 1: for the scoring, and for pictures of what was scored."""
+    """Return the masks of a test set, ``(H, W)`` of 0 and 1: for the scoring, and for pictures of what was scored."""
     side = experiment.budget.side
     masks = {case.name: case.mask(side) for case in prepared.cases[test]}
     camera = next((target.camera for target in experiment.targets if target.name == test), None)
@@ -138,8 +138,7 @@ def test_masks(prepared: Prepared, experiment: Experiment, test: str) -> dict[st
 def _pool(target: Target, data: Path) -> list[Case]:
     if target.set is not None:
         return select_cases(target.set, data, what=f"Target {target.name}")
-    if target.reference_pool is None:
-        raise OsasisError("A camera target needs a reference pool", found=target.name)
+    assert target.reference_pool is not None  # noqa: S101  # camera targets have one
     return select_cases(target.reference_pool, data, what=f"The reference pool of {target.name}")
 
 
@@ -189,16 +188,16 @@ def _twins(
     tests: Mapping[str, np.ndarray],
     data: Path,
 ) -> KnownTruth:
-    """The twins of the training cases. Raises ``OsasisError`` for missing ones, other sizes, and test images."""
-    by_stem = files_in(data, str(target.twins))
+    """Read the twins of the training cases. Raises ``OsasisError`` for missing ones, other sizes, and test images."""
+    files = files_in(data, str(target.twins))
     twins = []
     for case, picture in zip(cases, pictures, strict=True):
-        if case.name not in by_stem:
+        if case.name not in files:
             raise OsasisError("Every training image needs a twin", found=f"none for {case.name} in {target.twins}")
-        twin = reduced(read_picture(by_stem[case.name]), max(picture.shape[1:]))
+        twin = reduced(read_picture(files[case.name]), max(picture.shape[1:]))
         if twin.shape != picture.shape:
             raise OsasisError(
-                "A twin must have the size of its training image", found=f"{twin.shape} of {by_stem[case.name]}"
+                "A twin must have the size of its training image", found=f"{twin.shape} of {files[case.name]}"
             )
         twins.append(twin)
     if {sha256_of_array(twin) for twin in twins} & {sha256_of_array(image) for image in tests.values()}:
@@ -217,7 +216,7 @@ def _same_channels(images: Sequence[np.ndarray]) -> None:
 
 
 def describe(prepared: Prepared) -> Mapping[str, Any]:
-    """Counts for the report."""
+    """Return counts for the report."""
     return {
         "training_images": len(prepared.train),
         "test_images": {name: len(images) for name, images in prepared.tests.items()},

@@ -71,7 +71,7 @@ class Case:
 
 
 def read_picture(path: Path) -> np.ndarray:
-    """``(C, H, W)`` uint8, C 1 or 3. Raises ``OsasisError`` for volumes, other bit depths or channel counts."""
+    """Read a picture ``(C, H, W)`` uint8, C 1 or 3. Raises ``OsasisError`` for anything else."""
     array = read_image(path).array
     if array.ndim != 3 or array.dtype != np.uint8 or array.shape[0] not in (1, 3):
         raise OsasisError(
@@ -142,7 +142,7 @@ def group_of(name: str, groups: str | Sequence[int]) -> str:
 
 
 def manifest(cases: Sequence[Case]) -> list[dict[str, Any]]:
-    """Name, group, size and SHA-256 of the decoded pixels of every image; masks are not opened."""
+    """Return name, group, size and SHA-256 of the decoded pixels of every image; masks are not opened."""
     pictures = ((case, read_picture(case.image_path)) for case in cases)
     return [
         {"name": case.name, "group": case.group, "size": list(picture.shape), "sha256": sha256_of_array(picture)}

@@ -23,14 +23,14 @@ NEAR = 0.97
 
 
 def thumbnail(image: np.ndarray) -> np.ndarray:
-    """A picture ``(C, H, W)`` uint8 as 24 x 24 gray values of zero mean and unit length, in one row."""
+    """Return a picture ``(C, H, W)`` uint8 as 24 x 24 gray values of zero mean and unit length, in one row."""
     gray = Image.fromarray(image.astype(np.float32).mean(axis=0))
     small = np.asarray(gray.resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BOX), dtype=np.float64)
     return _unit((small - small.mean()).ravel())
 
 
 def particulars(thumbnails: np.ndarray) -> np.ndarray:
-    """Thumbnails ``(N, pixels)`` without their mean image, of unit length again.
+    """Return thumbnails ``(N, pixels)`` without their mean image, of unit length again.
 
     All eyes show a bright disc on black, all endoscopes the same frame: what is common is no sign of a copy.
     """

@@ -34,11 +34,11 @@ class GridRow:
     """One line of a :func:`qualitative_grid`.
 
     Attributes:
-        label: written at its left.
+        label: text at its left.
         cells: one picture per column: bool or float ``(H, W)`` in [0, 1], uint8 ``(H, W)`` or ``(H, W, 3)``; None
             leaves the place empty.
-        captions: written below the cells; may be empty.
-        outline: mask ``(H, W)`` whose outline is drawn on every cell; None: none.
+        captions: texts below the cells; may be empty.
+        outline: mask ``(H, W)`` whose outline is drawn on every cell, if any.
     """
 
     label: str
@@ -50,13 +50,16 @@ class GridRow:
 def radar_chart(series: Mapping[str, Mapping[str, float]], path: str | Path, *, title: str | None = None) -> Path:
     """Write one closed line per series over common axes from 0 (center) to 1, higher is better (use 1 - MAE).
 
+    Axes on which a series is NaN are left out and named below the chart.
+
     Args:
         series: ``{name: {axis: value}}``; all with the same axes, at least three of them.
         path: ``.png`` or ``.svg``.
-        title: above the chart.
+        title: text above the chart.
 
-    Axes on which a series is NaN are left out and named below the chart. Raises ``OsasisError`` for values outside
-    [0, 1] (E-measures a little above 1 are drawn at 1), different axes, and fewer than three axes that all series have.
+    Raises:
+        OsasisError: for values outside [0, 1] (E-measures a little above 1 are drawn at 1), different axes, and fewer
+            than three axes that all series have.
     """
     if not series or any(list(s) != list(next(iter(series.values()))) for s in series.values()):
         raise OsasisError("Every line of a radar chart needs the same axes", found=[list(s) for s in series.values()])
@@ -165,7 +168,10 @@ def write_figure(draw: Callable[[], Any], path: Path) -> Path:
     """Write the figure that ``draw`` returns as ``.png`` or ``.svg``: same figure, same bytes.
 
     It is drawn away from the process's matplotlib settings, and shows names as they are: a dollar sign begins no
-    formula. Raises ``OsasisError`` for another ending.
+    formula.
+
+    Raises:
+        OsasisError: the path has another ending.
     """
     if path.suffix not in (".png", ".svg"):
         raise OsasisError("A chart must be a .png or .svg file", found=path.name)

@@ -65,7 +65,10 @@ class FileFacts:
 def read_values(path: Path) -> tuple[np.ndarray, tuple[float, ...] | None]:
     """Return one picture ``(H, W)`` or ``(D, H, W)`` in its own units, and its spacing.
 
-    Three equal channels count as one. Raises ``OsasisError`` for unreadable files, NaN and true color.
+    Three equal channels count as one.
+
+    Raises:
+        OsasisError: the file is unreadable, holds NaN, or is in true color.
     """
     loaded = read_image(path)
     array = loaded.array

@@ -60,7 +60,7 @@ def absolute_error(case: Case) -> dict[str, float]:
 
 
 def lesions(case: Case) -> dict[str, float]:
-    """Counts and rates over connected components (neighbours touch at a side, edge or corner).
+    """Counts and rates over connected components (neighbors touch at a side, edge or corner).
 
     A truth lesion is found when the predicted mask covers at least ``lesion_overlap`` of it, and at least one pixel; a
     predicted component is false when the truth covers less than that share of *it*. Both rules are one rule with the

@@ -60,9 +60,9 @@ def _box(mask: np.ndarray) -> tuple[slice, ...]:
 
 
 def _dependent_errors(error: np.ndarray, truth: np.ndarray, nearest: np.ndarray) -> float:
-    """Sum over the object of the smaller of a pixel's error and its neighbourhood's.
+    """Sum over the object of the smaller of a pixel's error and its neighborhood's.
 
-    In the neighbourhood a background pixel stands for the nearest object pixel, so that only the object's errors count.
+    In the neighborhood a background pixel stands for the nearest object pixel, so that only the object's errors count.
     """
     window = _box(truth)
     rows, columns = nearest[(slice(None), *window)]

@@ -1,4 +1,4 @@
-"""The metrics of one case: the library's entry."""
+"""The metrics of one case, and of the classes of one label map."""
 
 from __future__ import annotations
 
@@ -44,16 +44,14 @@ def choose_metrics(metrics: Iterable[str] | None, protocol: Protocol, *, dimensi
         OsasisError: a name is unknown, or a measure of images is asked for on volumes.
     """
     if metrics is None:
-        own = METRICS if protocol.complete else protocol.columns.values()
-        return tuple(name for name, d in METRICS.items() if name in own and (dimensions == 2 or not d.planar))
+        names = METRICS if protocol.complete else protocol.columns.values()
+        return tuple(name for name, d in METRICS.items() if name in names and (dimensions == 2 or not d.planar))
     asked = tuple(metrics)
-    unknown = [name for name in asked if name not in METRICS]
-    if unknown:
+    if unknown := [name for name in asked if name not in METRICS]:
         raise OsasisError(
             "Metrics must be known", found=", ".join(unknown), remedy=f"Choose from {', '.join(METRICS)}."
         )
-    planar = [name for name in asked if METRICS[name].planar and dimensions != 2]
-    if planar:
+    if planar := [name for name in asked if METRICS[name].planar and dimensions != 2]:
         raise OsasisError(
             "S, E and weighted F are defined on images only",
             found=f"{', '.join(planar)} for a volume",
