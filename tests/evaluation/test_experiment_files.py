@@ -12,7 +12,14 @@ import pytest
 
 from nnunet_osasis import OsasisError
 from nnunet_osasis.evaluation.experiment.cells import all_cells
-from nnunet_osasis.evaluation.experiment.config import KINDS, Budget, MethodSpec, experiment_from_json, load_experiment
+from nnunet_osasis.evaluation.experiment.config import (
+    KINDS,
+    Budget,
+    ImageSet,
+    MethodSpec,
+    experiment_from_json,
+    load_experiment,
+)
 from nnunet_osasis.evaluation.experiment.data import prepare
 
 from .sites import experiment, image_set, values, write_data
@@ -113,6 +120,10 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "target of neither": (target(), "either a set or a camera"),
     "target of both": (target(set=POOL, camera={"seed": 1}, reference_pool=POOL), "either a set or a camera"),
     "camera without pool": (target(camera={"seed": 1}), "needs a reference_pool"),
+    "twins of a camera": (
+        target(camera={"seed": 1}, reference_pool=POOL, twins="b/twins"),
+        "makes its own twins; got b/twins",
+    ),
     "camera that is text": (target(camera="blue", reference_pool=POOL), "camera must be a JSON object"),
     "camera of half a seed": (target(camera={"seed": 0.5}, reference_pool=POOL), "whole number"),
     "camera of a negative seed": (target(camera={"seed": -1}, reference_pool=POOL), "whole number"),
@@ -201,6 +212,10 @@ def test_a_file_that_is_missing_or_no_json_is_named(tmp_path: Path) -> None:
 def test_a_budget_is_checked_however_it_is_made() -> None:
     with pytest.raises(OsasisError, match="probability"):
         replace(Budget(), probability=-0.1)
+    with pytest.raises(OsasisError, match=r"keys must be among.*every.*got 'evry'"):
+        ImageSet(images="a", masks="b", evry=2)  # type: ignore[call-arg]
+    with pytest.raises(OsasisError, match="repeats no group"):
+        ImageSet(images="a", masks="b", groups="(a+)+$")
 
 
 def test_every_kind_reads_as_a_method_and_says_what_it_is() -> None:
