@@ -79,7 +79,8 @@ def chosen_classes(texts: list[str]) -> list[int] | None:
 def main(argv: list[str] | None = None) -> None:
     """Parse, score, write, print the table."""
     args = make_parser().parse_args(argv)
-    from nnunet_osasis.evaluation.metrics.folder import describe_left_out, pair_files, score_folder
+    from nnunet_osasis.evaluation.metrics.folder import score_folder
+    from nnunet_osasis.evaluation.metrics.pairing import describe_left_out, pair_files
     from nnunet_osasis.evaluation.metrics.results import images_by_case, write_results
     from nnunet_osasis.evaluation.metrics.tables import markdown_table
     from nnunet_osasis.runtime.storage import ensure_writable

@@ -83,12 +83,12 @@ def shown(value: object) -> str:
 
 
 def _allowed(detail: Any, field: Any) -> str:
+    if detail["type"] in ("dataclass_type", "model_type", "dict_type"):
+        return "an object"  # also where the description is that of the list that holds it
     if field is not None and field.description:
         return str(field.description)
     if detail["type"].startswith("bool_"):
         return "true or false"
-    if detail["type"] in ("dataclass_type", "model_type", "dict_type"):
-        return "an object"
     return str(detail["msg"]).removeprefix("Input should be ")
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from nnunet_osasis import OsasisError
 from nnunet_osasis.evaluation.experiment.config import ImageSet
-from nnunet_osasis.evaluation.experiment.data import group_of, manifest, reduced, select_cases
+from nnunet_osasis.evaluation.experiment.datasets import group_of, manifest, reduced, select_cases
 from nnunet_osasis.evaluation.experiment.from_folders import folders_experiment
 
 from .sites import disc, picture, save, write_site

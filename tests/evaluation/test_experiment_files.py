@@ -12,7 +12,14 @@ import pytest
 
 from nnunet_osasis import OsasisError
 from nnunet_osasis.evaluation.experiment.cells import all_cells
-from nnunet_osasis.evaluation.experiment.config import KINDS, Budget, MethodSpec, experiment_from_json, load_experiment
+from nnunet_osasis.evaluation.experiment.config import (
+    KINDS,
+    Budget,
+    ImageSet,
+    MethodSpec,
+    experiment_from_json,
+    load_experiment,
+)
 from nnunet_osasis.evaluation.experiment.data import prepare
 
 from .sites import experiment, image_set, values, write_data
@@ -56,33 +63,42 @@ def target(**changes: Any) -> dict[str, Any]:
 
 POOL = image_set("a", include=["10-12"])
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
-    "unknown key": ({"methodz": []}, "unknown keys.*methodz"),
-    "unknown key of a set": ({"train": image_set("a", evry=2)}, "train: unknown keys.*evry"),
-    "unknown key of the budget": ({"budget": {"epochs": 3}}, "budget: unknown keys.*epochs"),
-    "missing key of a set": ({"train": {"images": "a/images"}}, "train: every required key.*masks"),
-    "missing network name": ({"networks": [{"monai": "UNet"}]}, "networks: every required key.*name"),
-    "budget is a list": ({"budget": [1]}, "budget must be a JSON object"),
-    "stylizer is text": ({"stylizer": "tiny"}, "stylizer must be a JSON object"),
-    "text for a number": ({"budget": {"side": "96"}}, "side must be a whole number; got '96'"),
+    "unknown key": ({"methodz": []}, "the keys must be among.*methods.*methodz"),
+    "unknown key of a set": ({"train": image_set("a", evry=2)}, "keys of train must be among.*every.*evry"),
+    "unknown key of the budget": ({"budget": {"epochs": 3}}, "keys of budget must be among.*iterations.*epochs"),
+    "missing key of a set": ({"train": {"images": "a/images"}}, "train.masks must be given"),
+    "missing network name": ({"networks": [{"monai": "UNet"}]}, "networks.0.name must be given"),
+    "budget is a list": ({"budget": [1]}, "budget must be an object"),
+    "stylizer is text": ({"stylizer": "tiny"}, "stylizer must be an object"),
+    "text for a number": ({"budget": {"side": "96"}}, "budget.side must be a whole number.*got '96'"),
     "fraction of a step": ({"budget": {"iterations": 1.5}}, "iterations must be a whole number"),
     "yes for a number": ({"budget": {"batch_size": True}}, "batch_size must be a whole number"),
-    "number for a note": ({"note": 3}, "note must be text"),
+    "number for a note": ({"note": 3}, "note must be a valid string"),
     "text for the tolerance": ({"tolerance": "two"}, "tolerance must be a number"),
-    "no iterations": ({"budget": {"iterations": 0}}, "iterations must be at least 1"),
-    "negative side": ({"budget": {"side": -1}}, "side must be at least 1"),
-    "probability of two": ({"budget": {"probability": 2.0}}, r"probability must lie in \[0, 1\]"),
+    "no iterations": ({"budget": {"iterations": 0}}, "iterations must be .*at least 1; got 0"),
+    "negative side": ({"budget": {"side": -1}}, "side must be .*at least 1; got -1"),
+    "probability of two": ({"budget": {"probability": 2.0}}, r"probability must be .*in \[0, 1\]; got 2.0"),
     "unknown engine": ({"budget": {"engine": "fast"}}, "light or nnunet"),
     "unknown precision": ({"budget": {"precision": "fp8"}}, "fp32 or bf16"),
     "no methods": ({"methods": []}, "methods must be a list of at least one"),
     "methods as text": ({"methods": "none"}, "methods must be a list"),
     "no targets": ({"targets": []}, "targets must be a list of at least one"),
-    "no seeds": ({"seeds": []}, "seeds must be whole numbers of at least 0, each once"),
-    "a seed twice": ({"seeds": [0, 1, 0]}, "seeds must be whole numbers of at least 0, each once"),
+    "no seeds": ({"seeds": []}, "seeds must be whole numbers of at least 0.*at least one"),
+    "a seed twice": ({"seeds": [0, 1, 0]}, "seeds must differ.*each once"),
     "a seed below 0": ({"seeds": [-1]}, "at least 0"),
-    "seeds that are text": ({"seeds": ["first"]}, "seeds must be a list of whole numbers"),
-    "a space in a target": (target(name="camera 1", set=POOL), "letters and digits.*got 'camera 1'"),
-    "two underscores in a network": ({"networks": [{"name": "a__b", "monai": "UNet"}]}, "networks are letters"),
-    "an at sign in a method": ({"methods": ["none", {"name": "a@b", "kind": "fda"}]}, "methods are letters"),
+    "seeds that are text": ({"seeds": ["first"]}, "seeds.0 must be whole numbers"),
+    "a space in a target": (
+        target(name="camera 1", set=POOL),
+        "targets.0.name must be .*letters and digits.*got 'camera 1'",
+    ),
+    "two underscores in a network": (
+        {"networks": [{"name": "a__b", "monai": "UNet"}]},
+        "networks.0.name must be .*letters",
+    ),
+    "an at sign in a method": (
+        {"methods": ["none", {"name": "a@b", "kind": "fda"}]},
+        "methods.1.name must be .*letters",
+    ),
     "an unknown metric": ({"metrics": ["dice", "dicee"]}, r"metrics must be known.*dicee"),
     "a first metric that may be undefined": (
         {"metrics": ["wf", "dice"]},
@@ -93,8 +109,8 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "strength of two": ({"methods": ["none", {"name": "fda", "strength": 2}]}, "strength"),
     "steps for nnU-Net": ({"budget": {"engine": "nnunet", "iterations": 7}}, "nnunet engine has no use.*iterations"),
     "epochs for the light engine": ({"budget": {"trainer_length": "10epochs"}}, "light engine.*trainer_length"),
-    "a method twice": ({"methods": ["none", "fda", "fda"]}, "methods must be named, each once"),
-    "a network twice": ({"networks": ["unet", "unet"]}, "networks must be named, each once"),
+    "a method twice": ({"methods": ["none", "fda", "fda"]}, "methods must differ.*each once"),
+    "a network twice": ({"networks": ["unet", "unet"]}, "networks must differ.*each once"),
     "none is not first": ({"methods": ["fda", "none"]}, "first method must be none"),
     "unknown kind": ({"methods": ["none", "cyclegan"]}, "kind of a method must be known.*Known: none"),
     "unknown parameter": ({"methods": ["none", {"name": "reinhard", "beta": 1}]}, "unknown parameters.*strength"),
@@ -104,11 +120,15 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "target of neither": (target(), "either a set or a camera"),
     "target of both": (target(set=POOL, camera={"seed": 1}, reference_pool=POOL), "either a set or a camera"),
     "camera without pool": (target(camera={"seed": 1}), "needs a reference_pool"),
+    "twins of a camera": (
+        target(camera={"seed": 1}, reference_pool=POOL, twins="b/twins"),
+        "makes its own twins; got b/twins",
+    ),
     "camera that is text": (target(camera="blue", reference_pool=POOL), "camera must be a JSON object"),
     "camera of half a seed": (target(camera={"seed": 0.5}, reference_pool=POOL), "whole number"),
     "camera of a negative seed": (target(camera={"seed": -1}, reference_pool=POOL), "whole number"),
     "camera of one parameter": (target(camera={"gamma": 2}, reference_pool=POOL), "all of its parameters.*missing"),
-    "a target is text": ({"targets": ["b"]}, "target must be a JSON object"),
+    "a target is text": ({"targets": ["b"]}, "targets.0 must be an object; got 'b'"),
     "a target called source": ({"targets": [{"name": "source", "set": POOL}]}, "must not be called source"),
 }
 
@@ -192,6 +212,10 @@ def test_a_file_that_is_missing_or_no_json_is_named(tmp_path: Path) -> None:
 def test_a_budget_is_checked_however_it_is_made() -> None:
     with pytest.raises(OsasisError, match="probability"):
         replace(Budget(), probability=-0.1)
+    with pytest.raises(OsasisError, match=r"keys must be among.*every.*got 'evry'"):
+        ImageSet(images="a", masks="b", evry=2)  # type: ignore[call-arg]
+    with pytest.raises(OsasisError, match="repeats no group"):
+        ImageSet(images="a", masks="b", groups="(a+)+$")
 
 
 def test_every_kind_reads_as_a_method_and_says_what_it_is() -> None:

@@ -11,7 +11,8 @@ from PIL import Image
 
 from nnunet_osasis import OsasisError
 from nnunet_osasis.evaluation.experiment.config import ImageSet
-from nnunet_osasis.evaluation.experiment.data import Case, check_splits, select_cases
+from nnunet_osasis.evaluation.experiment.datasets import Case, select_cases
+from nnunet_osasis.evaluation.experiment.leaks import check_splits
 
 from .sites import picture, save, write_site
 

@@ -190,7 +190,7 @@ def test_the_page_is_whole_and_nothing_in_it_is_markup_by_accident() -> None:
     assert 'src="data:image/png;base64,cG5n"' in page and "http" not in page.replace("http-equiv", "")
     assert "<b>" not in page and "<td>&lt;b&gt;</td>" in page
     assert (
-        re.search(r"\| a\\\|b +\| +1 \|\n\| <b> +\| +0\.50 \|", text)
+        re.search(r"\| a\\\|b +\| +1 \|\n\| &lt;b&gt; +\| +0\.50 \|", text)
         and "](pictures/p.png)" in text
         and text.startswith("# T & t\n")
     )

@@ -13,7 +13,7 @@ import pytest
 import SimpleITK as sitk
 
 from nnunet_osasis import OSASISStylizer
-from nnunet_osasis.evaluation.experiment.data import Case
+from nnunet_osasis.evaluation.experiment.datasets import Case
 from nnunet_osasis.evaluation.metrics.folder import score_folder
 from nnunet_osasis.evaluation.metrics.reading import read_probabilities
 from nnunet_osasis.nnunet.prepare.labels import LabelRule

@@ -1,82 +1,161 @@
-"""One experiment as data: what is trained on what, with which methods, how often; one JSON file.
+"""One experiment as data: what is trained on what, with which methods, and how often.
 
-Experiment files: JSON in, a checked :class:`Experiment` out, with the key that is wrong in every message.
-
-The methods an experiment may compare: their names, kinds and parameters, as data.
+:func:`load_experiment` reads it from one JSON file. Everything here is a frozen pydantic dataclass whose constructor
+raises ``OsasisError``.
 """
 
 from __future__ import annotations
 
-import math
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, asdict, dataclass, field, fields
+from collections.abc import Mapping
+from dataclasses import dataclass as plain_dataclass
+from dataclasses import fields
 from pathlib import Path
-from types import UnionType
-from typing import Any, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, TypeVar, dataclass_transform
+
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    InstanceOf,
+    PlainSerializer,
+    StrictFloat,
+    StrictInt,
+    TypeAdapter,
+    ValidationError,
+    model_validator,
+)
+from pydantic.dataclasses import dataclass
 
 from nnunet_osasis.errors import OsasisError
 from nnunet_osasis.evaluation.experiment.domains import check_rule
 from nnunet_osasis.evaluation.metrics.protocol import METRICS
 from nnunet_osasis.runtime.records import read_json
 from nnunet_osasis.runtime.storage import sha256_of_json
+from nnunet_osasis.runtime.validation import as_osasis_error, shown, validated
+from nnunet_osasis.stylizer.names import READOUTS
 from nnunet_osasis.synthetic.known_camera import KnownCamera, camera_from_json
 
-NAME = r"[A-Za-z0-9]+([_-][A-Za-z0-9]+)*"
+DECIDING = ("dice", "iou", "dice_mean", "iou_mean", "s", "e_max", "e_mean", "e_adaptive", "nsd")
+"""Metrics that may decide a verdict: they lie in [0, 1], are better when higher, and are defined for every case."""
+
+MAX_PATTERN_LENGTH = 200
+"""Largest number of characters of a group rule."""
+
+MAX_PATTERN_REPEATS = 4
+"""Largest number of repeats (``*``, ``+``, ``{}``) in a group rule."""
+
+T = TypeVar("T")
+
+
+@dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(Field,))
+def _settings(kind: type[T]) -> type[T]:
+    """Make a class a frozen pydantic dataclass whose constructor raises ``OsasisError``, as reading a file does."""
+    config = ConfigDict(extra="forbid", allow_inf_nan=False)
+    made: Any = dataclass(kind, frozen=True, kw_only=True, config=config)
+    construct = made.__init__
+
+    def __init__(self: T, **values: Any) -> None:
+        try:
+            construct(self, **values)
+        except ValidationError as error:
+            raise as_osasis_error(error, made, what=kind.__name__) from error
+
+    made.__init__ = __init__
+    return made
+
+
+def _check_groups(pattern: str | tuple[int, ...]) -> str | tuple[int, ...]:
+    """Refuse a regular expression that is invalid, or that may take forever on some file name."""
+    if isinstance(pattern, tuple):
+        return pattern
+    try:
+        re.compile(pattern)
+    except (re.error, OverflowError, RecursionError) as error:
+        raise OsasisError("groups must be a regular expression", found=f"{shown(pattern)}: {error}") from error
+    repeats = len(re.findall(r"(?<!\\)[*+]|\{\d*,\d*\}", pattern))
+    if len(pattern) > MAX_PATTERN_LENGTH or repeats > MAX_PATTERN_REPEATS or re.search(r"\)(?:[*+]|\{)", pattern):
+        raise OsasisError(
+            f"a group rule has at most {MAX_PATTERN_LENGTH} characters and {MAX_PATTERN_REPEATS} repeats, "
+            "and repeats no group",
+            found=f"{pattern[:80]!r}",
+            remedy=r"Such as ^(patient\d+).",
+        )
+    return pattern
+
+
+Name = Annotated[
+    str,
+    Field(
+        pattern=r"^[A-Za-z0-9]+([_-][A-Za-z0-9]+)*$",
+        max_length=64,
+        description="at most 64 letters and digits with single - or _ between them",
+    ),
+]
 """Names of networks, targets and methods: they become parts of file names, joined by ``@`` and double underscores."""
 
-DECIDING = ("dice", "iou", "dice_mean", "iou_mean", "s", "e_max", "e_mean", "e_adaptive", "nsd")
-"""Metrics a verdict may rest on: in [0, 1], higher is better, defined for every case."""
+Count = Annotated[StrictInt, Field(ge=1, description="a whole number of at least 1")]
+
+Share = Annotated[StrictFloat, Field(ge=0, le=1, description="a number in [0, 1]")]
+
+SOME = Field(min_length=1, description="a list of at least one")
 
 
-@dataclass(frozen=True, kw_only=True)
+@_settings
 class ImageSet:
     """Images and masks of one site.
 
     Attributes:
-        images, masks: folders, relative to the data folder; paired by file name without its ending.
-        include: which stems: names, numeric ranges (``"1-178"``) or shell patterns (``"*_test"``); empty takes all.
+        images: folder, relative to the data folder.
+        masks: folder, relative to the data folder; masks and images of one name without suffix belong together.
+        include: names without suffix, numeric ranges (``"1-178"``) or shell patterns (``"*_test"``); empty takes all.
         every: take every n-th of them (videos).
-        where: bounds on a colour statistic of the background, see ``domains.py``; how one folder becomes two domains.
-        groups: what belongs together: a regular expression whose first group (or whole match) names a patient,
-            or a list of the numbers at which sequences begin; empty: every image for itself.
+        where: bounds on a color statistic of the background, see ``domains.py``: divides one folder into two domains.
+        groups: what belongs together: a regular expression whose first group (or whole match) names a patient, or a
+            list of the numbers at which sequences begin. Empty: every image for itself.
+
+    >>> ImageSet(images="a/images", masks="a/masks", include=("1-40",)).every
+    1
     """
 
     images: str
     masks: str
-    include: tuple[str, ...] = ()
-    every: int = 1
-    where: Mapping[str, Any] = field(default_factory=dict)
-    groups: str | tuple[int, ...] = ()
-
-    def __post_init__(self) -> None:
-        if self.every < 1:
-            raise OsasisError("Of a set every n-th image is taken, n at least 1", found=self.every)
-        if isinstance(self.groups, str):
-            try:
-                re.compile(self.groups)
-            except re.error as error:
-                raise OsasisError("groups must be a regular expression", found=f"{self.groups!r}: {error}") from error
-        if self.where:
-            check_rule(self.where)
+    include: Annotated[tuple[str, ...], Field(description="a list of texts")] = ()
+    every: Count = 1
+    where: Annotated[dict[str, Any], AfterValidator(check_rule)] = Field(default_factory=dict)
+    groups: Annotated[
+        str | tuple[StrictInt, ...],
+        AfterValidator(_check_groups),
+        Field(description="a regular expression or a list of whole numbers"),
+    ] = ()
 
 
-@dataclass(frozen=True, kw_only=True)
+def _camera(values: Any) -> KnownCamera | None:
+    return values if values is None or isinstance(values, KnownCamera) else camera_from_json(values)
+
+
+def _camera_json(camera: KnownCamera | None) -> dict[str, Any] | None:
+    return None if camera is None else {key: value for key, value in camera.to_json().items() if value is not None}
+
+
+@_settings
 class Target:
     """A second site: either a set of its own, or a camera through which the source's images are seen (known truth).
 
     Attributes:
+        name: unique among the targets.
         set: images and masks; only the reference is looked at before the scoring.
         camera: a camera model; the target's test images are then the source's test images through it, and its
-            reference one image of ``reference_pool`` through it.
+            reference is one image of ``reference_pool`` through it.
         reference_pool: source-site images that are in neither split (camera targets only).
-        reference: stem of the reference image; None chooses it by the rule, without masks.
+        reference: name of the reference image; None chooses it by the rule, without masks.
         twins: folder of the training cases as the scanner of ``set`` shows them, paired by file name (known truth).
     """
 
-    name: str
+    name: Name
     set: ImageSet | None = None
-    camera: KnownCamera | None = None
+    camera: Annotated[InstanceOf[KnownCamera] | None, BeforeValidator(_camera), PlainSerializer(_camera_json)] = None
     reference_pool: ImageSet | None = None
     reference: str | None = None
     twins: str | None = None
@@ -86,319 +165,108 @@ class Target:
         """Whether the training images are known as this site shows them."""
         return self.camera is not None or self.twins is not None
 
+    @model_validator(mode="after")
+    def _check(self) -> Target:
+        if self.name == "source":
+            raise OsasisError("a target must not be called source: that is the in-domain test")
+        if (self.set is None) == (self.camera is None):
+            raise OsasisError("a target is either a set or a camera", found=f"target {self.name}")
+        if self.camera is not None and self.twins is not None:
+            raise OsasisError("a camera target makes its own twins", found=self.twins, remedy="Leave twins out.")
+        if self.camera is not None and self.reference_pool is None:
+            raise OsasisError(
+                "a camera target needs a reference_pool: source images in neither split, one of which is the reference",
+                found=f"target {self.name}",
+            )
+        return self
 
-@dataclass(frozen=True, kw_only=True)
+
+@_settings
 class NetworkSpec:
     """A network by name: ``unet`` (nnU-Net's), ``unetpp``, ``pranet``, or any network of MONAI.
 
     Attributes:
+        name: unique among the networks.
         monai: class name in ``monai.networks.nets``, for other names than those three.
         arguments: constructor arguments that differ from the default.
     """
 
-    name: str
+    name: Name
     monai: str | None = None
-    arguments: Mapping[str, Any] = field(default_factory=dict)
+    arguments: dict[str, Any] = Field(default_factory=dict)
 
 
-@dataclass(frozen=True, kw_only=True)
+@_settings
 class Budget:
     """How long every training is, the same for every method.
 
     Attributes:
         engine: ``light`` (one small loop for any network) or ``nnunet`` (``nnUNetv2_train`` itself).
-        side: images are reduced so that the longer side is no more than this. patch: side of a training patch.
-        iterations, batch_size, learning_rate: of the light engine (AdamW, polynomial decay).
+        side: images are reduced so that the longer side is no more than this, in pixels.
+        patch: side of a training patch, in pixels.
+        iterations: steps of the light engine.
+        batch_size: patches per step of the light engine.
+        learning_rate: of the light engine (AdamW, polynomial decay).
         trainer_length: suffix of nnU-Net's trainers, such as ``5epochs``.
-        features: of nnU-Net's U-Net, from the top.
-        probability: with which a training image is drawn stylized or augmented.
-        precision: ``fp32`` or ``bf16`` (autocast).
+        features: widths of nnU-Net's U-Net, from the top.
+        probability: probability with which a training image is drawn stylized or augmented.
+        precision: ``fp32`` or ``bf16`` (autocast), of the light engine.
+
+    >>> Budget(iterations=100).engine
+    'light'
     """
 
-    engine: str = "light"
-    side: int = 96
-    patch: int = 96
-    iterations: int = 400
-    batch_size: int = 8
-    learning_rate: float = 2e-3
+    engine: Annotated[Literal["light", "nnunet"], Field(description="light or nnunet")] = "light"
+    side: Count = 96
+    patch: Count = 96
+    iterations: Count = 400
+    batch_size: Count = 8
+    learning_rate: Annotated[StrictFloat, Field(gt=0, lt=1, description="a number between 0 and 1")] = 2e-3
     trainer_length: str = "5epochs"
-    features: tuple[int, ...] = (16, 32, 64, 128)
-    probability: float = 0.5
-    precision: str = "fp32"
+    features: Annotated[tuple[Count, ...], Field(description="a list of whole numbers of at least 1")] = (
+        16, 32, 64, 128,
+    )  # fmt: skip
+    probability: Share = 0.5
+    precision: Annotated[Literal["fp32", "bf16"], Field(description="fp32 or bf16")] = "fp32"
 
-    def __post_init__(self) -> None:
-        if self.engine not in ("light", "nnunet"):
-            raise OsasisError("The engine must be light or nnunet", found=self.engine)
-        if self.precision not in ("fp32", "bf16"):
-            raise OsasisError("The precision must be fp32 or bf16", found=self.precision)
-        if not 0 <= self.probability <= 1:
-            raise OsasisError("The probability must lie in [0, 1]", found=self.probability)
-        for name in ("side", "patch", "iterations", "batch_size"):
-            if getattr(self, name) < 1:
-                raise OsasisError(f"The budget's {name} must be at least 1", found=getattr(self, name))
-        if not 0 < self.learning_rate < 1:
-            raise OsasisError("The budget's learning_rate must lie between 0 and 1", found=self.learning_rate)
+    @model_validator(mode="after")
+    def _check(self) -> Budget:
         least = 2 if self.engine == "light" else 3
-        if any(width < 1 for width in self.features) or (
-            len(self.features) < least and (self.engine == "light" or self.features)
-        ):
-            raise OsasisError(f"The budget's features must be {least} or more positive widths", found=self.features)
+        if len(self.features) < least and (self.engine == "light" or self.features):
+            raise OsasisError(f"the budget's features must be {least} or more widths", found=self.features)
+        idle = ("iterations", "learning_rate", "precision") if self.engine == "nnunet" else ("trainer_length",)
+        defaults = {item.name: item.default for item in fields(self)}
+        if unused := [name for name in idle if getattr(self, name) != defaults[name]]:
+            raise OsasisError(
+                f"the {self.engine} engine has no use for some options of the budget",
+                found=", ".join(unused),
+                remedy="Remove them.",
+            )
+        return self
 
 
-@dataclass(frozen=True, kw_only=True)
+@_settings
 class StylizerSpec:
-    """How stylizers are made when a method needs one: options of ``osasis-pretrain-stylizer``."""
-
-    preset: str = "tiny"
-    iterations: int | None = None
-    minutes: float | None = None
-    adapt_iterations: int | None = None
-    calibrator_iterations: int | None = None
-    seed: int = 0
-
-
-@dataclass(frozen=True, kw_only=True)
-class Experiment:
-    """Everything that decides the result; equal experiments on equal data give equal rows on a CPU.
+    """How stylizers are made when a method needs one: options of ``osasis-pretrain-stylizer``.
 
     Attributes:
-        train, test: of the source site. targets: sites to test on.
-        metrics: what is scored per case, names of ``evaluation.metrics``; the first one decides the verdict.
-        tolerance: of the normalised surface distance, in pixels.
+        preset: name of the preset.
+        iterations: steps of the pretraining; None takes the preset's.
+        minutes: time for the pretraining, instead of ``iterations``.
+        adapt_iterations: steps of the adaptation; None takes the preset's.
+        calibrator_iterations: steps of the calibrator; None takes the preset's.
+        seed: of the training.
     """
 
-    name: str
-    train: ImageSet
-    test: ImageSet
-    targets: tuple[Target, ...]
-    networks: tuple[NetworkSpec, ...]
-    methods: tuple[MethodSpec, ...]
-    seeds: tuple[int, ...] = (0, 1, 2)
-    budget: Budget = field(default_factory=Budget)
-    stylizer: StylizerSpec = field(default_factory=StylizerSpec)
-    metrics: tuple[str, ...] = ("dice", "iou", "specificity", "wf", "s", "e_mean", "mae", "hd95", "nsd")
-    tolerance: float = 2.0
-    note: str = ""
-
-    def __post_init__(self) -> None:
-        for what, names in (
-            ("targets", [target.name for target in self.targets]),
-            ("networks", [network.name for network in self.networks]),
-            ("methods", [method.name for method in self.methods]),
-        ):
-            if not names or len(set(names)) < len(names):
-                raise OsasisError(f"An experiment's {what} must be named, each once", found=names)
-            if odd := [name for name in names if not re.fullmatch(NAME, name)]:
-                raise OsasisError(
-                    f"Names of {what} are letters and digits with single - or _ between them", found=repr(odd[0])
-                )
-        if not self.seeds or len(set(self.seeds)) < len(self.seeds) or min(self.seeds) < 0:
-            raise OsasisError("The seeds must be whole numbers of at least 0, each once", found=self.seeds)
-        if self.methods[0].kind != "none":
-            raise OsasisError(
-                "The first method must be none: everything is compared with it", found=self.methods[0].name
-            )
-        kinds = [method.kind for method in self.methods if not method.parameters]
-        if doubled := {kind for kind in kinds if kinds.count(kind) > 1}:
-            raise OsasisError("A method without parameters must not be there twice", found=sorted(doubled))
-        if "source" in {target.name for target in self.targets}:
-            raise OsasisError("A target must not be called source: that is the in-domain test")
-        self._check_metrics(self.metrics)
-        if not 0 <= self.tolerance < float("inf"):
-            raise OsasisError("The tolerance must be a number of pixels of at least 0", found=self.tolerance)
-
-    @staticmethod
-    def _check_metrics(metrics: Sequence[str]) -> None:
-        if unknown := [name for name in metrics if name not in METRICS]:
-            raise OsasisError("Metrics must be known", found=unknown, remedy=f"Known: {', '.join(METRICS)}.")
-        if not metrics or metrics[0] not in DECIDING or len(set(metrics)) < len(metrics):
-            raise OsasisError(
-                "The first metric decides the verdict: better when higher, in [0, 1], always defined",
-                found=list(metrics),
-                remedy=f"Begin with one of {', '.join(DECIDING)}; name each once.",
-            )
-
-    @property
-    def baseline(self) -> str:
-        """Name of the method that trains without any change."""
-        return self.methods[0].name
-
-    def to_json(self) -> dict[str, Any]:
-        """JSON-ready values that :func:`experiment_from_json` reads back."""
-        values = _plain(asdict(self))
-        for place, target in zip(values["targets"], self.targets, strict=True):
-            place["camera"] = None if target.camera is None else target.camera.to_json()
-        return _without_none(values)
-
-    @property
-    def sha256(self) -> str:
-        """Of everything but the free-text note."""
-        return sha256_of_json({key: value for key, value in self.to_json().items() if key != "note"})
+    preset: str = "tiny"
+    iterations: StrictInt | None = None
+    minutes: StrictFloat | None = None
+    adapt_iterations: StrictInt | None = None
+    calibrator_iterations: StrictInt | None = None
+    seed: StrictInt = 0
 
 
-def _plain(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
-
-
-def _without_none(value: Any) -> Any:
-    """What is not given is left out, but for a network's or a method's own arguments, where null is a value."""
-    if isinstance(value, dict):
-        own = ("arguments", "parameters")
-        return {k: item if k in own else _without_none(item) for k, item in value.items() if item is not None}
-    return [_without_none(item) for item in value] if isinstance(value, list) else value
-
-
-LONGEST_NAME, LONGEST_PATTERN, MOST_REPEATS = 64, 200, 4
-
-
-def load_experiment(path: str | Path) -> Experiment:
-    """Read an experiment file. Raises ``OsasisError`` naming the key that is missing, unknown or of a wrong type."""
-    return experiment_from_json(read_json(path, what="The experiment file"))
-
-
-def experiment_from_json(values: Mapping[str, Any]) -> Experiment:
-    """Build an :class:`Experiment` from JSON values."""
-    values = _mapping(values, "The experiment")
-    given_budget = values.get("budget", {})
-    for key in ("train", "test"):
-        if key in values:
-            values[key] = _build(ImageSet, values[key], key)
-    values["targets"] = tuple(_target(item) for item in _items(values, "targets"))
-    values["networks"] = tuple(
-        _build(NetworkSpec, {"name": item} if isinstance(item, str) else item, "networks")
-        for item in _items(values, "networks")
-    )
-    values["methods"] = tuple(
-        MethodSpec.from_json({"name": item} if isinstance(item, str) else item) for item in _items(values, "methods")
-    )
-    for key, kind in (("budget", Budget), ("stylizer", StylizerSpec)):
-        values[key] = _build(kind, values.get(key, {}), key)
-    _refuse_idle_options(given_budget, values["budget"].engine)
-    experiment: Experiment = _build(Experiment, values, "the experiment")
-    _refuse_extremes(experiment)
-    return experiment
-
-
-def _target(values: Any) -> Target:
-    values = _mapping(values, "a target")
-    for key in ("set", "reference_pool"):
-        if values.get(key) is not None:
-            values[key] = _build(ImageSet, values[key], key)
-    if values.get("camera") is not None:
-        values["camera"] = camera_from_json(values["camera"])
-    target: Target = _build(Target, values, "a target")
-    if (target.set is None) == (target.camera is None):
-        raise OsasisError("A target is either a set or a camera", found=f"target {target.name}")
-    if target.camera is not None and target.twins is not None:
-        raise OsasisError("A camera target makes its own twins", found=target.twins, remedy="Leave twins out.")
-    if target.camera is not None and target.reference_pool is None:
-        raise OsasisError(
-            "A camera target needs a reference_pool: source images in neither split, one of which is the reference",
-            found=f"target {target.name}",
-        )
-    return target
-
-
-def _refuse_extremes(experiment: Experiment) -> None:
-    """Names become parts of file names, seeds go to generators, rules are matched with names that others chose."""
-    groups = (experiment.targets, experiment.networks, experiment.methods)
-    names = [part.name for parts in groups for part in parts]
-    if long := [name for name in names if len(name) > LONGEST_NAME]:
-        raise OsasisError(
-            f"Names have {LONGEST_NAME} characters at most", found=f"{long[0][:40]}...", remedy="Shorten it."
-        )
-    if max(experiment.seeds) >= 2**32:
-        raise OsasisError(f"Seeds must be below {2**32}", found=max(experiment.seeds), remedy="Choose smaller ones.")
-    of_targets = [one for target in experiment.targets for one in (target.set, target.reference_pool) if one]
-    for images in (experiment.train, experiment.test, *of_targets):
-        if isinstance(images.groups, str):
-            require_quick_pattern(images.groups)
-
-
-def require_quick_pattern(pattern: str) -> None:
-    """Refuse a regular expression that may take for ever on some file name: a long one, or a repeat of repeats.
-
-    Raises ``OsasisError``.
-    """
-    repeats = len(re.findall(r"(?<!\\)[*+]|\{\d*,\d*\}", pattern))
-    if len(pattern) > LONGEST_PATTERN or repeats > MOST_REPEATS or re.search(r"\)(?:[*+]|\{)", pattern):
-        raise OsasisError(
-            f"A group rule has {LONGEST_PATTERN} characters and {MOST_REPEATS} repeats at most, and repeats no group",
-            found=f"{pattern[:80]!r}",
-            remedy=r"Such as ^(patient\d+).",
-        )
-
-
-def _refuse_idle_options(given: Mapping[str, Any], engine: str) -> None:
-    idle = ("iterations", "learning_rate", "precision") if engine == "nnunet" else ("trainer_length",)
-    if unused := [name for name in idle if name in given and given[name] != getattr(Budget, name)]:
-        raise OsasisError(
-            f"The {engine} engine has no use for some options of the budget",
-            found=", ".join(unused),
-            remedy="Remove them.",
-        )
-
-
-def _items(values: Mapping[str, Any], key: str) -> list[Any]:
-    found = values.get(key)
-    if not isinstance(found, list | tuple) or not found:
-        raise OsasisError(f"The experiment's {key} must be a list of at least one", found=found)
-    return list(found)
-
-
-def _mapping(values: Any, where: str) -> dict[str, Any]:
-    if not isinstance(values, Mapping):
-        raise OsasisError(f"{where} must be a JSON object", found=repr(values)[:80])
-    return dict(values)
-
-
-def _build(kind: type, values: Any, where: str) -> Any:
-    """``kind(**values)`` with lists as tuples; unknown, missing and mistyped keys are refused."""
-    values = _mapping(values, where)
-    known = {item.name: item for item in fields(kind)}
-    if unknown := sorted(set(values) - set(known)):
-        raise OsasisError(f"{where}: unknown keys", found=", ".join(unknown), remedy=f"Known: {', '.join(known)}.")
-    wanting = [n for n, f in known.items() if f.default is MISSING and f.default_factory is MISSING and n not in values]
-    if wanting:
-        raise OsasisError(f"{where}: every required key must be there", found=f"no {', '.join(wanting)}")
-    hints = get_type_hints(kind)
-    given = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
-    for name, value in given.items():
-        if not _fits(value, hints[name]):
-            raise OsasisError(
-                f"{where}: {name} must be {_words(hints[name])}", found=repr(values[name])[:80], remedy="Correct it."
-            )
-    return kind(**given)
-
-
-def _fits(value: Any, hint: Any) -> bool:
-    """Whether a JSON value (lists as tuples) is of an annotated type."""
-    origin, inner = get_origin(hint), get_args(hint)
-    if origin in (Union, UnionType):
-        return any(_fits(value, one) for one in inner)
-    if origin is tuple:
-        return isinstance(value, tuple) and all(_fits(item, inner[0]) for item in value)
-    if hint is float:
-        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    if hint is int:
-        return isinstance(value, int) and not isinstance(value, bool)
-    return isinstance(value, origin or hint)
-
-
-def _words(hint: Any) -> str:
-    origin, inner = get_origin(hint), get_args(hint)
-    if origin in (Union, UnionType):
-        return " or ".join(_words(one) for one in inner if one is not type(None))
-    if origin is tuple:
-        plural = {str: "texts", int: "whole numbers", float: "numbers"}
-        return f"a list of {plural.get(inner[0], 'objects')}"
-    names = {str: "text", int: "a whole number", float: "a number", dict: "an object"}
-    return names.get(hint, "an object")
-
-
-@dataclass(frozen=True)
+@plain_dataclass(frozen=True)
 class Kind:
     """What a kind of method is.
 
@@ -406,7 +274,7 @@ class Kind:
         label: for people.
         role: ``baseline``, ``check`` (its answer is known beforehand), ``control`` (free) or ``stylizer``.
         reference: whether it sees the target's one reference image, and so exists once per target.
-        parameters: names it takes besides its name.
+        parameters: names of its parameters.
     """
 
     label: str
@@ -416,6 +284,7 @@ class Kind:
 
 
 LOSSES = ("osasis", "paper")
+"""Values of the parameter ``losses`` of the stylizer."""
 
 KINDS: dict[str, Kind] = {
     "none": Kind("no style transfer", "baseline", False),
@@ -426,20 +295,47 @@ KINDS: dict[str, Kind] = {
     "pooled_reinhard": Kind("pooled Reinhard", "control", True, ("strength",)),
     "fda": Kind("FDA", "control", True, ("beta", "strength")),
     "gin": Kind("GIN", "control", False),
-    "colour_jitter": Kind("colour jitter", "control", False),
+    "colour_jitter": Kind("color jitter", "control", False),
     "histogram_shift": Kind("random histogram shift", "control", False),
     "da5": Kind("nnU-Net's DA5", "control", False),
     "osasis": Kind("OSASIS", "stylizer", True, ("losses", "readout", "strength")),
 }
+"""The kinds of methods an experiment may compare, by their name in the file."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@_settings
 class MethodSpec:
-    """One method of an experiment: a unique ``name``, its ``kind``, and parameters such as ``strength``."""
+    """One method of an experiment.
 
-    name: str
-    kind: str
-    parameters: Mapping[str, Any] = field(default_factory=dict)
+    Attributes:
+        name: unique among the methods.
+        kind: a name of :data:`KINDS`.
+        parameters: such as ``strength``; the kind says which ones.
+
+    >>> MethodSpec(name="weak", kind="fda", parameters={"strength": 0.5}).label
+    'FDA (strength 0.5)'
+    """
+
+    name: Name
+    kind: Annotated[str, Field(description=f"one of {', '.join(KINDS)}")]
+    parameters: dict[str, Any] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _check(self) -> MethodSpec:
+        if self.kind not in KINDS:
+            raise OsasisError(
+                "the kind of a method must be known", found=shown(self.kind), remedy=f"Known: {', '.join(KINDS)}."
+            )
+        known = KINDS[self.kind].parameters
+        if unknown := sorted(set(self.parameters) - set(known)):
+            raise OsasisError(
+                f"the method {self.name} has unknown parameters",
+                found=", ".join(unknown),
+                remedy=f"Known for {self.kind}: {', '.join(known) or 'none'}.",
+            )
+        for key, value in self.parameters.items():
+            _check_parameter(self.name, key, value)
+        return self
 
     @property
     def role(self) -> str:
@@ -453,46 +349,138 @@ class MethodSpec:
 
     @property
     def label(self) -> str:
-        """For people: the kind's label, with the parameters where there are any."""
-        shown = ", ".join(f"{key} {value}" for key, value in self.parameters.items())
-        return f"{KINDS[self.kind].label} ({shown})" if shown else KINDS[self.kind].label
+        """The kind's label and the parameters, for people."""
+        text = ", ".join(f"{key} {value}" for key, value in self.parameters.items())
+        return f"{KINDS[self.kind].label} ({text})" if text else KINDS[self.kind].label
 
     @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> MethodSpec:
-        """From ``{"name": ..., "kind": ..., parameters...}``; without ``kind`` the name is the kind.
+    def from_json(cls, values: Any) -> MethodSpec:
+        """Read ``"name"`` or ``{"name": ..., "kind": ..., parameters...}``; without ``kind`` the name is the kind.
 
-        Raises ``OsasisError`` for an unknown kind or parameter.
+        Raises:
+            OsasisError: for an unknown kind or parameter.
         """
-        if not isinstance(values, Mapping) or not isinstance(values.get("name"), str):
-            raise OsasisError("A method needs a name", found=repr(values)[:80])
-        given = dict(values)
-        name = given.pop("name")
-        kind = given.pop("kind", name)
-        if not isinstance(kind, str) or kind not in KINDS:
-            raise OsasisError("The kind of a method must be known", found=kind, remedy=f"Known: {', '.join(KINDS)}.")
-        named = given.pop("parameters", {})
-        if not isinstance(named, Mapping):
-            raise OsasisError(f"The parameters of the method {name} must be a JSON object", found=repr(named)[:80])
-        given = {**named, **given}
-        if unknown := sorted(set(given) - set(KINDS[kind].parameters)):
-            raise OsasisError(
-                f"The method {name} has unknown parameters",
-                found=", ".join(unknown),
-                remedy=f"Known for {kind}: {', '.join(KINDS[kind].parameters) or 'none'}.",
-            )
-        for key, value in given.items():
-            _check_parameter(name, key, value)
-        return cls(name=name, kind=kind, parameters=given)
+        return validated(cls, _method(values), what="The method")
+
+
+def _method(values: Any) -> Any:
+    """Gather the parameters that stand beside a method's name and kind."""
+    if isinstance(values, MethodSpec):
+        return values
+    values = {"name": values} if isinstance(values, str) else values
+    if not isinstance(values, Mapping) or "name" not in values:
+        raise OsasisError("a method needs a name", found=shown(values))
+    parameters = values.get("parameters", {})
+    if not isinstance(parameters, Mapping):
+        raise OsasisError("the parameters of a method must be an object", found=shown(parameters))
+    beside = {key: value for key, value in values.items() if key not in ("name", "kind", "parameters")}
+    return {
+        "name": values["name"],
+        "kind": values.get("kind", values["name"]),
+        "parameters": {**parameters, **beside},
+    }
 
 
 def _check_parameter(method: str, key: str, value: Any) -> None:
     if key in ("strength", "beta"):
-        number = isinstance(value, int | float) and not isinstance(value, bool)
-        if not number or not 0 <= value <= (1 if key == "strength" else 0.5):
-            raise OsasisError(f"{key} of the method {method} must be a number in its range", found=repr(value))
+        highest = 1 if key == "strength" else 0.5
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= highest:
+            raise OsasisError(f"{key} of the method {method} must be a number in [0, {highest}]", found=shown(value))
         return
-    from nnunet_osasis.stylizer.names import READOUTS
-
     known = READOUTS if key == "readout" else LOSSES
-    if value not in known:
-        raise OsasisError(f"{key} of the method {method} must be one of {', '.join(known)}", found=repr(value))
+    if value not in list(known):
+        raise OsasisError(f"{key} of the method {method} must be one of {', '.join(known)}", found=shown(value))
+
+
+def _network(values: Any) -> Any:
+    return {"name": values} if isinstance(values, str) else values
+
+
+@_settings
+class Experiment:
+    """Everything that decides the result; equal experiments on equal data give equal rows on a CPU.
+
+    Attributes:
+        name: for people.
+        train: training images of the source site.
+        test: in-domain test images of the source site.
+        targets: sites to test on.
+        networks: what is trained.
+        methods: what is compared; the first one trains without any change.
+        seeds: one training per seed.
+        budget: how long every training is.
+        stylizer: how stylizers are made.
+        metrics: names of ``evaluation.metrics`` to score per case; the first one decides the verdict.
+        tolerance: of the normalized surface distance, in pixels.
+        note: free text.
+    """
+
+    name: str
+    train: ImageSet
+    test: ImageSet
+    targets: Annotated[tuple[Target, ...], SOME]
+    networks: Annotated[tuple[Annotated[NetworkSpec, BeforeValidator(_network)], ...], SOME]
+    methods: Annotated[tuple[Annotated[MethodSpec, BeforeValidator(_method)], ...], SOME]
+    seeds: Annotated[
+        tuple[Annotated[StrictInt, Field(ge=0, lt=2**32)], ...],
+        Field(min_length=1, description="whole numbers of at least 0 and below 2**32, in a list of at least one"),
+    ] = (0, 1, 2)
+    budget: Budget = Field(default_factory=Budget)
+    stylizer: StylizerSpec = Field(default_factory=StylizerSpec)
+    metrics: Annotated[tuple[str, ...], Field(description="a list of names of metrics")] = (
+        "dice", "iou", "specificity", "wf", "s", "e_mean", "mae", "hd95", "nsd",
+    )  # fmt: skip
+    tolerance: Annotated[StrictFloat, Field(ge=0, description="a number of pixels of at least 0")] = 2.0
+    note: str = ""
+
+    @model_validator(mode="after")
+    def _check(self) -> Experiment:
+        for what in ("targets", "networks", "methods", "seeds", "metrics"):
+            names = [getattr(part, "name", part) for part in getattr(self, what)]
+            if len(set(names)) < len(names):
+                raise OsasisError(f"an experiment's {what} must differ", found=names, remedy="Name each once.")
+        if self.methods[0].kind != "none":
+            raise OsasisError(
+                "the first method must be none: everything is compared with it", found=self.methods[0].name
+            )
+        kinds = [method.kind for method in self.methods if not method.parameters]
+        if doubled := {kind for kind in kinds if kinds.count(kind) > 1}:
+            raise OsasisError("a method without parameters must not be there twice", found=sorted(doubled))
+        if unknown := [name for name in self.metrics if name not in METRICS]:
+            raise OsasisError("metrics must be known", found=unknown, remedy=f"Known: {', '.join(METRICS)}.")
+        if not self.metrics or self.metrics[0] not in DECIDING:
+            raise OsasisError(
+                "the first metric decides the verdict: better when higher, in [0, 1], always defined",
+                found=list(self.metrics),
+                remedy=f"Begin with one of {', '.join(DECIDING)}.",
+            )
+        return self
+
+    @property
+    def baseline(self) -> str:
+        """Name of the method that trains without any change."""
+        return self.methods[0].name
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON-ready values that :func:`experiment_from_json` reads back."""
+        values: dict[str, Any] = TypeAdapter(Experiment).dump_python(self, mode="json", exclude_none=True)
+        return values
+
+    @property
+    def sha256(self) -> str:
+        """Hash of everything but the note."""
+        return sha256_of_json({key: value for key, value in self.to_json().items() if key != "note"})
+
+
+def load_experiment(path: str | Path) -> Experiment:
+    """Read an experiment file.
+
+    Raises:
+        OsasisError: names the key that is missing, unknown or of a wrong value.
+    """
+    return experiment_from_json(read_json(path, what="The experiment file"))
+
+
+def experiment_from_json(values: Any) -> Experiment:
+    """Build an :class:`Experiment` from JSON values, see :func:`load_experiment`."""
+    return validated(Experiment, values, what="The experiment")

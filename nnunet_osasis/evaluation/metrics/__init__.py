@@ -16,7 +16,7 @@ from nnunet_osasis.evaluation.metrics.protocol import (
     choose_protocol,
 )
 from nnunet_osasis.evaluation.metrics.score import score_case, score_labels
-from nnunet_osasis.evaluation.metrics.tables import summarise
+from nnunet_osasis.evaluation.metrics.summary import summarise, summarize
 
 __all__ = [
     "METRICS",
@@ -33,4 +33,5 @@ __all__ = [
     "score_folder",
     "score_labels",
     "summarise",
+    "summarize",
 ]

@@ -1,4 +1,4 @@
-"""Charts of several methods: a radar of their metrics and a grid of their masks, for print and colour-blind readers."""
+"""Charts of several methods: a radar of their metrics and a grid of their masks, for print and color-blind readers."""
 
 from __future__ import annotations
 
@@ -13,16 +13,20 @@ import numpy as np
 from nnunet_osasis.errors import OsasisError
 from nnunet_osasis.runtime.storage import atomic_write
 
-# Okabe and Ito's palette without yellow and black; lines and marks differ too, so that no reader depends on colour.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+"""Okabe and Ito's palette without yellow and black; lines and marks differ too, so that no reader depends on color."""
+
+COLOURS = COLORS
 
 LINES = ("-", "--", "-.", ":")
 
 MARKS = ("o", "s", "^", "D", "v", "P")
 
 OUTLINE = "#D55E00"
+"""Color of the true mask's outline."""
 
 MIN_AXES = 3
+"""A radar chart of fewer axes has no area."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,11 +34,11 @@ class GridRow:
     """One line of a :func:`qualitative_grid`.
 
     Attributes:
-        label: written at its left.
+        label: text at its left.
         cells: one picture per column: bool or float ``(H, W)`` in [0, 1], uint8 ``(H, W)`` or ``(H, W, 3)``; None
             leaves the place empty.
-        captions: written below the cells; may be empty.
-        outline: mask ``(H, W)`` whose outline is drawn on every cell; None: none.
+        captions: texts below the cells; may be empty.
+        outline: mask ``(H, W)`` whose outline is drawn on every cell, if any.
     """
 
     label: str
@@ -44,15 +48,18 @@ class GridRow:
 
 
 def radar_chart(series: Mapping[str, Mapping[str, float]], path: str | Path, *, title: str | None = None) -> Path:
-    """Write one closed line per series over common axes from 0 (centre) to 1, higher is better (use 1 - MAE).
+    """Write one closed line per series over common axes from 0 (center) to 1, higher is better (use 1 - MAE).
+
+    Axes on which a series is NaN are left out and named below the chart.
 
     Args:
         series: ``{name: {axis: value}}``; all with the same axes, at least three of them.
         path: ``.png`` or ``.svg``.
-        title: above the chart.
+        title: text above the chart.
 
-    Axes on which a series is NaN are left out and named below the chart. Raises ``OsasisError`` for values outside
-    [0, 1] (E-measures a little above 1 are drawn at 1), different axes, and fewer than three axes that all series have.
+    Raises:
+        OsasisError: for values outside [0, 1] (E-measures a little above 1 are drawn at 1), different axes, and fewer
+            than three axes that all series have.
     """
     if not series or any(list(s) != list(next(iter(series.values()))) for s in series.values()):
         raise OsasisError("Every line of a radar chart needs the same axes", found=[list(s) for s in series.values()])
@@ -75,12 +82,12 @@ def radar_chart(series: Mapping[str, Mapping[str, float]], path: str | Path, *, 
         angles = np.linspace(0, 2 * math.pi, len(drawn), endpoint=False)
         for i, (name, values) in enumerate(series.items()):
             radii = [float(np.clip(values[key], 0, 1)) for key in drawn]
-            colour = COLOURS[i % len(COLOURS)]
+            color = COLORS[i % len(COLORS)]
             axis.plot(
-                [*angles, angles[0]], [*radii, radii[0]], color=colour, linestyle=LINES[i % len(LINES)],
+                [*angles, angles[0]], [*radii, radii[0]], color=color, linestyle=LINES[i % len(LINES)],
                 marker=MARKS[i % len(MARKS)], markersize=4.5, linewidth=1.6, label=name,
             )  # fmt: skip
-            axis.fill(angles, radii, color=colour, alpha=0.06)
+            axis.fill(angles, radii, color=color, alpha=0.06)
         axis.set_ylim(0, 1)
         axis.set_yticks([0.2, 0.4, 0.6, 0.8, 1.0], ["0.2", "0.4", "0.6", "0.8", "1"], fontsize=8, color="0.35")
         axis.set_rlabel_position(180 / len(drawn))
@@ -160,7 +167,11 @@ def _settle(figure: Any) -> None:
 def write_figure(draw: Callable[[], Any], path: Path) -> Path:
     """Write the figure that ``draw`` returns as ``.png`` or ``.svg``: same figure, same bytes.
 
-    It is drawn away from the process's matplotlib settings. Raises ``OsasisError`` for another ending.
+    It is drawn away from the process's matplotlib settings, and shows names as they are: a dollar sign begins no
+    formula.
+
+    Raises:
+        OsasisError: the path has another ending.
     """
     if path.suffix not in (".png", ".svg"):
         raise OsasisError("A chart must be a .png or .svg file", found=path.name)
@@ -168,7 +179,8 @@ def write_figure(draw: Callable[[], Any], path: Path) -> Path:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.backends.backend_svg import FigureCanvasSVG
 
-    with style.context("default"), rc_context({"svg.hashsalt": "nnunet-osasis", "svg.fonttype": "none"}):
+    settings: Any = {"svg.hashsalt": "nnunet-osasis", "svg.fonttype": "none", "text.parse_math": False}
+    with style.context("default"), rc_context(settings):
         figure = draw()
         agg = FigureCanvasAgg(figure)
         _settle(figure)

@@ -1,33 +1,30 @@
-"""A folder of predictions, or several, against a folder of references: every case, in order, over processes.
-
-Which prediction belongs to which reference: by file name without suffix, and never silently less than all.
-"""
+"""A folder of predictions, or several, against a folder of references: every case, in order, over processes."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from nnunet_osasis.errors import OsasisError
-from nnunet_osasis.evaluation.metrics.case import alignment_curve, make_case
+from nnunet_osasis.evaluation.metrics.case import make_case
+from nnunet_osasis.evaluation.metrics.pairing import Pairs, pair_files
 from nnunet_osasis.evaluation.metrics.protocol import Protocol, choose_protocol
 from nnunet_osasis.evaluation.metrics.reading import (
     FileFacts,
     Reading,
+    ignore_label,
     prediction_scale,
     read_probabilities,
     read_references,
     read_values,
     survey_file,
 )
-from nnunet_osasis.evaluation.metrics.score import choose_metrics, mean_defined, score_checked
-from nnunet_osasis.images.image import image_stem
-from nnunet_osasis.images.io import list_images
+from nnunet_osasis.evaluation.metrics.saliency import alignment_curve
+from nnunet_osasis.evaluation.metrics.score import choose_metrics, mean_scores, score_checked
 from nnunet_osasis.runtime.workers import workers
 
 FOREGROUND, MEAN = "foreground", "mean"
@@ -45,13 +42,14 @@ class Score:
 
 @dataclass(frozen=True)
 class FolderScores:
-    """What :func:`score_folder` found.
+    """The result of :func:`score_folder`.
 
     Attributes:
         protocol: the conventions that held.
         metrics: names, in order.
-        reading: what the references are.
+        reading: what the numbers of the references mean.
         pairs: which files were compared and which left out.
+        jobs: ``{(method, case): Job}``, in that order.
         scores: by method, case and class, in that order.
         curves: ``{(method, label): (256,)}`` mean E-measure at each threshold, when E was asked for.
         scales: what each method's maps were divided by.
@@ -61,13 +59,14 @@ class FolderScores:
     metrics: tuple[str, ...]
     reading: Reading
     pairs: Pairs
+    jobs: dict[tuple[str, str], Job]
     scores: tuple[Score, ...]
     curves: dict[tuple[str, str], np.ndarray]
     scales: dict[str, int]
 
     @property
     def methods(self) -> tuple[str, ...]:
-        """Their names."""
+        """Names of the methods."""
         return tuple(self.pairs.predictions)
 
     @property
@@ -78,7 +77,18 @@ class FolderScores:
 
 @dataclass(frozen=True)
 class Job:
-    """One method's case, ready to be scored in any process."""
+    """One method's case, ready to be scored in any process.
+
+    Attributes:
+        method: name of the method.
+        case: name of the case.
+        prediction: file of the prediction.
+        reference: file of the reference.
+        reading: what the numbers of the references mean.
+        scale: what maps are divided by.
+        protocol: the conventions that hold.
+        metrics: what to compute.
+    """
 
     method: str
     case: str
@@ -107,7 +117,8 @@ def score_folder(
 
     Args:
         predictions: a folder, or ``{method: folder}``.
-        references: folder of masks or label maps with the same file stems.
+        references: folder of masks or label maps with the same names without suffix. nnU-Net's ``dataset.json``, in
+            it or beside it, names the ignore label.
         protocol: as for :func:`nnunet_osasis.evaluation.metrics.score_case`.
         metrics: names; None: as for :func:`nnunet_osasis.evaluation.metrics.score_case`.
         classes: labels to score one against the rest; None: told from the references.
@@ -118,8 +129,9 @@ def score_folder(
             your own must call this below ``if __name__ == "__main__"``.
         progress: show a bar.
 
-    All files are looked at before the first is scored. Raises ``OsasisError`` for unreadable files, NaN, unequal sets,
-    sizes or spacings, and values outside [0, 1] and [0, 255].
+    Raises:
+        OsasisError: before the first case is scored, for unreadable files, NaN, unequal sets, sizes or spacings, and
+            values outside [0, 1] and [0, 255].
     """
     folders = predictions if isinstance(predictions, Mapping) else {"prediction": Path(predictions)}
     chosen = choose_protocol(protocol)
@@ -132,27 +144,20 @@ def score_folder(
     with workers(processes, progress=progress, preload=[__name__]) as run:
         survey = partial(run, survey_file)
         truths = dict(zip(pairs.references, survey(list(pairs.references.values()), "references"), strict=True))
-        reading = read_references(list(truths.values()), classes)
-        scales: dict[str, int] = {}
+        reading = read_references(list(truths.values()), classes, ignore=ignore_label(Path(references)))
+        scales, jobs = dict[str, int](), dict[tuple[str, str], Job]()
         names = choose_metrics(metrics, chosen, dimensions=max(len(fact.shape) for fact in truths.values()))
         for method, files in pairs.predictions.items():
             facts = survey(list(files.values()), method)
             for fact, truth in zip(facts, truths.values(), strict=True):
                 _check_pair(fact, truth)
-            scales[method] = prediction_scale(facts, reading, scale=scale)
-        found = FolderScores(chosen, names, reading, pairs, (), {}, scales)
-        jobs = [job_of(found, method, case) for method, files in pairs.predictions.items() for case in files]
-        results = run(_score_job, jobs, "score")
+            divisor = scales[method] = prediction_scale(facts, reading, scale=scale)
+            for case, path in files.items():
+                job = Job(method, case, path, pairs.references[case], reading, divisor, chosen, names)
+                jobs[method, case] = job
+        results = run(_score_job, list(jobs.values()), "score")
     scores = tuple(score for rows, _ in results for score in rows)
-    return replace(found, scores=scores, curves=_mean_curves(results))
-
-
-def job_of(scores: FolderScores, method: str, case: str) -> Job:
-    """What is needed to read and score one case of a method."""
-    return Job(
-        method, case, scores.pairs.predictions[method][case], scores.pairs.references[case],
-        scores.reading, scores.scales[method], scores.protocol, scores.metrics,
-    )  # fmt: skip
+    return FolderScores(chosen, names, reading, pairs, jobs, scores, _mean_curves(results), scales)
 
 
 def _check_pair(prediction: FileFacts, truth: FileFacts) -> None:
@@ -160,50 +165,61 @@ def _check_pair(prediction: FileFacts, truth: FileFacts) -> None:
         raise OsasisError(
             "Prediction and reference must have one size",
             found=f"{prediction.shape} in {prediction.path} for {truth.shape} in {truth.path}",
-            remedy="Resample the prediction to the reference's grid (labels by nearest neighbour).",
+            remedy="Resample the prediction to the reference's grid (labels by nearest neighbor).",
         )
-    own, wanted = prediction.spacing, truth.spacing
-    if own is not None and wanted is not None and not np.allclose(own, wanted, rtol=1e-3, atol=0):
+    first, second = prediction.spacing, truth.spacing
+    if first is not None and second is not None and not np.allclose(first, second, rtol=1e-3, atol=0):
         raise OsasisError(
             "Prediction and reference must have one spacing",
-            found=f"{own} in {prediction.path} for {wanted}",
+            found=f"{first} in {prediction.path} for {second}",
             remedy="Resample the prediction to the reference's grid, or repair its header.",
         )
 
 
-def read_pair(job: Job) -> tuple[dict[str, tuple[np.ndarray, np.ndarray]], tuple[float, ...] | None]:
-    """``{class: (map, truth)}`` of a job, and the reference's spacing."""
-    truth, spacing = read_values(job.reference)
-    truth = job.reading.truth(truth)
+@dataclass(frozen=True)
+class PairValues:
+    """The pixels of one prediction and its reference.
+
+    Attributes:
+        maps: ``{class: (map in [0, 1] or mask, truth)}``.
+        ignored: where the truth is unknown; None: nowhere.
+        spacing: the reference's; None where its file has none.
+    """
+
+    maps: dict[str, tuple[np.ndarray, np.ndarray]]
+    ignored: np.ndarray | None
+    spacing: tuple[float, ...] | None
+
+
+def read_pair(job: Job) -> PairValues:
+    """Read the two files of a job. Raises ``OsasisError`` for probabilities that lack a class."""
+    stored, spacing = read_values(job.reference)
+    reading, ignored = job.reading, job.reading.ignored(stored)
+    truth = reading.truth(stored)
     if job.prediction.suffix == ".npz":
-        maps = read_probabilities(job.prediction)
-        classes = job.reading.classes or (1,)
-        if max(classes) >= len(maps):
-            raise OsasisError("Probabilities must hold every class", found=f"{len(maps)} of them in {job.prediction}")
-        wanted = [(c, truth == c if job.reading.classes else truth) for c in classes]
-        return {_label(job.reading, c): (maps[c], mask) for c, mask in wanted}, spacing
-    values, _ = read_values(job.prediction)
-    if job.reading.classes is None:
-        return {FOREGROUND: (values / job.scale, truth)}, spacing
-    return {str(c): (values == c, truth == c) for c in job.reading.classes}, spacing
-
-
-def _label(reading: Reading, label: int) -> str:
-    return str(label) if reading.classes else FOREGROUND
+        values = read_probabilities(job.prediction)
+        if max(reading.classes or (1,)) >= len(values):
+            raise OsasisError("Probabilities must hold every class", found=f"{len(values)} of them in {job.prediction}")
+        predicted = {c: values[c] for c in reading.classes or (1,)}
+    else:
+        values, _ = read_values(job.prediction)
+        predicted = {c: values == c for c in reading.classes} if reading.classes else {1: values / job.scale}
+    if reading.classes is None:
+        return PairValues({FOREGROUND: (predicted[1], truth)}, ignored, spacing)
+    return PairValues({str(c): (map_of_class, truth == c) for c, map_of_class in predicted.items()}, ignored, spacing)
 
 
 def _score_job(job: Job) -> tuple[list[Score], dict[tuple[str, str], np.ndarray]]:
     """Scores of every class, their mean when there are several, and the E curves by method and class."""
-    pairs, spacing = read_pair(job)
+    pair = read_pair(job)
     scores, curves = [], {}
-    for label, (prediction, truth) in pairs.items():
-        case = make_case(prediction, truth, job.protocol, spacing=spacing)
+    for label, (prediction, truth) in pair.maps.items():
+        case = make_case(prediction, truth, job.protocol, spacing=pair.spacing, ignored=pair.ignored)
         scores.append(Score(job.method, job.case, label, score_checked(case, job.metrics)))
         if "e_max" in job.metrics:
             curves[job.method, label] = alignment_curve(case)
     if len(scores) > 1:
-        means = {name: mean_defined([score.values[name] for score in scores]) for name in job.metrics}
-        scores.append(Score(job.method, job.case, MEAN, means))
+        scores.append(Score(job.method, job.case, MEAN, mean_scores([score.values for score in scores])))
     return scores, curves
 
 
@@ -213,96 +229,3 @@ def _mean_curves(results: Sequence[tuple[list[Score], dict[tuple[str, str], np.n
         for key, curve in curves.items():
             sums.setdefault(key, []).append(curve)
     return {key: np.mean(curves, axis=0) for key, curves in sums.items()}
-
-
-SHOWN = 5
-
-
-@dataclass(frozen=True)
-class Pairs:
-    """Files by case.
-
-    Attributes:
-        references: ``{case: file}``, by name.
-        predictions: ``{method: {case: file}}`` with the same cases.
-        left_out: ``{method: {"without prediction": cases, "without reference": cases}}``, where there are any.
-    """
-
-    references: dict[str, Path]
-    predictions: dict[str, dict[str, Path]]
-    left_out: dict[str, dict[str, list[str]]]
-
-
-def natural_key(name: str) -> list[tuple[int, str]]:
-    """Sorting key that puts ``case 2`` before ``case 10``."""
-    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", name)]
-
-
-def files_by_case(folder: Path, *, suffix: str | None = None) -> dict[str, Path]:
-    """``{stem: file}`` of the images (or of the files that end in ``suffix``) of a folder, in natural order.
-
-    Raises ``OsasisError`` for a folder that is missing or empty and for two files of one stem.
-    """
-    if suffix is None:
-        paths = {path: image_stem(path) for path in list_images(folder)}
-    else:
-        paths = {path: path.name[: -len(suffix)] for path in folder.glob(f"*{suffix}") if path.name[0] != "."}
-        if not paths:
-            raise OsasisError(
-                f"The folder must hold {suffix} files",
-                found=f"none in {folder}",
-                remedy="Predict with nnUNetv2_predict --save_probabilities, or leave --probabilities out.",
-            )
-    found: dict[str, Path] = {}
-    for path, stem in sorted(paths.items(), key=lambda item: natural_key(item[1])):
-        if stem in found:
-            raise OsasisError("Each case must have one file", found=f"{found[stem].name} and {path.name} in {folder}")
-        found[stem] = path
-    return found
-
-
-def pair_files(
-    predictions: Mapping[str, Path], references: Path, *, probabilities: bool = False, allow_missing: bool = False
-) -> Pairs:
-    """Pair every method's files with the references.
-
-    With ``allow_missing`` the cases that all sides have are kept and the others listed. Raises ``OsasisError`` when
-    the sets differ otherwise, when nothing is left, or for what :func:`files_by_case` refuses.
-    """
-    wanted = files_by_case(references)
-    methods = {name: files_by_case(f, suffix=".npz" if probabilities else None) for name, f in predictions.items()}
-    left_out = {}
-    for name, files in methods.items():
-        sides = {
-            "without prediction": [case for case in wanted if case not in files],
-            "without reference": [case for case in files if case not in wanted],
-        }
-        if any(sides.values()):
-            left_out[name] = {side: cases for side, cases in sides.items() if cases}
-    if left_out and not allow_missing:
-        raise OsasisError(
-            "Predictions and references must be the same cases",
-            found="; ".join(describe_left_out(left_out)),
-            remedy="Complete the folders, or give --allow-missing to score only the cases that all sides have.",
-        )
-    common = [case for case in wanted if all(case in files for files in methods.values())]
-    if not common:
-        raise OsasisError(
-            "Predictions and references must have cases in common",
-            found=f"none of {len(wanted)} references",
-            remedy="Files are paired by their name without suffix.",
-        )
-    return Pairs(
-        {case: wanted[case] for case in common},
-        {name: {case: files[case] for case in common} for name, files in methods.items()},
-        left_out,
-    )
-
-
-def describe_left_out(left_out: Mapping[str, Mapping[str, list[str]]]) -> list[str]:
-    """One text per method and side."""
-    return [
-        f"{name}: {len(cases)} {side} ({', '.join(cases[:SHOWN])}{', ...' if len(cases) > SHOWN else ''})"
-        for name, sides in left_out.items()
-        for side, cases in sides.items()
-    ]

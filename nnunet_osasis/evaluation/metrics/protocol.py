@@ -1,9 +1,8 @@
-"""What a table of numbers depends on besides the pictures: thresholds, conventions for empty masks, columns.
+"""What numbers mean: the metrics, and the protocols, which are all that changes a number besides the pictures.
 
-A protocol is data. ``standard`` is what the literature defines, ``paper`` is what the columns of the OSASIS
-segmentation paper's tables really hold, and ``pysodmetrics`` repeats the conventions of the package of that name.
-
-What each number is: label, direction, range, source. Tables, JSON and documentation read it here.
+``standard`` is what the literature defines, ``paper`` is what the columns of the OSASIS segmentation paper's tables
+really hold, and ``pysodmetrics`` repeats the conventions of the package of that name. Tables, JSON and documentation
+read labels, directions and ranges here.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ class Protocol:
     Attributes:
         name: how results are labelled.
         columns: the table's columns, ``{heading: metric}``; radar charts show those that lie in [0, 1].
-        complete: unless metrics are named, all there are are computed, not only those of the columns.
+        complete: compute every metric, not only those of the columns, unless metrics are named.
         threshold: fixed threshold of masks; a pixel is foreground from it on (``>=``).
         normalize: stretch each map to [0, 1] by its own minimum and maximum, as PySODMetrics does. It changes what a
             threshold means (the strongest pixel of an empty prediction becomes certain), so it is off unless asked for.
@@ -33,7 +32,7 @@ class Protocol:
         empty_overlap: Dice and IoU where neither mask has foreground.
         undefined: specificity without background, and weighted F without foreground, in the truth.
         specificity_needs_hit: specificity counts as 0 where no foreground pixel was hit.
-        tolerance: of the normalised surface distance, in units of the spacing (millimetres, or pixels without one).
+        tolerance: of the normalized surface distance, in units of the spacing (millimetres, or pixels without one).
         lesion_overlap: share of a lesion that must be covered; 0 asks for a single pixel.
     """
 
@@ -115,7 +114,7 @@ PROTOCOLS = {protocol.name: protocol for protocol in (STANDARD, PAPER, PYSODMETR
 
 
 def choose_protocol(protocol: str | Protocol = "standard", **changes: Any) -> Protocol:
-    """A protocol by name, with ``changes`` to its fields; changes that are None are left out.
+    """Return a protocol by name, with ``changes`` to its fields; changes that are None are left out.
 
     >>> choose_protocol("standard", tolerance=3.0, normalize=None).tolerance
     3.0
@@ -138,7 +137,7 @@ class Definition:
 
     Attributes:
         label: short name for charts and tables.
-        group: metrics of one group are computed together.
+        group: name of the metrics that are computed together with it.
         better: ``"higher"`` or ``"lower"``; ``""`` for counts that describe the case.
         upper: largest value; the smallest is 0 (of S_region: -1).
         planar: defined on images ``(H, W)`` only.
@@ -177,7 +176,7 @@ METRICS: dict[str, Definition] = {
         "HD95", "hausdorff", "lower", math.inf, False, "95th percentile Hausdorff distance of the mask (MONAI)."
     ),
     "nsd": _score(
-        "NSD", "surface", "Normalised surface distance: share of both outlines within the tolerance (MONAI)."
+        "NSD", "surface", "Normalized surface distance: share of both outlines within the tolerance (MONAI)."
     ),
     "lesions": Definition("Lesions", "lesions", "", math.inf, False, "Connected components of the truth."),
     "lesions_found": Definition("Found", "lesions", "higher", math.inf, False, "Lesions covered to the stated share."),
@@ -188,7 +187,5 @@ METRICS: dict[str, Definition] = {
     "lesion_recall": _score("Lesion recall", "lesions", "Found lesions / lesions."),
     "lesion_precision": _score("Lesion precision", "lesions", "Predicted components that are not false / all of them."),
 }
-
-PLANAR = tuple(name for name, definition in METRICS.items() if definition.planar)
 
 COUNTS = tuple(name for name, d in METRICS.items() if d.group == "lesions" and math.isinf(d.upper))

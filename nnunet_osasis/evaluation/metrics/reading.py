@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import zipfile
 import zlib
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO
 
@@ -15,10 +15,13 @@ from nnunet_osasis.errors import OsasisError
 from nnunet_osasis.images.headers import check_size
 from nnunet_osasis.images.io import read_image
 from nnunet_osasis.images.masks import LEVELS, MOST_BETWEEN, NEAR
+from nnunet_osasis.runtime.records import read_json
 
-MANY = 32  # a label map has fewer different values than this; a grey picture has more
+MANY = 32
+"""A label map has fewer different values than this; a gray picture has more."""
 
-FOREGROUND_ABOVE = 128  # of 8-bit reference masks, which may be anti-aliased (PySODMetrics' and PraNet's rule)
+FOREGROUND_ABOVE = 128
+"""Gray level above which 8-bit reference masks, which may be anti-aliased, are foreground (as in PySODMetrics)."""
 
 
 @dataclass(frozen=True)
@@ -27,11 +30,12 @@ class FileFacts:
 
     Attributes:
         path: the file.
-        shape: spatial axes.
-        spacing: along them; None where the file has none.
-        low, high: range of its values.
-        values: its different values when they are whole numbers and fewer than ``MANY``.
-        whole: all values are whole numbers.
+        shape: lengths of the spatial axes.
+        spacing: size of a pixel along them; None where the file has none.
+        low: its smallest value.
+        high: its largest value.
+        values: its different values, ascending, when they are whole numbers and fewer than ``MANY``.
+        whole: whether all values are whole numbers.
         between: share of pixels further than ``NEAR`` from both 0 and 255: neither black nor white in an 8-bit mask.
     """
 
@@ -44,11 +48,27 @@ class FileFacts:
     whole: bool
     between: float = 0.0
 
+    @property
+    def shown(self) -> str:
+        """The first of its values, for messages."""
+        values = self.values or ()
+        return ", ".join(map(str, values[:6])) + (", ..." if len(values) > 6 else "")
+
+    def without(self, label: int | None) -> FileFacts:
+        """Return the facts of the pixels that do not have a label."""
+        if self.values is None or label not in self.values:
+            return self
+        values = tuple(value for value in self.values if value != label)
+        return replace(self, values=values, low=min(values, default=0), high=max(values, default=0))
+
 
 def read_values(path: Path) -> tuple[np.ndarray, tuple[float, ...] | None]:
-    """One picture ``(H, W)`` or ``(D, H, W)`` in its own units, and its spacing.
+    """Return one picture ``(H, W)`` or ``(D, H, W)`` in its own units, and its spacing.
 
-    Three equal channels count as one. Raises ``OsasisError`` for unreadable files, NaN and true colour.
+    Three equal channels count as one.
+
+    Raises:
+        OsasisError: the file is unreadable, holds NaN, or is in true color.
     """
     loaded = read_image(path)
     array = loaded.array
@@ -56,13 +76,13 @@ def read_values(path: Path) -> tuple[np.ndarray, tuple[float, ...] | None]:
         raise OsasisError(
             "A mask or map must have one channel", found=f"{len(array)} different ones in {path}", remedy="Convert it."
         )
-    geometry = loaded.geometry
-    spacing = geometry.spacing[::-1] if geometry is not None else None
-    return array[0], spacing[-array[0].ndim :] if spacing is not None else None
+    if loaded.geometry is None:
+        return array[0], None
+    return array[0], loaded.geometry.spacing[array[0].ndim - 1 :: -1]
 
 
 def read_probabilities(path: Path) -> np.ndarray:
-    """nnU-Net's ``--save_probabilities`` array: ``(classes, H, W)`` or ``(classes, D, H, W)`` in [0, 1]."""
+    """Return nnU-Net's ``--save_probabilities`` array: ``(classes, H, W)`` or ``(classes, D, H, W)`` in [0, 1]."""
     try:
         with zipfile.ZipFile(path) as archive, archive.open("probabilities.npy") as stream:
             _check_declared(stream, path)
@@ -95,7 +115,7 @@ def _check_declared(stream: IO[bytes], path: Path) -> None:
 
 
 def survey_file(path: Path) -> FileFacts:
-    """Read a file for its size and range. Raises ``OsasisError`` as the readers do."""
+    """Read a file and return its size and range. Raises ``OsasisError`` as the readers do."""
     if path.suffix == ".npz":
         probabilities = read_probabilities(path)
         return FileFacts(path, probabilities.shape[1:], None, 0.0, 1.0, None, False)
@@ -116,56 +136,96 @@ class Reading:
 
     Attributes:
         classes: labels to score; None for masks of one foreground.
-        scale: the references' foreground value where there are no classes: 1 or 255.
+        scale: the foreground's value in masks: 1, 255, or another value of 8-bit masks.
+        ignore: label of pixels whose truth is unknown.
+        stated: whether the user named the classes.
     """
 
     classes: tuple[int, ...] | None
     scale: int = 1
+    ignore: int | None = None
+    stated: bool = False
 
     @property
     def text(self) -> str:
-        """For people."""
+        """The reading in words, for people."""
         if self.classes is not None:
-            return f"label maps, classes {', '.join(map(str, self.classes))}"
-        return "masks of 0 and 1" if self.scale == 1 else f"8-bit masks, foreground above {FOREGROUND_ABOVE}"
+            kind = f"label maps, classes {', '.join(map(str, self.classes))}"
+        elif self.scale == 255:
+            kind = f"8-bit masks, foreground above {FOREGROUND_ABOVE}"
+        else:
+            kind = f"masks of 0 and {self.scale}"
+        return kind if self.ignore is None else f"{kind}; pixels of label {self.ignore} left out"
 
     def truth(self, array: np.ndarray) -> np.ndarray:
-        """The reference as bool (masks) or as it is (label maps)."""
+        """Return the reference as bool (masks) or as it is (label maps)."""
         if self.classes is not None:
             return array
-        return array > (FOREGROUND_ABOVE if self.scale == 255 else 0)
+        foreground = array > (FOREGROUND_ABOVE if self.scale == 255 else 0)
+        return foreground if self.ignore is None else foreground & (array != self.ignore)
+
+    def ignored(self, array: np.ndarray) -> np.ndarray | None:
+        """Return where a reference holds the ignore label, None if it has none."""
+        return None if self.ignore is None else array == self.ignore
 
 
-def read_references(facts: Sequence[FileFacts], classes: Sequence[int] | None) -> Reading:
+def ignore_label(references: Path) -> int | None:
+    """Return the label that nnU-Net's ``dataset.json``, in or beside a folder of references, calls ``ignore``."""
+    folder = references.resolve()
+    for path in (folder / "dataset.json", folder.parent / "dataset.json"):
+        if path.is_file():
+            labels = read_json(path, what="The dataset.json of the references").get("labels")
+            label = labels.get("ignore") if isinstance(labels, Mapping) else None
+            return label if type(label) is int else None
+    return None
+
+
+def read_references(facts: Sequence[FileFacts], classes: Sequence[int] | None, *, ignore: int | None = None) -> Reading:
     """Decide what the references are: label maps when ``classes`` are given, else by their values.
 
-    0 and 1 are masks; a largest value of 255 means 8-bit masks, and then every file must look like one; other whole
-    numbers are labels. Raises ``OsasisError`` for what may be something else.
+    0 and 1 are masks, and so are 0 and one larger value from 128 on. A largest value of 255 means 8-bit masks, and then
+    every file must look like one. Other whole numbers are labels.
+
+    Args:
+        facts: of all references.
+        classes: labels that the user names.
+        ignore: label of pixels that do not count, unless ``classes`` hold it.
+
+    Raises:
+        OsasisError: for references that may be something else.
     """
     for fact in facts:
         if not fact.whole or fact.low < 0:
             raise OsasisError(
                 "References must be masks or label maps",
                 found=f"values from {fact.low:g} to {fact.high:g} in {fact.path}",
-                remedy="Binarise them first: a soft truth has no single meaning.",
+                remedy="Binarize them first: a soft truth has no single meaning.",
             )
     if classes is not None:
-        return Reading(tuple(classes))
+        return Reading(tuple(classes), ignore=None if ignore in classes else ignore, stated=True)
+    facts = [fact.without(ignore) for fact in facts]
     high = max(fact.high for fact in facts)
     if high <= 1:
-        return Reading(None)
+        return Reading(None, ignore=ignore)
     if high == 255:
         for fact in facts:
             _require_8_bit_mask(fact)
-        return Reading(None, 255)
+        return Reading(None, 255, ignore)
     odd = next((fact for fact in facts if fact.values is None), None)
     if odd is not None:
         raise OsasisError(
             "References must be masks (0/1, 0/255) or label maps",
             found=f"{MANY} or more different values up to {odd.high:g} in {odd.path}",
-            remedy="Name the labels with --classes, or binarise the masks.",
+            remedy="Name the labels with --classes, or binarize the masks.",
         )
-    return Reading(tuple(sorted({v for fact in facts for v in fact.values or () if v > 0})))
+    labels = sorted(_foreground_values(facts))
+    if len(labels) == 1 and FOREGROUND_ABOVE <= labels[0] < 255:
+        return Reading(None, labels[0], ignore)
+    return Reading(tuple(labels), ignore=ignore)
+
+
+def _foreground_values(facts: Sequence[FileFacts]) -> set[int]:
+    return {value for fact in facts for value in fact.values or () if value > 0}
 
 
 def _require_8_bit_mask(fact: FileFacts) -> None:
@@ -175,7 +235,7 @@ def _require_8_bit_mask(fact: FileFacts) -> None:
     that are all near 0 or 255, on both sides, as JPEG's are.
     """
     values = fact.values
-    if values is None:
+    if not values:
         return
     if len(values) <= 2:
         fits = values[-1] == 0 or values[-1] > FOREGROUND_ABOVE
@@ -184,40 +244,35 @@ def _require_8_bit_mask(fact: FileFacts) -> None:
     else:  # small numbers alone are labels, 255 beside them is what some datasets ignore
         fits = max(v for v in values if v < 255) > FOREGROUND_ABOVE
     if not fits:
-        shown = ", ".join(map(str, values[:6])) + (", ..." if len(values) > 6 else "")
         raise OsasisError(
             "Reference masks must all be 8-bit masks, 0 and 255 or nearly so, where one holds 255",
-            found=f"the values {shown} in {fact.path}",
+            found=f"the values {fact.shown} in {fact.path}",
             remedy="Name the labels with --classes, or bring all masks to one convention.",
         )
 
 
 def prediction_scale(facts: Sequence[FileFacts], reading: Reading, *, scale: int | None = None) -> int:
-    """What a method's predictions are divided by: 1 or 255, one for the whole folder, so that a faint map stays faint.
+    """Return what a method's predictions are divided by, one for the whole folder, so that a faint map stays faint.
 
-    Raises ``OsasisError`` for values outside [0, 1] or [0, 255], for a scale that cannot be told, and for
-    maps where the references are label maps.
+    Args:
+        facts: of all predictions of the method.
+        reading: what the references are.
+        scale: 1 or 255 as the user states it; None: told from the files.
+
+    Raises:
+        OsasisError: values outside [0, 1] or [0, 255], a scale that cannot be told, files of two scales, maps where the
+            references are label maps, or other labels than the references'.
     """
-    highest = max(facts, key=lambda fact: fact.high)
-    lowest = min(facts, key=lambda fact: fact.low)
     if reading.classes is not None:
-        odd = next((fact for fact in facts if not (fact.whole and fact.low >= 0)), None)
-        if odd is not None and odd.path.suffix != ".npz":
-            raise OsasisError(
-                "Predictions for label maps must be label maps",
-                found=f"values from {odd.low:g} to {odd.high:g} in {odd.path}",
-                remedy="For probabilities use nnU-Net's .npz files and --probabilities.",
-            )
-        if highest.high == 255 and max(reading.classes, default=0) < FOREGROUND_ABOVE:
-            raise OsasisError(
-                "Predictions must use the references' labels",
-                found=f"255 in {highest.path} for the classes {', '.join(map(str, reading.classes))}",
-                remedy="Store masks as label maps: 1 for the first class.",
-            )
+        _require_labels(facts, reading, reading.classes)
         return 1
-    found = scale if scale is not None else (255 if highest.high > 1 else 1)
-    odd = next((fact for fact in (lowest, highest) if fact.low < 0 or fact.high > found), None)
-    if odd is None and found == 255:
+    masks = all(fact.values is not None and fact.low >= 0 for fact in facts)
+    if scale is None and masks and _foreground_values(facts) == {reading.scale}:
+        return reading.scale
+    highest, lowest = max(facts, key=lambda fact: fact.high), min(facts, key=lambda fact: fact.low)
+    divisor = scale if scale is not None else (255 if highest.high > 1 else 1)
+    odd = next((fact for fact in (lowest, highest) if fact.low < 0 or fact.high > divisor), None)
+    if odd is None and divisor == 255:
         odd = next((fact for fact in facts if not fact.whole), None)
     if odd is not None:
         raise OsasisError(
@@ -231,4 +286,45 @@ def prediction_scale(facts: Sequence[FileFacts], reading: Reading, *, scale: int
             found=f"a largest value of {highest.high:g} in all of {highest.path.parent}, for references that are masks",
             remedy="Give --scale 255 for maps, or --classes 1 to score one label.",
         )
-    return found
+    if scale is None and divisor == 255:
+        _require_one_scale(facts, reading)
+    return divisor
+
+
+def _require_labels(facts: Sequence[FileFacts], reading: Reading, classes: tuple[int, ...]) -> None:
+    """Refuse predictions that are no label maps, or whose labels are not the references'."""
+    odd = next((fact for fact in facts if not (fact.whole and fact.low >= 0) and fact.path.suffix != ".npz"), None)
+    if odd is not None:
+        raise OsasisError(
+            "Predictions for label maps must be label maps",
+            found=f"values from {odd.low:g} to {odd.high:g} in {odd.path}",
+            remedy="For probabilities use nnU-Net's .npz files and --probabilities.",
+        )
+    highest, labels = max(facts, key=lambda fact: fact.high), _foreground_values(facts)
+    masks_of_255 = highest.high == 255 and max(classes, default=0) < FOREGROUND_ABOVE
+    other_label = not reading.stated and len(classes) == len(labels) == 1 and labels != set(classes)
+    if masks_of_255 or other_label:
+        raise OsasisError(
+            "Predictions must use the references' labels",
+            found=f"{highest.high:g} in {highest.path} for the classes {', '.join(map(str, classes))}",
+            remedy="Store masks as label maps: 1 for the first class. --classes scores the labels as they are.",
+        )
+
+
+def _require_one_scale(facts: Sequence[FileFacts], reading: Reading) -> None:
+    """Refuse a folder of two-valued files of both 1 and 255, and files of several labels beside odd references."""
+    hard = {fact.high: fact for fact in facts if fact.values and len(set(fact.values) - {0}) == 1}
+    white = next((fact for high, fact in hard.items() if high >= 255 - NEAR), None)
+    if 1 in hard and white is not None and all(fact.values and len(set(fact.values) - {0}) <= 1 for fact in facts):
+        raise OsasisError(
+            "The masks of one folder must have one foreground value",
+            found=f"1 in {hard[1].path} and {white.high:g} in {white.path}",
+            remedy="Bring them to one convention, or give --scale 255 if the first is a faint map.",
+        )
+    several = next((f for f in facts if f.values and reading.scale in f.values and len(set(f.values) - {0}) > 1), None)
+    if several is not None and reading.scale != 255:
+        raise OsasisError(
+            "It must be clear whether predictions are label maps or 8-bit maps",
+            found=f"the values {several.shown} in {several.path}, for references of {reading.scale}",
+            remedy=f"Give --scale 255 for maps, or --classes {reading.scale} to score one label.",
+        )

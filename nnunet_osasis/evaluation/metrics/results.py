@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,80 +10,78 @@ from typing import Any
 import numpy as np
 
 from nnunet_osasis.errors import OsasisError
-from nnunet_osasis.evaluation.metrics.charts import COLOURS, MIN_AXES, OUTLINE, GridRow, qualitative_grid, radar_chart
-from nnunet_osasis.evaluation.metrics.folder import FolderScores, files_by_case, job_of, read_pair
+from nnunet_osasis.evaluation.metrics.charts import COLORS, MIN_AXES, OUTLINE, GridRow, qualitative_grid, radar_chart
+from nnunet_osasis.evaluation.metrics.folder import FolderScores, read_pair
+from nnunet_osasis.evaluation.metrics.pairing import files_by_case
 from nnunet_osasis.evaluation.metrics.protocol import METRICS
 from nnunet_osasis.evaluation.metrics.score import mean_defined
-from nnunet_osasis.evaluation.metrics.tables import (
-    cases_csv,
-    latex_table,
-    markdown_table,
-    mean_table,
-    summarise,
-    table_columns,
-)
+from nnunet_osasis.evaluation.metrics.summary import mean_table, summarize, table_columns
+from nnunet_osasis.evaluation.metrics.tables import cases_csv, latex_table, markdown_table
 from nnunet_osasis.images.io import read_image
 from nnunet_osasis.runtime.locks import output_lock
 from nnunet_osasis.runtime.records import atomic_write_json
 from nnunet_osasis.runtime.storage import atomic_write_bytes
 
 RANKS = {"worst": 0.0, "median": 0.5, "best": 1.0}
+"""Cases that the grid shows, and their place among all."""
 
 FORMATS = (".png", ".svg")
 
-CLASS_COLOURS = [colour for colour in COLOURS if colour != OUTLINE]
+CLASS_COLORS = [color for color in COLORS if color != OUTLINE]
+"""Colors of the classes of label maps."""
 
 
 def write_results(scores: FolderScores, output: Path, *, images: Mapping[str, Path] | None = None) -> dict[str, Any]:
     """Write ``cases.csv``, ``summary.json``, ``table.md``, ``table.tex``, ``radar`` and ``grid`` (PNG and SVG).
 
-    The radar is left out, and an older one removed, where fewer than three metrics lie in [0, 1].
-    ``images`` (by case) are shown in the grid. ``summary.json`` goes first and comes last: where it is, everything
-    else is of the same scores. Another process that writes there is waited for. Returns the summary.
+    The radar is left out, and an older one removed, where fewer than three metrics lie in [0, 1]. ``summary.json`` is
+    removed first and written last: where it is, everything else is of the same scores. Another process that writes
+    there is waited for.
+
+    Args:
+        scores: what to write.
+        output: folder of the results.
+        images: pictures by case, for the grid.
+
+    Returns:
+        The summary.
     """
-    summary = summarise(scores)
+    summary = summarize(scores)
     rows, columns = grid_rows(scores, images or {})
-    with output_lock(output, "osasis-evaluate", wait=True):
-        _write(scores, summary, rows, columns, output)
-    return summary
-
-
-def _write(
-    scores: FolderScores, summary: dict[str, Any], rows: list[GridRow], columns: list[str], output: Path
-) -> None:
-    (output / "summary.json").unlink(missing_ok=True)
-    atomic_write_bytes(output / "cases.csv", cases_csv(scores).encode())
-    atomic_write_bytes(output / "table.md", markdown_table(summary).encode())
-    atomic_write_bytes(output / "table.tex", latex_table(summary).encode())
     series, name = radar_series(summary), summary["protocol"]["name"]
-    enough = sum(all(s[axis] == s[axis] for s in series.values()) for axis in next(iter(series.values()))) >= MIN_AXES
-    for suffix in FORMATS:
-        path = output / f"radar{suffix}"
-        if enough:
-            radar_chart(series, path, title=f"{len(summary['cases'])} cases, protocol {name}")
-        else:
-            path.unlink(missing_ok=True)
-        qualitative_grid(rows, columns, output / f"grid{suffix}")
-    atomic_write_json(output / "summary.json", summary)
+    defined = [axis for axis in next(iter(series.values())) if not any(math.isnan(s[axis]) for s in series.values())]
+    with output_lock(output, "osasis-evaluate", wait=True):
+        (output / "summary.json").unlink(missing_ok=True)
+        atomic_write_bytes(output / "cases.csv", cases_csv(scores).encode())
+        atomic_write_bytes(output / "table.md", markdown_table(summary).encode())
+        atomic_write_bytes(output / "table.tex", latex_table(summary).encode())
+        for suffix in FORMATS:
+            path = output / f"radar{suffix}"
+            if len(defined) >= MIN_AXES:
+                radar_chart(series, path, title=f"{len(summary['cases'])} cases, protocol {name}")
+            else:
+                path.unlink(missing_ok=True)
+            qualitative_grid(rows, columns, output / f"grid{suffix}")
+        atomic_write_json(output / "summary.json", summary)
+    return summary
 
 
 def radar_series(summary: Mapping[str, Any]) -> dict[str, dict[str, float]]:
     """Means of the table's columns that lie in [0, 1], as higher-is-better axes."""
-    table = mean_table(summary)
     axes = {head: name for head, name in table_columns(summary).items() if METRICS[name].upper == 1}
-    return {
-        method: {
-            (head if METRICS[name].better == "higher" else f"1 - {head}"): (
-                values[name] if METRICS[name].better == "higher" else 1 - values[name]
-            )
-            for head, name in axes.items()
-        }
-        for method, values in table.items()
-    }
+    series: dict[str, dict[str, float]] = {}
+    for method, means in mean_table(summary).items():
+        series[method] = {}
+        for head, name in axes.items():
+            if METRICS[name].better == "higher":
+                series[method][head] = means[name]
+            else:
+                series[method][f"1 - {head}"] = 1 - means[name]
+    return series
 
 
 def ranking_metric(scores: FolderScores) -> str:
-    """What decides which cases are shown: Dice where it was computed, else the first metric."""
+    """Return the metric that decides which cases are shown: Dice if it was computed, else the first one."""
     return next((name for name in ("dice", "dice_mean") if name in scores.metrics), scores.metrics[0])
 
 
@@ -95,7 +94,7 @@ def shown_cases(scores: FolderScores) -> dict[str, str]:
         if score.label == scores.labels[-1]:
             by_case.setdefault(score.case, []).append(sign * score.values[name])
     means = {case: mean_defined(values) for case, values in by_case.items()}
-    ranked = sorted((mean, case) for case, mean in means.items() if mean == mean)
+    ranked = sorted((mean, case) for case, mean in means.items() if not math.isnan(mean))
     chosen: dict[str, str] = {}
     for rank, place in RANKS.items():
         if ranked:
@@ -104,12 +103,12 @@ def shown_cases(scores: FolderScores) -> dict[str, str]:
 
 
 def grid_rows(scores: FolderScores, images: Mapping[str, Path]) -> tuple[list[GridRow], list[str]]:
-    """Rows (image where there is one, truth, every method) and column titles of the grid."""
+    """Return the rows of the grid (the image if it is known, the truth, every method) and its column titles."""
     name = ranking_metric(scores)
     values = {(s.method, s.case): s.values[name] for s in scores.scores if s.label == scores.labels[-1]}
     rows = []
     for case, rank in shown_cases(scores).items():
-        shown = {method: read_pair(job_of(scores, method, case))[0] for method in scores.methods}
+        shown = {method: read_pair(scores.jobs[method, case]).maps for method in scores.methods}
         truths = {label: truth for label, (_, truth) in next(iter(shown.values())).items()}
         foreground = np.any(list(truths.values()), axis=0)
         level = _level(foreground)
@@ -126,17 +125,20 @@ def grid_rows(scores: FolderScores, images: Mapping[str, Path]) -> tuple[list[Gr
 
 
 def images_by_case(folder: Path, cases: list[str]) -> dict[str, Path]:
-    """The image of every case, ``<case>`` or nnU-Net's ``<case>_0000``. Raises ``OsasisError`` where there is none."""
+    """Return the image of every case, ``<case>`` or nnU-Net's ``<case>_0000``.
+
+    Raises:
+        OsasisError: an image is missing.
+    """
     files = files_by_case(folder)
-    found = {case: files.get(case) or files.get(f"{case}_0000") for case in cases}
-    missing = [case for case, path in found.items() if path is None]
-    if missing:
+    names = {case: case if case in files else f"{case}_0000" for case in cases}
+    if missing := [case for case, name in names.items() if name not in files]:
         raise OsasisError(
             "Every case needs an image (--images)",
             found=f"none for {', '.join(missing[:5])} ({len(missing)} in all) in {folder}",
             remedy="Complete the folder, or leave --images out.",
         )
-    return {case: path for case, path in found.items() if path is not None}
+    return {case: files[name] for case, name in names.items()}
 
 
 def _level(foreground: np.ndarray) -> int | None:
@@ -148,19 +150,19 @@ def _level(foreground: np.ndarray) -> int | None:
 
 
 def _picture(maps: Mapping[str, np.ndarray], level: int | None) -> np.ndarray:
-    """One map as grey; several classes as colours on black, weighted by their maps."""
+    """One map as gray; several classes as colors on black, weighted by their maps."""
     planes = [(m if level is None else m[level]).astype(float) for m in maps.values()]
     if len(planes) == 1:
         return planes[0]
     picture = np.zeros((*planes[0].shape, 3))
     for i, plane in enumerate(planes):
-        colour = CLASS_COLOURS[i % len(CLASS_COLOURS)]
-        picture += plane[..., None] * [int(colour[k : k + 2], 16) for k in (1, 3, 5)]
+        color = CLASS_COLORS[i % len(CLASS_COLORS)]
+        picture += plane[..., None] * [int(color[k : k + 2], 16) for k in (1, 3, 5)]
     return np.clip(np.rint(picture), 0, 255).astype(np.uint8)
 
 
 def _slice_of_image(path: Path, shape: tuple[int, ...], level: int | None) -> np.ndarray:
-    """An image to look at: 8-bit colour as it is, everything else stretched between its 1st and 99th percentiles."""
+    """An image to look at: 8-bit color as it is, everything else stretched between its 1st and 99th percentiles."""
     array = read_image(path).array
     if array.shape[1:] != shape:
         raise OsasisError("An image must have its reference's size", found=f"{array.shape[1:]} for {shape} in {path}")

@@ -9,6 +9,8 @@ from html import escape
 
 import pandas as pd
 
+from nnunet_osasis.evaluation.metrics.tables import markdown_text
+
 
 @dataclass(frozen=True)
 class Heading:
@@ -103,7 +105,7 @@ def _markdown(block: Block) -> str:
         case Text(text, strong):
             return f"**{text}**" if strong else text
         case Table(frame):
-            cells = frame.map(lambda text: text.replace("|", "\\|"))  # a bar would end the cell
+            cells = frame.map(markdown_text)
             alignment = ("left", *["right"] * (len(cells.columns) - 1))
             return str(cells.to_markdown(index=False, disable_numparse=True, colalign=alignment))
         case Picture(name, _, caption):

@@ -13,6 +13,7 @@ from nnunet_osasis.evaluation.experiment.config import Experiment
 from nnunet_osasis.evaluation.experiment.data import describe
 from nnunet_osasis.evaluation.experiment.runner import Outcome
 from nnunet_osasis.evaluation.metrics.protocol import METRICS
+from nnunet_osasis.evaluation.metrics.tables import csv_text
 from nnunet_osasis.evaluation.report import figures, tables
 from nnunet_osasis.evaluation.report.document import Block, Code, Heading, Picture, Table, Text, to_html, to_markdown
 from nnunet_osasis.evaluation.report.summary import ScoreTable, summarise
@@ -141,7 +142,9 @@ def rows_csv(rows: Sequence[Mapping[str, Any]]) -> str:
     """Return one line per network, method, seed, test set and case; undefined values are empty."""
     place = ["network", "method", "style", "seed", "test", "case"]
     columns = [*place, *sorted(set(rows[0]) - set(place))]
-    return str(pd.DataFrame(rows, columns=columns, dtype=object).to_csv(index=False, lineterminator="\n"))
+    table = pd.DataFrame(rows, columns=columns, dtype=object)
+    table["case"] = table["case"].map(csv_text)  # the others are names by the experiment's rule
+    return str(table.to_csv(index=False, lineterminator="\n"))
 
 
 def _what(experiment: Experiment, results: Mapping[str, Any]) -> list[Block]:

@@ -89,11 +89,11 @@ def test_callers_pay_only_for_what_they_ask(monkeypatch: pytest.MonkeyPatch) -> 
     assert list(score_case(DISC, DISC, metrics=("iou", "dice"))) == ["dice", "iou"]
 
 
-def test_the_package_needs_neither_torch_nor_matplotlib_to_import() -> None:
+def test_the_package_needs_neither_torch_nor_matplotlib_nor_pandas_to_import() -> None:
     import subprocess
     import sys
 
-    heavy = "('torch', 'monai', 'matplotlib')"
+    heavy = "('torch', 'monai', 'matplotlib', 'pandas')"
     code = f"import sys, nnunet_osasis.evaluation.metrics\nprint([m for m in {heavy} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from nnunet_osasis import OsasisError
-from nnunet_osasis.evaluation.metrics import METRICS, charts
+from nnunet_osasis.evaluation.metrics import METRICS, charts, tables
 from nnunet_osasis.evaluation.metrics.charts import GridRow, qualitative_grid, radar_chart
 from nnunet_osasis.scripts import evaluate
 
@@ -162,6 +162,29 @@ def test_a_folder_whose_name_holds_an_equals_sign_is_a_folder(study: Path) -> No
     (study / "good").rename(study / "a=b")
     assert evaluate.named_folders([str(study / "a=b")]) == {"a=b": study / "a=b"}
     assert evaluate.named_folders(["x=y"]) == {"x": Path("y")}
+
+
+def test_names_become_neither_formulas_nor_markup_nor_commands(study: Path) -> None:
+    names = ["=1+1", "@SUM(A1)", "+1", "-2+3", "a|b_$"]
+    for folder in ("good", "truth"):
+        for i, name in enumerate(names):
+            (study / folder / f"case {i}.png").rename(study / folder / f"{name}.png")
+    methods = ["-p", f"<b>x</b>={study / 'good'}", "-p", f"![b](c)={study / 'good'}"]
+    options = ["-r", str(study / "truth"), "-o", str(study / "out"), "-np", "1", "--metrics", "dice", "wf"]
+    evaluate.main([*methods, *options])
+    cells = {row["case"] for row in rows_of(study / "out/cases.csv")}
+    assert cells == {"'=1+1", "'@SUM(A1)", "'+1", "'-2+3", "a|b_$", "case 5"}
+    table = (study / "out/table.md").read_text()
+    assert "&lt;b&gt;x&lt;/b&gt;" in table and r"!\[b\](c)" in table and "<b>" not in table and "![b]" not in table
+    assert tables.latex_text("a_b 5 % $x$\n\\input{y}") == r"a\_b 5 \% \$x\$ \textbackslash{}input\{y\}"
+
+
+def test_dollar_signs_in_names_are_drawn_as_they_are(tmp_path: Path) -> None:
+    row = GridRow("p$_{x$", [np.eye(8)], ["$_{y$"])
+    page = qualitative_grid([row], ["$_{z$"], tmp_path / "g.svg").read_text()
+    assert all(f"$_{{{name}$" in page for name in "xyz")
+    series = {"a$_{$": {"x": 0.1, "y": 0.2, "z$_{$": 0.3}}
+    assert radar_chart(series, tmp_path / "r.svg", title="$_{t$").read_text().count("$_{") == 3
 
 
 def test_the_documented_commands_are_accepted() -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from nnunet_osasis import OsasisError
-from nnunet_osasis.evaluation.metrics import score_folder
+from nnunet_osasis.evaluation.metrics import score_case, score_folder
 from nnunet_osasis.evaluation.metrics.reading import read_references, survey_file
 
 MASK = np.zeros((40, 40), int)
@@ -70,3 +71,64 @@ def test_three_classes_are_scored_when_they_are_named(tmp_path: Path, save_png) 
         score_folder(tmp_path / "p", tmp_path / "r", metrics=["dice"], progress=False)
     found = score_folder(tmp_path / "p", tmp_path / "r", classes=[128, 255], metrics=["dice"], progress=False)
     assert found.labels == ("128", "255", "mean") and {s.values["dice"] for s in found.scores} == {1.0}
+
+
+def score(folder: Path, **options: Any) -> dict[str, float]:
+    found = score_folder(folder / "p", folder / "r", metrics=["dice", "specificity", "mae"], progress=False, **options)
+    assert found.labels == ("foreground",)
+    return found.scores[0].values
+
+
+@pytest.mark.parametrize(("truth", "predicted"), [(254, 255), (254, 1), (254, 254), (128, 255), (128, 1), (200, 200)])
+def test_two_values_are_a_mask_whatever_the_brighter_one_is(
+    tmp_path: Path, save_png, truth: int, predicted: int
+) -> None:
+    for folder, value in (("r", truth), ("p", predicted)):
+        save_png(tmp_path / folder / "a.png", (MASK > 0) * value)
+    assert score(tmp_path) == {"dice": 1.0, "specificity": 1.0, "mae": 0.0}
+
+
+def test_classes_beside_masks_of_an_odd_value_are_not_taken_for_gray_levels(tmp_path: Path, save_png) -> None:
+    save_png(tmp_path / "r/a.png", DISC)
+    save_png(tmp_path / "p/a.png", CUP)
+    with pytest.raises(OsasisError, match=r"got the values 0, 128, 255 in .*a\.png.*--classes 128"):
+        score(tmp_path)
+    assert score(tmp_path, scale=255)["dice"] == 1.0
+
+
+@pytest.mark.parametrize("value", [1, 3, 255])
+def test_another_label_than_the_only_one_of_the_references_is_named(tmp_path: Path, save_png, value: int) -> None:
+    save_png(tmp_path / "r/a.png", (MASK > 0) * 2)
+    save_png(tmp_path / "p/a.png", (MASK > 0) * value)
+    with pytest.raises(OsasisError, match=rf"references' labels; got {value} in .*a\.png for the classes 2"):
+        score(tmp_path)
+
+
+@pytest.mark.parametrize("white", [255, 254])
+def test_masks_of_1_and_of_255_in_one_folder_are_refused_with_a_file_of_each(
+    tmp_path: Path, save_png, white: int
+) -> None:
+    for name, value in (("a", 1), ("b", white)):
+        save_png(tmp_path / f"r/{name}.png", MASK)
+        save_png(tmp_path / f"p/{name}.png", (MASK > 0) * value)
+    with pytest.raises(OsasisError, match=rf"one foreground value; got 1 in .*a\.png and {white} in .*b\.png"):
+        score(tmp_path)
+    assert score(tmp_path, scale=255)["dice"] == 0.0  # a faint map, the user says
+
+
+@pytest.mark.parametrize("place", ["beside", "in"])
+def test_pixels_of_nnunets_ignore_label_do_not_count(tmp_path: Path, save_png, place: str) -> None:
+    truth, predicted = (MASK > 0).astype(int), (MASK > 0).astype(int)
+    truth[25:] = 2
+    predicted[28:] = 1
+    predicted[12, 12] = 0
+    save_png(tmp_path / "labelsTs/a.png", truth)
+    save_png(tmp_path / "p/a.png", predicted)
+    dataset = tmp_path / "labelsTs" if place == "in" else tmp_path
+    (dataset / "dataset.json").write_text('{"labels": {"background": 0, "vessel": 1, "ignore": 2}}')
+    (tmp_path / "r").symlink_to(tmp_path / "labelsTs")
+    known = (slice(None, 25), slice(None))
+    assert score(tmp_path) == score_case(predicted[known], truth[known], metrics=["dice", "specificity", "mae"])
+    stated = score_folder(tmp_path / "p", tmp_path / "r", classes=[1, 2], metrics=["dice"], progress=False)
+    assert stated.labels == ("1", "2", "mean") and stated.reading.ignore is None
+    assert read_references([survey_file(tmp_path / "r/a.png")], None, ignore=2).text.endswith("label 2 left out")

@@ -1,0 +1,174 @@
+"""The cases of an experiment: which pictures and masks belong to a set, their groups, and their pixels."""
+
+from __future__ import annotations
+
+import fnmatch
+import re
+from bisect import bisect_right
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from nnunet_osasis.errors import OsasisError
+from nnunet_osasis.evaluation.experiment.config import ImageSet
+from nnunet_osasis.evaluation.experiment.domains import fits_domain
+from nnunet_osasis.evaluation.metrics.pairing import files_by_case
+from nnunet_osasis.images.io import read_image
+from nnunet_osasis.images.masks import binary_labels, one_channel
+from nnunet_osasis.runtime.storage import sha256_of_array
+
+DOMAIN_SIDE = 128
+"""Longer side, in pixels, of the pictures that domain rules look at; enough for a median color."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """One picture with its mask, by path; pixels are read when they are asked for.
+
+    Attributes:
+        name: unique name without suffix.
+        image_path: file of the picture.
+        mask_path: file of its mask.
+        group: patient or sequence, which must not be divided between training and test.
+    """
+
+    name: str
+    image_path: Path
+    mask_path: Path
+    group: str
+
+    def image(self, side: int) -> np.ndarray:
+        """``(C, H, W)`` uint8, C 1 or 3, the longer side at most ``side`` pixels."""
+        return reduced(read_picture(self.image_path), side)
+
+    def mask(self, side: int) -> np.ndarray:
+        """``(H, W)`` uint8 of 0 and 1, of the size of :meth:`image`.
+
+        Raises:
+            OsasisError: the mask has another size than its image, or
+                :func:`nnunet_osasis.images.masks.binary_labels` refuses it.
+        """
+        picture, mask = read_picture(self.image_path), one_channel(read_picture(self.mask_path))
+        if mask.shape != picture.shape[1:]:
+            raise OsasisError(
+                "A mask must have the size of its image",
+                found=f"{mask.shape} for {picture.shape[1:]} ({self.mask_path})",
+                remedy="Resample the mask with nearest neighbors, or leave the case out.",
+            )
+        try:
+            labels = binary_labels(mask, None)
+        except OsasisError as error:
+            raise OsasisError(
+                error.rule, found=f"{error.found} ({self.mask_path})", remedy="Binarize the masks first."
+            ) from None
+        # The share of foreground in each pixel, cut at one half: thin vessels survive as far as the grid can hold them.
+        share = _reduced_plane(labels * np.uint8(255), side)
+        return np.asarray(share >= 128, dtype=np.uint8)
+
+
+def read_picture(path: Path) -> np.ndarray:
+    """Read a picture ``(C, H, W)`` uint8, C 1 or 3. Raises ``OsasisError`` for anything else."""
+    array = read_image(path).array
+    if array.ndim != 3 or array.dtype != np.uint8 or array.shape[0] not in (1, 3):
+        raise OsasisError(
+            "Experiments take 8-bit pictures, gray or RGB",
+            found=f"{array.dtype}, shape {array.shape} in {path}",
+            remedy="For volumes and other units train with nnU-Net and score with osasis-evaluate.",
+        )
+    return array
+
+
+def reduced(image: np.ndarray, side: int) -> np.ndarray:
+    """Return a picture ``(C, H, W)`` uint8 made smaller (area average) where its longer side exceeds ``side``."""
+    return np.stack([_reduced_plane(plane, side) for plane in image])
+
+
+def _reduced_plane(plane: np.ndarray, side: int) -> np.ndarray:
+    height, width = plane.shape
+    scale = min(1.0, side / max(height, width))
+    size = max(1, round(width * scale)), max(1, round(height * scale))
+    return np.array(Image.fromarray(plane).resize(size, Image.Resampling.BOX))
+
+
+def select_cases(images: ImageSet, data: Path, *, what: str) -> list[Case]:
+    """Return the cases of a set, by name (numbers in their order).
+
+    Args:
+        images: which images and masks.
+        data: folder that theirs lie in.
+        what: the set, for messages.
+
+    Raises:
+        OsasisError: folders are missing, an image has no mask, or nothing is left.
+    """
+    pictures, masks = files_in(data, images.images), files_in(data, images.masks)
+    names = [name for name in pictures if _included(name, images.include)][:: images.every]
+    if alone := [name for name in names if name not in masks]:
+        raise OsasisError(
+            f"{what}: every image needs a mask",
+            found=f"{len(alone)} without, such as {alone[0]}",
+            remedy="Images and masks are paired by file name without suffix, in two folders.",
+        )
+    cases = [Case(name, pictures[name], masks[name], group_of(name, images.groups)) for name in names]
+    if images.where:
+        side = DOMAIN_SIDE
+        cases = [case for case in cases if fits_domain(case.image(side), case.mask(side), images.where)]
+    if not cases:
+        raise OsasisError(f"{what} must hold at least one case", found=f"none in {images.images} that fits the rules")
+    return cases
+
+
+def group_of(name: str, groups: str | Sequence[int]) -> str:
+    """Return the patient or sequence of a file name, see :class:`ImageSet`.
+
+    Raises:
+        OsasisError: the rule does not fit the name.
+    """
+    if not groups:
+        return name
+    if isinstance(groups, str):
+        match = re.search(groups, name)
+        if match is None:
+            raise OsasisError("The group rule must fit every file name", found=f"{groups!r} does not fit {name}")
+        return match.group(1) if match.groups() else match.group(0)
+    if not name.isdecimal():
+        raise OsasisError("Sequence starts need file names that are numbers", found=name)
+    place = bisect_right(sorted(groups), int(name))
+    return f"sequence {sorted(groups)[place - 1]}" if place else "sequence 0"
+
+
+def manifest(cases: Sequence[Case]) -> list[dict[str, Any]]:
+    """Return name, group, size and SHA-256 of the decoded pixels of every image; masks are not opened."""
+    pictures = ((case, read_picture(case.image_path)) for case in cases)
+    return [
+        {"name": case.name, "group": case.group, "size": list(picture.shape), "sha256": sha256_of_array(picture)}
+        for case, picture in pictures
+    ]
+
+
+def files_in(data: Path, folder: str) -> dict[str, Path]:
+    """Return ``{name without suffix: file}`` of a folder inside the data folder, in natural order.
+
+    Raises:
+        OsasisError: the folder is missing, empty or outside, or two files have one name.
+    """
+    path = (data / folder).resolve()
+    if not path.is_relative_to(data.resolve()):
+        raise OsasisError(
+            "Folders of an experiment must lie inside the data folder", found=folder, remedy="Choose another --data."
+        )
+    return files_by_case(path)
+
+
+def _included(name: str, rules: Sequence[str]) -> bool:
+    for rule in rules:
+        bounds = re.fullmatch(r"(\d+)-(\d+)", rule)
+        if bounds and name.isdecimal() and int(bounds[1]) <= int(name) <= int(bounds[2]):
+            return True
+        if name == rule or fnmatch.fnmatchcase(name, rule):
+            return True
+    return not rules
