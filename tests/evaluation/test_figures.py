@@ -20,6 +20,7 @@ from .sites import experiment, write_data
 def test_typical_cases_are_the_quartiles() -> None:
     scores = np.random.default_rng(0).permutation(25) / 25
     assert [scores[i] * 25 for i in typical_cases(scores)] == pytest.approx([6, 12, 18])
+    assert typical_cases(np.array([0.5])) == [0]  # each case is shown once
 
 
 @pytest.mark.parametrize("target", [0, 1], ids=["known truth", "own target"])

@@ -72,7 +72,7 @@ def score_chart(entries: Entries, metric: str, path: Path) -> Path:
             )
             for row, entry in enumerate(entries):
                 places = [row + offset] * len(entry[seeds])
-                axis.plot(entry[seeds], places, mark, color=color, markerfacecolor="white", markersize=4)
+                axis.plot(entry[seeds], places, mark, color=color, markerfacecolor="white", markersize=4, zorder=3)
         axis.set_yticks(rows, [entry["label"] for entry in entries], fontsize=8)
         axis.invert_yaxis()
         axis.set_xlabel(f"{METRICS[metric].label}: mean with 95 % interval; open marks: single trainings", fontsize=8)
@@ -212,7 +212,7 @@ def before_after(
 def typical_cases(scores: np.ndarray) -> list[int]:
     """Return the indices of the cases at the quartiles of their scores ``(cases,)``: chosen by rule, not by eye."""
     order = np.argsort(scores, kind="stable")
-    return [int(order[round(q * (len(order) - 1))]) for q in QUARTILES]
+    return list(dict.fromkeys(int(order[round(q * (len(order) - 1))]) for q in QUARTILES))
 
 
 def _outline(axis: Any, mask: np.ndarray, look: Mapping[str, Any]) -> None:
