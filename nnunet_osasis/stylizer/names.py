@@ -30,6 +30,10 @@ READOUTS = (
 """
 
 
+FIRST_STAGE = ("moments", "calibrator", "combined")
+"""Read-outs that a stylizer has before its networks are trained (``osasis-pretrain-stylizer --stop-after maps``)."""
+
+
 def needs_networks(readout: str) -> bool:
     """Whether a read-out runs the diffusion networks on every image (``Readout.needs_networks``, without torch)."""
     return readout in NETWORK_READOUTS

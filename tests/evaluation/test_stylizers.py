@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from nnunet_osasis import OsasisError
 from nnunet_osasis.evaluation.experiment import methods as stylizers
-from nnunet_osasis.evaluation.experiment.config import StylizerSpec
+from nnunet_osasis.evaluation.experiment.config import MethodSpec, StylizerSpec
 from nnunet_osasis.evaluation.experiment.data import Prepared, prepare
 from nnunet_osasis.stylizer.serialization import INDEX
+from nnunet_osasis.training.build import NETWORKS
 
 from .sites import experiment, write_data
 
@@ -42,7 +44,8 @@ def command(monkeypatch: pytest.MonkeyPatch) -> Command:
     """The command, replaced."""
     made = Command()
     monkeypatch.setattr(stylizers.subprocess, "run", made)
-    monkeypatch.setattr(stylizers, "is_stylizer_folder", lambda folder: (folder / INDEX).is_file())
+    stages = {True: NETWORKS, False: None}
+    monkeypatch.setattr(stylizers, "saved_stage", lambda folder, resume: stages[(folder / INDEX).is_file()])
     return made
 
 
@@ -80,3 +83,15 @@ def test_an_interrupted_command_interrupts_the_run(
     command.status = status
     with pytest.raises(KeyboardInterrupt):
         make(tmp_path / "stylizers" / "b_full", prepared, iterations=5)
+
+
+@pytest.mark.parametrize(("readout", "stops"), [(None, True), ("moments", True), ("raw", False), ("decoder", False)])
+def test_networks_are_trained_only_when_a_method_uses_them(
+    readout: str | None, stops: bool, tmp_path: Path, prepared: Prepared, command: Command
+) -> None:
+    parameters = {} if readout is None else {"readout": readout}
+    method = MethodSpec(name="styled", kind="osasis", parameters=parameters)
+    study = replace(experiment(), methods=(MethodSpec(name="none", kind="none"), method))
+    stylizers.make_stylizers(study, prepared, tmp_path, pretrained=None, device="cpu", say=lambda line: None)
+    assert all(("--stop-after" in call) == stops for call in command.calls)
+    assert command.calls

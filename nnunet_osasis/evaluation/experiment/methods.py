@@ -22,8 +22,10 @@ from nnunet_osasis.nnunet.raw_dataset import write_png
 from nnunet_osasis.runtime.children import child_command
 from nnunet_osasis.runtime.records import finished, write_sealed_json
 from nnunet_osasis.runtime.storage import ensure_writable, sha256_of_json
+from nnunet_osasis.stylizer.config import StylizerConfig
+from nnunet_osasis.stylizer.names import FIRST_STAGE
 from nnunet_osasis.stylizer.serialization import INDEX, read_index, stylizer_digest
-from nnunet_osasis.training.build import NETWORKS, WORK, saved_stage
+from nnunet_osasis.training.build import MAPS, NETWORKS, WORK, saved_stage
 from nnunet_osasis.transfer import StyleTransfer
 
 EIGHT_BIT = (0.0, 255.0)
@@ -187,6 +189,7 @@ def make_stylizer(
     losses: str,
     pretrained: Path | None,
     device: str,
+    stage: str = NETWORKS,
 ) -> dict[str, Any]:
     """Make the stylizer of one target and loss preset by the public command, unless it is there.
 
@@ -198,6 +201,7 @@ def make_stylizer(
         losses: loss preset of the adaptation.
         pretrained: a stylizer of the same source images whose autoencoder is taken; None pretrains one.
         device: torch device of the command.
+        stage: last stage of the command: ``maps`` when no method asks for the networks.
 
     Returns:
         ``{"key", "command", "seconds"}``; the seconds are None while it is being made.
@@ -221,13 +225,14 @@ def make_stylizer(
         "--calibrator-iterations": spec.calibrator_iterations,
         "--losses": losses,
         "--seed": spec.seed,
+        "--stop-after": None if stage == NETWORKS else stage,
     }
     arguments = [word for name, value in options.items() if value is not None for word in (name, str(value))]
     paths = ("--images", "--style", "--output", "-device", "--from-stylizer")
     deciding = {name: value for name, value in options.items() if name not in paths}
     key = sha256_of_json([prepared.sha256(), prepared.report["references"][target]["sha256"], deciding, digest])
     done = finished(record, key)
-    if done is not None and saved_stage(folder, resume=True) == NETWORKS:
+    if done is not None and saved_stage(folder, resume=True) in (stage, NETWORKS):
         return done
     shutil.rmtree(images, ignore_errors=True)
     for name, image in zip(prepared.train_names, prepared.train, strict=True):
@@ -269,13 +274,16 @@ def make_stylizers(
         The folders by target and loss preset, and what :func:`make_stylizer` returned for each.
     """
     folders, facts, lender = dict[tuple[str, str], Path](), [], pretrained
-    presets = dict.fromkeys(losses_of(method) for method in experiment.methods if method.kind == "osasis")
+    methods = [method for method in experiment.methods if method.kind == "osasis"]
+    presets = dict.fromkeys(losses_of(method) for method in methods)
+    first = all(method.parameters.get("readout", StylizerConfig().readout) in FIRST_STAGE for method in methods)
     for target, losses in product([target.name for target in experiment.targets], presets):
         folder = root / f"{target}_{losses}"
         say(f"Stylizer for {target}, {losses} losses: {folder}")
         made = make_stylizer(
-            folder, prepared, target, experiment.stylizer, losses=losses, pretrained=lender, device=device
-        )
+            folder, prepared, target, experiment.stylizer,
+            losses=losses, pretrained=lender, device=device, stage=MAPS if first else NETWORKS,
+        )  # fmt: skip
         facts.append({"stylizer": folder.name, **made})
         folders[target, losses] = folder
         lender = lender or folder
