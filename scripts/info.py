@@ -49,7 +49,7 @@ def main(argv: list[str] | None = None) -> None:
             "card": stylizer.card,
             "findings": stylizer.findings,
             "one_pass": one_pass_facts(stylizer.state),
-            "gate": stylizer.gate.to_json() if stylizer.gate else "made by an earlier version: measured when needed",
+            "gate": stylizer.gate.to_json() if stylizer.gate else "none: measured when needed",
         }
     else:
         facts = machine()

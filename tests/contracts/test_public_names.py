@@ -22,7 +22,7 @@ OPTIONS = {
     "export": "--direction --format --overwrite --readout --stylizer -c -chk -d -f -i -o -p -tr",
     "info": "--audit",
     "prepare": "--channel-names --folds --foreground --group-pattern --groups --images --labels --layout "
-    "--mask-suffix --masks --outside-field --overwrite --seed --test --test-groups --threshold --train --val --verify "
+    "--mask-suffix --masks --outside-field --overwrite --seed --test --test-groups --threshold --train --val "
     "-d -i -name -o",
     "pretrain_stylizer": "--adapt-iterations --adapt-learning-rate --batch-size --calibrator-iterations "
     "--checkpoint-every --clip --compile --detail --distil --distil-iterations --from-stylizer --grid-every "
