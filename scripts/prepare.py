@@ -46,7 +46,7 @@ def make_parser() -> argparse.ArgumentParser:
     where.add_argument("-o", metavar="DIR", type=Path, help="folder of raw datasets (default: the variable nnUNet_raw)")
     where.add_argument("--overwrite", action="store_true", help="replace a dataset of that number and name")
     labels = parser.add_argument_group("channels and labels")
-    labels.add_argument("--channel-names", nargs="+", help="default: rgb_to_0_1 for each colour, zscore for grey")
+    labels.add_argument("--channel-names", nargs="+", help="default: rgb_to_0_1 for each color, zscore for gray")
     labels.add_argument("--foreground", help="name of label 1 (default: the layout's)")
     labels.add_argument("--labels", nargs="+", metavar="NAME=VALUE", help="masks of several classes, background first")
     labels.add_argument("--threshold", type=float, help="binary masks: foreground is what lies above")

@@ -44,7 +44,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--detail", action="store_true", help="also carry over sharpness and noise")
     parser.add_argument(
         "--direction", choices=("source_to_target", "target_to_source"), default="source_to_target",
-        help="target_to_source harmonises new images for a model that is already trained",
+        help="target_to_source harmonizes new images for a model that is already trained",
     )  # fmt: skip
     parser.add_argument("--no-gate", action="store_true", help="use every result, however its structure looks")
     parser.add_argument(

@@ -54,9 +54,9 @@ def likely_lesion(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     y, x = np.mgrid[:height, :width]
     best, lesion = -1.0, np.zeros((height, width), bool)
     for _ in range(24):
-        centre, turn = rng.uniform(0.2, 0.8, 2) * (height, width), rng.uniform(0, np.pi)
+        center, turn = rng.uniform(0.2, 0.8, 2) * (height, width), rng.uniform(0, np.pi)
         radii = rng.uniform(0.05, 0.14, 2) * min(height, width)
-        dy, dx = y - centre[0], x - centre[1]
+        dy, dx = y - center[0], x - center[1]
         across = np.hypot(
             (np.cos(turn) * dy + np.sin(turn) * dx) / radii[0], (np.cos(turn) * dx - np.sin(turn) * dy) / radii[1]
         )

@@ -36,9 +36,9 @@ def fill(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
         rim = there & ~mask[y, x]
         known[rim] += image[:, y[rim], x[rim]].T
     row, column = np.concatenate(rows), np.concatenate(columns)
-    neighbours = sparse.coo_matrix((-np.ones(len(row)), (row, column)), shape=(len(ys), len(ys)))
+    neighbors = sparse.coo_matrix((-np.ones(len(row)), (row, column)), shape=(len(ys), len(ys)))
     filled = image.astype(np.float64)
-    filled[:, ys, xs] = splu((neighbours + sparse.diags(degree)).tocsc()).solve(known).T
+    filled[:, ys, xs] = splu((neighbors + sparse.diags(degree)).tocsc()).solve(known).T
     return filled
 
 
@@ -81,7 +81,7 @@ def moved(pixels: float) -> Damage:
 
 
 def shrunk(image: np.ndarray, mask: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Every lesion shrunk to four fifths of its diameter around its centre."""
+    """Every lesion shrunk to four fifths of its diameter around its center."""
     labels, count = ndimage.label(mask)
     result = image.astype(np.float64)
     for lesion in range(1, count + 1):
@@ -106,10 +106,10 @@ def painted(image: np.ndarray, mask: np.ndarray, rng: np.random.Generator) -> np
     """A patch of gray texture, an eighth of full contrast, where there was none."""
     height, width = mask.shape
     texture = ndimage.gaussian_filter(rng.standard_normal(mask.shape), 1.5)
-    centre = rng.uniform(0.25, 0.75, 2) * mask.shape
+    center = rng.uniform(0.25, 0.75, 2) * mask.shape
     y, x = np.mgrid[:height, :width]
     radius = 0.12 * min(height, width)
-    patch = np.exp(-((((y - centre[0]) ** 2 + (x - centre[1]) ** 2) / radius**2) ** 2))
+    patch = np.exp(-((((y - center[0]) ** 2 + (x - center[1]) ** 2) / radius**2) ** 2))
     return (image + 0.25 * texture / texture.std() * patch).clip(-1, 1)
 
 

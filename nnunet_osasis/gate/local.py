@@ -93,5 +93,5 @@ def unexplained(source: torch.Tensor, stylized: torch.Tensor) -> tuple[torch.Ten
 
 def _standardized(images: torch.Tensor) -> torch.Tensor:
     """Channels around 0, and 1 for their mean variance: dim images are judged as bright ones are."""
-    centred = images - images.mean(dim=(0, 2, 3), keepdim=True)
-    return centred / centred.square().mean().sqrt().clamp(min=1e-4)
+    centered = images - images.mean(dim=(0, 2, 3), keepdim=True)
+    return centered / centered.square().mean().sqrt().clamp(min=1e-4)

@@ -200,7 +200,7 @@ def joined(device: str) -> Iterator[Processes]:
 
 
 def _buckets(tensors: list[torch.Tensor]) -> Iterator[list[torch.Tensor]]:
-    """Neighbours of one type, together at most ``MAX_BUCKET_ELEMENTS``, or one tensor that is larger by itself."""
+    """Neighbors of one type, together at most ``MAX_BUCKET_ELEMENTS``, or one tensor that is larger by itself."""
     bucket: list[torch.Tensor] = []
     for tensor in tensors:
         if bucket and (

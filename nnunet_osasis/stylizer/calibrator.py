@@ -137,7 +137,7 @@ class Calibrator(ModelMixin, ConfigMixin):
             nn.Linear(2 * widths[-1] + known, hidden), nn.SiLU(), nn.Linear(hidden, hidden), nn.SiLU(), last
         )
 
-    def normalise_by(self, sources: torch.Tensor) -> None:
+    def normalize_by(self, sources: torch.Tensor) -> None:
         """Take statistics relative to those of the source images ``(N, C, S, S)``."""
         known = describe(sources)
         self.mean.copy_(known.mean(dim=0))

@@ -151,7 +151,7 @@ def train_calibrator(
     low, high = torch.quantile(values, torch.tensor([0.001, 0.999]), dim=1).tolist()
     torch.manual_seed(config.seed)
     net = Calibrator(scenes.shape[1], terms, side, low=tuple(low), high=tuple(high))
-    net.normalise_by(scenes)
+    net.normalize_by(scenes)
     net.to(device).train()
     pixels = _Pixels(scenes)
     training = OneCycle(

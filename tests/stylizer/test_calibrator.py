@@ -114,7 +114,7 @@ def test_maps_hold_the_coefficients_and_the_sources_range() -> None:
 
 def test_a_calibrator_comes_back_from_its_folder(tmp_path: Path) -> None:
     net = randomise(Calibrator(2, TERMS, 32, low=(-0.9, -0.8), high=(0.8, 0.9))).eval()
-    net.normalise_by(unit_images(4, channels=2))
+    net.normalize_by(unit_images(4, channels=2))
     net.save_pretrained(tmp_path)
     again = Calibrator.from_pretrained(tmp_path, local_files_only=True).eval()
     assert equal(again, net)
@@ -145,7 +145,7 @@ def test_every_picture_can_be_described(channels: int, value: float, part: slice
     assert known.shape == describe(unit_images(1, channels=channels)).shape
     assert torch.isfinite(known).all()
     net = randomise(Calibrator(channels, (), 32, low=(-1.0,) * channels, high=(1.0,) * channels)).eval()
-    net.normalise_by(unit_images(4, channels=channels))
+    net.normalize_by(unit_images(4, channels=channels))
     assert torch.isfinite(net(image)).all()
 
 
