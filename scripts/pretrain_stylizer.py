@@ -181,7 +181,11 @@ def _build(args: argparse.Namespace, config: BuildConfig, group: Processes, bega
 
     size = config.preset.model["sample_size"]
     data, lender = _data(args), _lender(args, size)
-    output, intensity = data.output, lender.config.intensity if lender else None
+    output = data.output
+    lends = lender is not None and lender.has_networks
+    if lender is not None and not lends and args.stop_after != "maps":
+        print(f"{args.from_stylizer} has no networks yet: they are pretrained here.")
+    intensity = lender.config.intensity if lender is not None and lends else None
     if args.intensity_range:
         intensity = IntensityRange("fixed", *args.intensity_range)
     details: list = []
@@ -202,7 +206,7 @@ def _build(args: argparse.Namespace, config: BuildConfig, group: Processes, bega
     counterpart = None
     if args.style_source_image is not None:
         counterpart = load_counterpart(args.style_source_image, channels, intensity, size)
-    autoencoder = lender.autoencoder if lender is not None and lender.has_networks else None
+    autoencoder = lender.autoencoder if lender is not None and lends else None
 
     def on_maps(stylizer: OSASISStylizer) -> None:
         readout = stylizer.config.readout

@@ -93,7 +93,7 @@ class _Pool:
 
     Args:
         devices: the device of every worker, such as ``["cuda:0", "cuda:1"]``.
-        preload: modules that the fork server imports once for all workers.
+        preload: modules that a fork server imports once for all workers; without any they are spawned.
         maker: a pickled :class:`CaseMaker` for every worker to hold.
         fresh: give every job a process of its own.
         fewer: how the user asks for fewer processes.
@@ -108,9 +108,11 @@ class _Pool:
         fresh: bool = False,
         fewer: str = "-np 1",
     ) -> None:
-        # Spawned or served processes inherit neither locks nor a CUDA context; Windows has no fork server.
-        context = multiprocessing.get_context("spawn" if sys.platform == "win32" else "forkserver")
-        if sys.platform != "win32":
+        # Spawned or served processes inherit neither locks nor a CUDA context. A process has one fork server, which
+        # imports what its first pool asks for: pools that need no heavy import leave it to those that do.
+        served = bool(preload) and sys.platform != "win32"  # Windows has no fork server
+        context = multiprocessing.get_context("forkserver" if served else "spawn")
+        if served:
             context.set_forkserver_preload([name for name in dict.fromkeys(preload) if name != "__main__"])
         self._fewer = fewer
         self._executors = [
@@ -256,15 +258,12 @@ def _mapped(pool: _Pool, count: int, function: Callable, items: list, title: str
 
 
 @contextmanager
-def workers(
-    processes: int, *, progress: bool, preload: Sequence[str] = ()
-) -> Iterator[Callable[[Callable, list, str], list]]:
+def workers(processes: int, *, progress: bool) -> Iterator[Callable[[Callable, list, str], list]]:
     """Yield a map ``(function, items, title) -> results`` that keeps the order and shows a bar.
 
     Args:
         processes: how many; 1 works in this process.
         progress: show the bar.
-        preload: modules to import once for all workers.
 
     Raises:
         OsasisError: a worker was killed. The first failure of ``function`` is raised as it is and stops the others.
@@ -276,7 +275,7 @@ def workers(
     if processes == 1:
         yield lambda function, items, title: listed(map(function, items), items, title)
         return
-    with _Pool(["cpu"] * processes, preload=preload) as pool:
+    with _Pool(["cpu"] * processes) as pool:
         yield lambda function, items, title: listed(_mapped(pool, processes, function, items, title), items, title)
 
 

@@ -115,6 +115,7 @@ class Networks:
         remedy: str = UNTRAINED,
     ) -> None:
         self._parts = {name: parts[name] for name in NETWORKS if parts.get(name) is not None}
+        self._built: dict[str, nn.Module] = {}
         self._device = torch.device("cpu") if device is None else device
         self._remedy = remedy
         for part in self.loaded():
@@ -135,11 +136,12 @@ class Networks:
                 found=f"a stylizer without {name}",
                 remedy=self._remedy,
             )
-        if isinstance(part, StoredNetwork):  # threads that come here together build equal ones, and one is kept
+        if isinstance(part, StoredNetwork):
             device = self.device
             with torch.inference_mode(False):  # weights made in inference mode could never be trained again
-                part = _freeze(part.build()).to(device)
-            self._parts[name] = part
+                built = _freeze(part.build()).to(device)
+            # Threads that come here together build equal networks; setdefault is atomic, so all get the same one.
+            part = self._parts[name] = self._built.setdefault(name, built)
         return part
 
     def get(self, name: str) -> nn.Module | None:

@@ -96,7 +96,7 @@ def _with_facts(data: bytes, stylizer: OSASISStylizer, direction: str, readout: 
         "intensity": json.dumps(as_json(stylizer.config.intensity), sort_keys=True),
         "direction": direction,
         "readout": readout,
-        "stylizer": stylizer.fingerprint,
+        "stylizer": stylizer.configured(readout=readout).fingerprint,
     }
     onnx.helper.set_model_props(model, facts)
     return model.SerializeToString(deterministic=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -22,7 +23,7 @@ from nnunet_osasis.maps.field_of_view import field_of_view
 from nnunet_osasis.maps.resize import resize
 from nnunet_osasis.stylizer.config import DIRECTIONS, StylizerConfig, check_call
 from nnunet_osasis.stylizer.names import STUDENT, is_map
-from nnunet_osasis.stylizer.networks import DIFFUSION, Networks
+from nnunet_osasis.stylizer.networks import DIFFUSION, Networks, networks_of
 from nnunet_osasis.stylizer.one_pass import OnePass
 from nnunet_osasis.stylizer.readouts import READOUTS, DiffusionReadout, MapReadout, Readout, StudentReadout
 from nnunet_osasis.stylizer.serialization import StylizerState
@@ -34,6 +35,9 @@ if TYPE_CHECKING:  # importing the networks imports diffusers, which a map does 
     from nnunet_osasis.diffusion.unet import ConditionalUNet
     from nnunet_osasis.stylizer.calibrator import Calibrator
     from nnunet_osasis.stylizer.student import Student
+
+
+logger = logging.getLogger(__name__)
 
 
 def _network(name: str, doc: str, *, optional: bool = False) -> Any:
@@ -131,7 +135,14 @@ class OSASISStylizer:
 
         Raises ``OsasisError`` for a missing, incomplete, damaged or foreign folder.
         """
-        return cls.from_state(StylizerState.read(folder)).to(device)
+        stylizer = cls.from_state(StylizerState.read(folder)).to(device)
+        ordered = stylizer.card.get("readout", stylizer.config.readout)
+        if ordered != stylizer.config.readout and not stylizer.has_networks:
+            logger.warning(
+                "%s was ordered with the read-out %s, whose networks are not trained yet: it restyles with %s. The "
+                "command that made it goes on to them with --resume.", folder, ordered, stylizer.config.readout,
+            )  # fmt: skip
+        return stylizer
 
     def save_pretrained(self, folder: str | Path) -> Path:
         """Write the folder whole or not at all; an older stylizer there is replaced."""
@@ -143,6 +154,9 @@ class OSASISStylizer:
 
     def __copy__(self) -> Self:
         return type(self).from_state(self.state)
+
+    def __deepcopy__(self, memo: dict) -> Self:
+        return type(self).from_state(copy.deepcopy(self.state, memo))
 
     @cached_property
     def fingerprint(self) -> str:
@@ -172,12 +186,15 @@ class OSASISStylizer:
         return self
 
     def compile(self, **options: Any) -> Self:
-        """``torch.compile`` the networks in place; returns self. For large archives and read-outs that run them.
+        """``torch.compile`` the networks that the configured read-out runs, in place; returns self. For large archives.
 
         The first image of every batch size waits for the compiler, a minute or more; last bits may differ afterwards.
         """
-        for module in (self.autoencoder.semantic_encoder, self.autoencoder.unet, self.decoder, self.spn):
-            module.compile(dynamic=False, **options)
+        for name in networks_of(self.config.readout):
+            network = self.networks[name]
+            parts = (network.semantic_encoder, network.unet) if name == "autoencoder" else (network,)
+            for part in parts:
+                part.compile(dynamic=False, **options)  # type: ignore[union-attr]
         return self
 
     def configured(self, **changes: object) -> Self:

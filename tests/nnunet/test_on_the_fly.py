@@ -1,6 +1,7 @@
 """Style in the training step: the pixels nnU-Net would have made of stylized raw images, for every normalization."""
 
 import json
+import pickle
 import shutil
 
 import blosc2
@@ -23,6 +24,7 @@ from nnunet_osasis.nnunet.on_the_fly.measurements import Measurements
 from nnunet_osasis.nnunet.on_the_fly.renormalize import ChannelRules
 from nnunet_osasis.nnunet.on_the_fly.transfer import OnePassTransfer
 
+from ..contracts.golden import golden_stylizer
 from .conftest import RGB, VOLUME, tiny_stylizer
 
 KEYS = ["case_0", "case_1"]
@@ -185,3 +187,15 @@ def test_a_normalization_that_cannot_be_done_again_for_a_patch_is_refused(home):
     with pytest.raises(OsasisError, match="RescaleTo01") as caught:
         ChannelRules.of(NnunetConfiguration.load(RGB, "2d"))
     assert 'Leave "on_the_fly" out' in str(caught.value)
+
+
+def test_a_worker_gets_the_student_and_no_diffusion_network():
+    """A transfer travels to workers as a pickle; its read-out runs networks, but the student does the work."""
+    stylizer = golden_stylizer(readout="local_affine")
+    transfer = OnePassTransfer(stylizer)
+    copied = pickle.loads(pickle.dumps(transfer))  # noqa: S301 (our own bytes)
+    assert list(copied.stylizer.networks) == ["student"]
+    assert copied.fingerprint == transfer.fingerprint
+    images, strengths = torch.rand(2, 3, 20, 24) * 2 - 1, torch.tensor([0.4, 1.0])
+    assert torch.equal(copied.restyle(images, strengths), transfer.restyle(images, strengths))
+    torch.testing.assert_close(copied.restyle(images, strengths), stylizer.as_module()(images, strengths))

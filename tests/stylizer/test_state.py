@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import doctest
 import importlib
 import pickle
@@ -136,3 +137,14 @@ def test_a_state_survives_bytes_and_folders(stylizer: OSASISStylizer, tmp_path: 
         assert again.to_json() == state.to_json()
         assert again.fingerprint() == state.fingerprint()
         assert np.array_equal(again.reference, state.reference)
+
+
+def test_a_deep_copy_has_every_network_and_shares_none(stylizer: OSASISStylizer) -> None:
+    copied, images = copy.deepcopy(stylizer), unit_images(1)
+    assert list(copied.networks) == list(stylizer.networks)
+    assert copied.decoder is not stylizer.decoder
+    assert torch.equal(copied.stylize(images, readout="raw"), stylizer.stylize(images, readout="raw"))
+
+
+def test_maps_alone_can_be_compiled_and_are_left_as_they_are(maps_alone: OSASISStylizer) -> None:
+    assert maps_alone.compile(backend="eager") is maps_alone

@@ -27,6 +27,7 @@ from nnunet_osasis.runtime.records import read_jsonl
 from nnunet_osasis.scripts import pretrain_stylizer, stylize
 from nnunet_osasis.training import presets as preset_module
 from nnunet_osasis.training.build import BuildConfig, StylizerBuild, stage_plan
+from nnunet_osasis.training.build import settings as build_settings
 from nnunet_osasis.training.build import stages as build_stages
 
 NETWORKS = ("autoencoder", "decoder", "spn")
@@ -148,3 +149,26 @@ def test_the_plan_names_the_stages_that_will_run(tmp_path: Path) -> None:
     assert "calibrator (4 steps)" in maps and "about a minute" in maps
     assert "pretraining (6 steps" in networks and "student" in networks
     assert stage_plan(build, stop_after="maps")[1:] == [maps]
+
+
+def test_an_interrupted_build_goes_on_under_other_versions_and_with_other_steps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make(tmp_path / "s").run(stop_after="maps")
+    monkeypatch.setattr(build_settings.platform, "python_version", lambda: "3.99.0")
+    preset = tiny_preset(iterations=3)
+    stylizer = make(tmp_path / "s", preset=preset).run(resume=True)
+    assert stylizer.has_networks
+    assert stylizer.card["python"] == "3.99.0"
+    assert stylizer.card["pretraining"]["iterations"] == 3
+    with pytest.raises(OsasisError, match="calibrator"):
+        make(tmp_path / "s", calibrator=tiny_calibration(iterations=5)).run(resume=True)
+
+
+def test_a_stylizer_that_serves_another_readout_meanwhile_says_so(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    make(tmp_path / "s", readout="raw").run(stop_after="maps")
+    caplog.clear()
+    assert OSASISStylizer.from_pretrained(tmp_path / "s").config.readout == "combined"
+    assert "ordered with the read-out raw" in caplog.text

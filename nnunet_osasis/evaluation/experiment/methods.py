@@ -212,6 +212,7 @@ def make_stylizer(
     inputs, record = folder.parent / "inputs", folder.parent / f"{folder.name}.json"
     images, reference = inputs / "training_images", inputs / f"reference_{target}"
     digest = None if pretrained is None else stylizer_digest(pretrained)
+    lends = pretrained is not None and saved_stage(pretrained, resume=True) == NETWORKS
     options = {
         "--images": images,
         "--style": reference / "reference.png",
@@ -219,8 +220,8 @@ def make_stylizer(
         "--preset": spec.preset,
         "-device": device,
         "--from-stylizer": pretrained,
-        "--iterations": spec.iterations if pretrained is None else None,
-        "--minutes": spec.minutes if pretrained is None else None,
+        "--iterations": None if lends else spec.iterations,
+        "--minutes": None if lends else spec.minutes,
         "--adapt-iterations": spec.adapt_iterations,
         "--calibrator-iterations": spec.calibrator_iterations,
         "--losses": losses,

@@ -141,7 +141,7 @@ def score_folder(
         {name: Path(f) for name, f in folders.items()},
         Path(references), probabilities=probabilities, allow_missing=allow_missing,
     )  # fmt: skip
-    with workers(processes, progress=progress, preload=[__name__]) as run:
+    with workers(processes, progress=progress) as run:
         survey = partial(run, survey_file)
         truths = dict(zip(pairs.references, survey(list(pairs.references.values()), "references"), strict=True))
         reading = read_references(list(truths.values()), classes, ignore=ignore_label(Path(references)))

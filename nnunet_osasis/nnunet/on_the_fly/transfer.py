@@ -11,6 +11,7 @@ from nnunet_osasis.errors import OsasisError
 from nnunet_osasis.images.image import check_array
 from nnunet_osasis.images.intensity import from_unit, to_unit
 from nnunet_osasis.runtime.storage import sha256_of_json, sha256_of_tensors
+from nnunet_osasis.stylizer.names import STUDENT, needs_networks
 from nnunet_osasis.stylizer.stylizer import OSASISStylizer
 from nnunet_osasis.transfer import check_strength
 
@@ -36,6 +37,9 @@ class OnePassTransfer:
                 found="a stylizer with detail",
                 remedy='Leave "on_the_fly" out, or make the stylizer without detail.',
             )
+        if needs_networks(stylizer.config.readout):  # the student stands in, and a pickle then holds it alone
+            stylizer.student_of(stylizer.config.readout)
+            stylizer = stylizer.configured(readout=STUDENT)
         self.stylizer, self._module = stylizer, stylizer.as_module()
 
     def __reduce__(self) -> tuple:
@@ -60,10 +64,9 @@ class OnePassTransfer:
 
     @torch.no_grad()  # inference mode would not do: a network cannot be trained on what comes from there
     def restyle(self, images: torch.Tensor, strengths: torch.Tensor) -> torch.Tensor:
-        """Restyle ``(N, C, H, W)`` in [-1, 1] at strengths ``(N,)`` in [0, 1], without gradients."""
-        device = self.stylizer.device
+        """Restyle ``(N, C, H, W)`` in [-1, 1] at strengths ``(N,)`` in [0, 1], both on the module's device."""
         parts = zip(images.split(SLICES), strengths.split(SLICES), strict=True)
-        return torch.cat([self._module(part.to(device), amount.to(device)).to(part.device) for part, amount in parts])
+        return torch.cat([self._module(part, amount) for part, amount in parts])
 
     def stylize_array(self, array: np.ndarray, *, strength: float | None = None) -> np.ndarray:
         """Stylize as :class:`nnunet_osasis.transfer.StyleTransfer` says; slices have fields of view of their own."""
@@ -74,6 +77,9 @@ class OnePassTransfer:
         bounds = self.stylizer.config.intensity.bounds(array)
         unit = torch.from_numpy(to_unit(array, bounds))
         slices = unit[None] if unit.ndim == 3 else unit.movedim(1, 0)
-        restyled = self.restyle(slices, torch.full((len(slices),), amount))
+        device = self.stylizer.device
+        strengths = torch.full((len(slices),), amount).to(device)
+        parts = zip(slices.split(SLICES), strengths.split(SLICES), strict=True)
+        restyled = torch.cat([self.restyle(part.to(device), weights).cpu() for part, weights in parts])
         unit = restyled[0] if unit.ndim == 3 else restyled.movedim(0, 1)
         return from_unit(unit.numpy(), bounds, original=array)

@@ -75,6 +75,13 @@ def check_possible(config: BuildConfig, *, references: int) -> None:
         raise OsasisError("--pair file takes one reference", found=f"{references} with --style")
 
 
+VERSIONS = ("version", "torch", "diffusers", "python")
+"""Entries of a card that say what made the stylizer; a build may go on under other versions."""
+
+SECOND_STAGE = ("pretraining", "adaptation", "student", "style_embedder")
+"""Entries of a card that the maps do not depend on; checkpoints of the networks have identities of their own."""
+
+
 def build_card(
     config: BuildConfig,
     sources: torch.Tensor,

@@ -38,7 +38,16 @@ from nnunet_osasis.stylizer.stylizer import OSASISStylizer
 from nnunet_osasis.training.adaptation.adapt import adapt
 from nnunet_osasis.training.adaptation.embedders import make_embedder
 from nnunet_osasis.training.build.diagnostics import EXAMPLES, pair_qualities, show_stylized, suitability
-from nnunet_osasis.training.build.settings import FALLBACK, MAPS, NETWORKS, BuildConfig, build_card, check_possible
+from nnunet_osasis.training.build.settings import (
+    FALLBACK,
+    MAPS,
+    NETWORKS,
+    SECOND_STAGE,
+    VERSIONS,
+    BuildConfig,
+    build_card,
+    check_possible,
+)
 from nnunet_osasis.training.calibrate import train_calibrator
 from nnunet_osasis.training.distil import distil
 from nnunet_osasis.training.pretrain import pretrain
@@ -147,15 +156,22 @@ class StylizerBuild:
     def _saved(self, resume: bool) -> str | None:
         """Return the last stage that is saved; raise ``OsasisError`` when the output is not this build's own."""
         stage = saved_stage(self.output, resume=resume)
-        if stage is not None and read_index(self.output)["card"] != self.card():
+        differing = self._differing(stage) if stage is not None else []
+        if differing:
             raise OsasisError(
                 "The output folder must not hold another stylizer",
-                found=f"one of other images or settings in {self.output}",
+                found=f"one of other images or settings ({', '.join(differing)}) in {self.output}",
                 remedy="Choose another --output, or add --overwrite to replace it.",
             )
         if stage == NETWORKS:
             self._drop_checkpoints()  # of a run that was killed after its stylizer was whole
         return stage
+
+    def _differing(self, stage: str) -> list[str]:
+        """Return the entries of the saved card that are not this build's; versions and later stages do not count."""
+        ignored = VERSIONS if stage == NETWORKS else (*VERSIONS, *SECOND_STAGE)
+        known, own = read_index(self.output)["card"], self.card()
+        return sorted(key for key in known.keys() | own if key not in ignored and known.get(key) != own.get(key))
 
     def _drop_checkpoints(self) -> None:
         remove_stale_temporaries(self.work)
@@ -260,6 +276,7 @@ class StylizerBuild:
             stylizer.gate = self._gate(stylizer)  # it has to allow for the networks' round trip
         stylizer.diagnostics |= {"pair_quality": pair_qualities(model, pairs, sources)}
         show_stylized(self.work / "grid_stylized.png", stylizer, sources, self.references[0], style_a)
+        stylizer.card = self.card()
         stylizer.save_pretrained(self.output)
         self._drop_checkpoints()
 
