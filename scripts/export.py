@@ -11,7 +11,7 @@ from typing import Any
 from nnunet_osasis.errors import OsasisError
 from nnunet_osasis.runtime.command import command_parser, run_command
 
-DIRECTIONS = ("source_to_target", "target_to_source")  # as in stylizer_config, without its imports
+DIRECTIONS = ("source_to_target", "target_to_source")  # as in stylizer.config, without its imports
 EXAMPLES = """examples:
   osasis-export -d 501 -c 2d -o deployed
   osasis-export -d 501 -c 2d -f 0 1 2 3 4 -tr nnUNetTrainerOSASIS_250epochs -o deployed

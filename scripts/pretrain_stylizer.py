@@ -215,7 +215,8 @@ def _build(args: argparse.Namespace, config: BuildConfig, group: Processes, bega
 
     with group.on_main(lambda: output_lock(output, "osasis-pretrain-stylizer")):
         group.from_main(lambda: _prepare_output(args, output))
-        if args.minutes is not None and "iterations" not in settings_for(args, "pretrain"):
+        asked = args.minutes is not None and "iterations" not in settings_for(args, "pretrain")
+        if asked and args.stop_after != "maps":
             config = replace(config, preset=_timed(args, config.preset, output, config.device, channels))
         build = StylizerBuild(
             config, sources, references[0], intensity, output,

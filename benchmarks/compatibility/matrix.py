@@ -32,7 +32,7 @@ TRIED = {
         "tests/stylizer/test_stylizer.py::test_two_builds_with_one_seed_write_the_same_bytes",
         "tests/networks/test_networks.py::test_four_full_size_maps_or_the_first_of_them",
         "tests/images/test_image_io.py",
-        "tests/monai_transforms/test_transforms.py::test_same_pixels_as_the_stylizer_bit_for_bit",
+        "tests/monai/test_transforms.py::test_same_pixels_as_the_stylizer_bit_for_bit",
         "tests/nnunet/test_training.py::test_train_validate_resume_and_predict",
         f"{_EVERY_TRAINER}[nnUNetTrainerPraNet-Dataset901_TinyRGB-2d]",
         f"{_EVERY_TRAINER}[nnUNetTrainerUNetPlusPlus-Dataset902_TinyVolume-3d_fullres]",

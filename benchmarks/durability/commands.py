@@ -66,7 +66,7 @@ def shrink() -> None:
     """Make the tiny preset tinier, with checkpoints every few steps. For processes that only measure this."""
     from nnunet_osasis.stylizer import calibrator
     from nnunet_osasis.training import distil, presets
-    from nnunet_osasis.training import presets as recipes
+    from nnunet_osasis.training.adaptation import recipes
 
     tiny = presets.PRESETS["tiny"]
     spn = {"hidden_channels": (16, 32), "time_dim": 32}

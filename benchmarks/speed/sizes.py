@@ -18,7 +18,7 @@ import torch
 from timing import measure, parser_of, peak_memory, write
 
 from nnunet_osasis import OSASISStylizer
-from nnunet_osasis.stylizer.readouts import STUDENT
+from nnunet_osasis.stylizer.names import STUDENT
 
 SIDES = (64, 128, 256, 512, 1024, 2048)
 BATCHES = (1, 2, 4, 8, 16, 32)

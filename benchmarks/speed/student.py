@@ -26,8 +26,8 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 from nnunet_osasis.controls import FourierDomainAdaptation, HistogramMatching, PooledReinhard, Reinhard
+from nnunet_osasis.stylizer.names import STUDENT
 from nnunet_osasis.stylizer.one_pass import OnePass
-from nnunet_osasis.stylizer.readouts import STUDENT
 from nnunet_osasis.stylizer.student import LARGEST, Student
 from nnunet_osasis.stylizer.stylizer import OSASISStylizer
 from nnunet_osasis.training.distil import DistilConfig

@@ -44,7 +44,7 @@ from PIL import Image
 
 from monai_transforms import RandOSASISStylized
 from nnunet_osasis.networks import PraNet, StructureLoss, UNetPlusPlus
-from nnunet_osasis.phantoms import render_pair
+from nnunet_osasis.synthetic.phantoms import render_pair
 
 
 def write_phantom(args: argparse.Namespace, folder: Path, count: int = 40) -> None:

@@ -43,7 +43,7 @@ from monai.utils import set_determinism
 from torch.utils.data import ConcatDataset
 
 from monai_transforms import OSASISStylized
-from nnunet_osasis.phantom.scanner import acquire_pair
+from nnunet_osasis.synthetic.phantom.scanner import acquire_pair
 
 PATCH = (48, 48, 16)  # MONAI's order: (X, Y, Z)
 

@@ -179,7 +179,8 @@ def own_experiment(settings: DemoSettings) -> tuple[Path, Experiment]:
     folders = [settings.source.resolve(), settings.target.resolve()]
     if settings.source_test is not None:
         folders.append(settings.source_test.resolve())
-    data = Path(os.path.commonpath([folder.parent for folder in folders]))
+    parts = [(folder / part).resolve() for folder in folders for part in ("images", "masks")]  # they may be links
+    data = Path(os.path.commonpath([*(folder.parent for folder in folders), *(part.parent for part in parts)]))
     experiment = folders_experiment(
         folders[0],
         folders[1],

@@ -50,6 +50,9 @@ TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 MAX_NIFTI1_SIDE = 2**15 - 1
 """Largest side, in voxels, that fits NIfTI-1's 16 bits; larger ones are written as NIfTI-2."""
 
+QUATERNION = ("quatern_b", "quatern_c", "quatern_d")
+"""Header fields of the rotation."""
+
 MILLIMETERS = {1: 1000.0, 3: 0.001}
 """Millimeters of NIfTI's other spatial units, by their code: meter and micrometer."""
 
@@ -72,7 +75,7 @@ def read_nifti(path: Path, suffix: str) -> tuple[np.ndarray, Geometry, dict[str,
         header = _read_header(stream, path)
         values = _read_voxels(stream, header, path, packed=packed)
         stream.read(CHUNK)  # to the end of a packed stream, where its checksum is
-    return values, _geometry(header), {HEADER: header}
+    return values, _geometry(header, path), {HEADER: header}
 
 
 def _read_header(stream: IO[bytes], path: Path) -> Nifti1Header:
@@ -126,13 +129,16 @@ def _read_voxels(stream: IO[bytes], header: Nifti1Header, path: Path, *, packed:
 
 
 def _scaled(values: np.ndarray, header: Nifti1Header) -> np.ndarray:
-    slope, intercept = header.get_slope_inter()
-    if slope is None or (slope, intercept) == (1, 0) or header["datatype"] == RGB:
+    slope, intercept = float(header["scl_slope"]), float(header["scl_inter"])
+    if not (math.isfinite(slope) and slope):
+        return values  # a slope of 0 means that the values are stored as they are
+    intercept = intercept if math.isfinite(intercept) else 0.0
+    if (slope, intercept) == (1, 0) or header["datatype"] == RGB:
         return values
     return (values * np.float64(slope) + intercept).astype(np.float64 if values.dtype == np.float64 else np.float32)
 
 
-def _geometry(header: Nifti1Header) -> Geometry:
+def _geometry(header: Nifti1Header, path: Path) -> Geometry:
     """Compute where voxels lie, in ITK's coordinates (left, posterior, superior), by ITK's choice of two matrices."""
     header = header.copy()
     steps = header["pixdim"][1:5].astype(np.float64)
@@ -141,11 +147,18 @@ def _geometry(header: Nifti1Header) -> Geometry:
     if sform_code > 0 and (sform_code == 1 or qform_code <= 0):
         affine = TO_LPS @ header.get_sform()
     elif qform_code > 0:
+        header["pixdim"][0] = -1 if header["pixdim"][0] < 0 else 1  # 0 counts as 1
+        length = float(np.sqrt(sum(float(header[name]) ** 2 for name in QUATERNION)))
+        if length > 1:  # rounded when it was written
+            for name in QUATERNION:
+                header[name] = float(header[name]) / length
         affine = TO_LPS @ header.get_qform()
     else:
         affine = np.eye(4)
     lengths = np.linalg.norm(affine[:3, :3], axis=0)
     turn = affine[:3, :3] / np.where(lengths > 0, lengths, 1)
+    if not np.allclose(turn.T @ turn, np.eye(3), atol=1e-2):
+        raise refuse(path, "a geometry whose axes are not at right angles", "Resample it to a plain grid.")
     axes = 4 if header["dim"][0] >= 4 and header["dim"][4] > 1 else min(max(int(header["dim"][0]), 2), 3)
     unit = MILLIMETERS.get(int(header["xyzt_units"]) % 8, 1.0)
     spacing, origin, direction = np.ones(4), np.zeros(4), np.eye(4)

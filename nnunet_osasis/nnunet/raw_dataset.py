@@ -59,11 +59,6 @@ def write_masks(folder: Path, masks: Mapping[str, np.ndarray]) -> None:
         write_png(folder / f"{case}.png", mask)
 
 
-def read_masks(folder: Path) -> dict[str, np.ndarray]:
-    """Read what :func:`write_masks` (or ``nnUNetv2_predict``) wrote, by case."""
-    return {path.stem: read_png(path) for path in sorted(folder.glob("*.png"))}
-
-
 def write_raw_dataset(
     folder: Path, images: Mapping[str, np.ndarray], masks: Mapping[str, np.ndarray], *, foreground: str = "polyp"
 ) -> None:

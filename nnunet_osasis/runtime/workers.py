@@ -335,6 +335,9 @@ def make_cases(
         fewer = '"osasis": {"processes": 1} in the plans\' configuration'
         with _Pool(places, preload=("torch", type(maker).__module__), maker=pickled, fewer=fewer) as pool:
             for index, future in pool.completed([(f"case {key}", _make_case, (key,)) for key in rest]):
+                if (error := future.exception()) is not None:
+                    error.add_note(f"While the case {rest[index]} was made in another process.")
+                    raise error
                 done(rest[index], future.result())
 
 

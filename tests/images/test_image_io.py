@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import struct
 import subprocess
 import sys
 import zlib
 from pathlib import Path
 
+import nibabel
 import numpy as np
 import pytest
 
@@ -54,3 +56,32 @@ def test_libraries_of_other_formats_are_not_loaded(tmp_path: Path) -> None:
     files = [str(tmp_path / "a.bmp"), str(tmp_path / "a.nii")]
     done = subprocess.run([sys.executable, "-c", code, *files], capture_output=True, text=True, check=True)
     assert done.stdout.split("\n")[:2] == ["", "nibabel"]
+
+
+@pytest.mark.parametrize(("field", "value"), [("pixdim", (0, 2, 2, 3)), ("quatern", 1.001), ("scl_inter", math.nan)])
+def test_nifti_headers_that_other_tools_write_slightly_wrong_are_read(tmp_path: Path, field: str, value) -> None:
+    values = np.arange(60, dtype=np.float32).reshape(3, 4, 5)
+    image = nibabel.Nifti1Image(values, np.diag([-2.0, -2, 3, 1]))
+    image.set_sform(None, 0)
+    image.set_qform(np.diag([-2.0, -2, 3, 1]), 1)
+    header = image.header
+    if field == "pixdim":
+        header["pixdim"][:4] = value
+    elif field == "quatern":
+        header["quatern_d"] = value
+    else:
+        header["scl_slope"], header["scl_inter"] = 1, value
+    header["vox_offset"] = 352
+    path = tmp_path / "image.nii"
+    path.write_bytes(header.binaryblock + bytes(4) + values.tobytes(order="F"))
+    loaded = read_image(path)
+    assert np.array_equal(loaded.array[0], values.transpose(2, 1, 0))
+    assert loaded.geometry.spacing == pytest.approx((2, 2, 3))
+
+
+def test_a_nifti_file_with_sheared_axes_is_refused(tmp_path: Path) -> None:
+    affine = np.diag([2.0, 2, 3, 1])
+    affine[0, 1] = 1
+    nibabel.save(nibabel.Nifti1Image(np.zeros((3, 4, 5), np.float32), affine), tmp_path / "sheared.nii")
+    with pytest.raises(OsasisError, match="right angles"):
+        read_image(tmp_path / "sheared.nii")

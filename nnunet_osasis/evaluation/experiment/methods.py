@@ -220,15 +220,18 @@ def make_stylizer(
         "--preset": spec.preset,
         "-device": device,
         "--from-stylizer": pretrained,
-        "--iterations": None if lends else spec.iterations,
-        "--minutes": None if lends else spec.minutes,
+        "--iterations": spec.iterations,
+        "--minutes": spec.minutes,
         "--adapt-iterations": spec.adapt_iterations,
         "--calibrator-iterations": spec.calibrator_iterations,
         "--losses": losses,
         "--seed": spec.seed,
-        "--stop-after": None if stage == NETWORKS else stage,
     }
-    arguments = [word for name, value in options.items() if value is not None for word in (name, str(value))]
+    of_networks = ("--iterations", "--minutes", "--adapt-iterations")
+    idle = of_networks if stage == MAPS else of_networks[:2] if lends else ()
+    used = {name: value for name, value in options.items() if value is not None and name not in idle}
+    used |= {} if stage == NETWORKS else {"--stop-after": stage}
+    arguments = [word for option in used.items() for word in map(str, option)]
     paths = ("--images", "--style", "--output", "-device", "--from-stylizer")
     deciding = {name: value for name, value in options.items() if name not in paths}
     key = sha256_of_json([prepared.sha256(), prepared.report["references"][target]["sha256"], deciding, digest])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -20,11 +20,13 @@ from nnunet_osasis.evaluation.metrics.reading import (
     prediction_scale,
     read_probabilities,
     read_references,
-    read_values,
     survey_file,
+    values_of,
 )
 from nnunet_osasis.evaluation.metrics.saliency import alignment_curve
 from nnunet_osasis.evaluation.metrics.score import choose_metrics, mean_scores, score_checked
+from nnunet_osasis.images.image import onto_grid
+from nnunet_osasis.images.io import read_image
 from nnunet_osasis.runtime.workers import workers
 
 FOREGROUND, MEAN = "foreground", "mean"
@@ -192,8 +194,13 @@ class PairValues:
 
 
 def read_pair(job: Job) -> PairValues:
-    """Read the two files of a job. Raises ``OsasisError`` for probabilities that lack a class."""
-    stored, spacing = read_values(job.reference)
+    """Read the two files of a job; a prediction in another voxel order is brought onto its reference's grid.
+
+    Raises:
+        OsasisError: probabilities that lack a class, or a prediction whose voxels lie elsewhere.
+    """
+    reference = read_image(job.reference)
+    stored, spacing = values_of(reference)
     reading, ignored = job.reading, job.reading.ignored(stored)
     truth = reading.truth(stored)
     if job.prediction.suffix == ".npz":
@@ -202,7 +209,8 @@ def read_pair(job: Job) -> PairValues:
             raise OsasisError("Probabilities must hold every class", found=f"{len(values)} of them in {job.prediction}")
         predicted = {c: values[c] for c in reading.classes or (1,)}
     else:
-        values, _ = read_values(job.prediction)
+        prediction = read_image(job.prediction)
+        values, _ = values_of(replace(prediction, array=onto_grid(prediction, reference)))
         predicted = {c: values == c for c in reading.classes} if reading.classes else {1: values / job.scale}
     if reading.classes is None:
         return PairValues({FOREGROUND: (predicted[1], truth)}, ignored, spacing)

@@ -22,7 +22,7 @@ class Protocol:
     """Everything that changes a number.
 
     Attributes:
-        name: how results are labelled.
+        name: how results are labeled.
         columns: the table's columns, ``{heading: metric}``; radar charts show those that lie in [0, 1].
         complete: compute every metric, not only those of the columns, unless metrics are named.
         threshold: fixed threshold of masks; a pixel is foreground from it on (``>=``).
@@ -32,7 +32,7 @@ class Protocol:
         empty_overlap: Dice and IoU where neither mask has foreground.
         undefined: specificity without background, and weighted F without foreground, in the truth.
         specificity_needs_hit: specificity counts as 0 where no foreground pixel was hit.
-        tolerance: of the normalized surface distance, in units of the spacing (millimetres, or pixels without one).
+        tolerance: of the normalized surface distance, in units of the spacing (millimeters, or pixels without one).
         lesion_overlap: share of a lesion that must be covered; 0 asks for a single pixel.
     """
 

@@ -13,6 +13,7 @@ import numpy as np
 
 from nnunet_osasis.errors import OsasisError
 from nnunet_osasis.images.headers import check_size
+from nnunet_osasis.images.image import LoadedImage
 from nnunet_osasis.images.io import read_image
 from nnunet_osasis.images.masks import LEVELS, MOST_BETWEEN, NEAR
 from nnunet_osasis.runtime.records import read_json
@@ -62,16 +63,15 @@ class FileFacts:
         return replace(self, values=values, low=min(values, default=0), high=max(values, default=0))
 
 
-def read_values(path: Path) -> tuple[np.ndarray, tuple[float, ...] | None]:
+def values_of(loaded: LoadedImage) -> tuple[np.ndarray, tuple[float, ...] | None]:
     """Return one picture ``(H, W)`` or ``(D, H, W)`` in its own units, and its spacing.
 
     Three equal channels count as one.
 
     Raises:
-        OsasisError: the file is unreadable, holds NaN, or is in true color.
+        OsasisError: the picture is in true color.
     """
-    loaded = read_image(path)
-    array = loaded.array
+    array, path = loaded.array, loaded.path
     if len(array) > 1 and not (array == array[:1]).all():
         raise OsasisError(
             "A mask or map must have one channel", found=f"{len(array)} different ones in {path}", remedy="Convert it."
@@ -119,7 +119,7 @@ def survey_file(path: Path) -> FileFacts:
     if path.suffix == ".npz":
         probabilities = read_probabilities(path)
         return FileFacts(path, probabilities.shape[1:], None, 0.0, 1.0, None, False)
-    array, spacing = read_values(path)
+    array, spacing = values_of(read_image(path))
     whole = array.dtype.kind in "bui" or bool((array == np.rint(array)).all())
     values = np.unique(array) if whole else np.empty(0)
     few = whole and len(values) < MANY

@@ -131,12 +131,7 @@ class Measurements:
         processes: int | None = None,
     ) -> None:
         self.rules, cases = ChannelRules.of(setup), open_cases(setup)
-        if transfer.in_channels != len(self.rules.schemes):
-            raise OsasisError(
-                f"The stylizer must take the {len(self.rules.schemes)} channel(s) of {setup.dataset}",
-                found=f"one for {transfer.in_channels} channel(s)",
-                remedy="Make a stylizer from this dataset's images.",
-            )
+        setup.require_channels(transfer.in_channels)
         self._maker = CaseMeasurer(setup, cases, self.rules, transfer, strength, gate)
         self._device, self._processes = device, processes
         self._identity = {

@@ -19,7 +19,7 @@ from nnunet_osasis.gate import Decision, GateResult, Segmenter, StructureGate
 from nnunet_osasis.gate.audit import FOLDER, WORST, AuditSummary, in_short, path_in, summarize_cases, write_audit
 from nnunet_osasis.gate.calibration import chosen_indices
 from nnunet_osasis.gate.pictures import PICTURE, as_picture, save_worst
-from nnunet_osasis.images.image import NATURAL_SUFFIXES, LoadedImage, image_stem, image_suffix
+from nnunet_osasis.images.image import NATURAL_SUFFIXES, LoadedImage, image_stem, image_suffix, onto_grid
 from nnunet_osasis.images.io import files_of, list_images, read_image, write_like
 from nnunet_osasis.images.slices import best_slice, read_in_slices, slice_axis, slices_back, slices_first
 from nnunet_osasis.runtime.distributed import Shard
@@ -186,7 +186,7 @@ class _Run:
             )
         axis, labels = slice_axis(loaded.spacing, loaded.array.shape[1:]), None
         if path in self.masks and (self.gate is not None or not copied):
-            array = _read_mask(self.masks[path], loaded.array.shape)
+            array = _read_mask(self.masks[path], loaded)
             labels = _labels(slices_first(array, axis))
         if not copied:
             atomic_write(self._copy_of(path), partial(shutil.copyfile, self.masks[path]))
@@ -329,12 +329,12 @@ def _masks_of(files: list[Path], masks: Path) -> dict[Path, Path]:
     return {path: by_stem[image_stem(path)] for path in files}
 
 
-def _read_mask(path: Path, shape: tuple[int, ...]) -> np.ndarray:
-    mask = read_image(path).array
-    if mask.shape[1:] != shape[1:]:
+def _read_mask(path: Path, image: LoadedImage) -> np.ndarray:
+    mask = onto_grid(read_image(path), image)
+    if mask.shape[1:] != image.array.shape[1:]:
         raise OsasisError(
             "A mask must have its image's size",
-            found=f"{mask.shape[1:]} for {shape[1:]} in {path}",
-            remedy="Resample it.",
+            found=f"{mask.shape[1:]} for {image.array.shape[1:]} in {path}",
+            remedy="Resample it to the image's grid with nearest-neighbor interpolation.",
         )
     return mask

@@ -7,6 +7,7 @@ import os
 import shutil
 from pathlib import Path
 
+import nibabel
 import numpy as np
 import pytest
 from PIL import Image
@@ -231,3 +232,23 @@ def test_cases_are_in_the_order_people_count(tmp_path: Path, save_png) -> None:
     found = score_folder(tmp_path / "p", tmp_path / "r", metrics=["dice"], progress=False)
     assert [s.case for s in found.scores] == ["a1", "a9", "a10"]
     assert not any(math.isnan(s.values["dice"]) for s in found.scores)
+
+
+def test_a_prediction_in_another_voxel_order_is_brought_onto_its_references_grid(tmp_path: Path) -> None:
+    truth = np.zeros((6, 8, 4), np.uint8)
+    truth[1:3, 2:7, 1:3] = 1
+    affine = np.diag([1.0, 1, 2, 1])
+    affine[:3, 3] = 5, 6, 7
+    turned = affine.copy()
+    turned[0] = -affine[0, 0], 0, 0, affine[0, 3] + 5 * affine[0, 0]
+    elsewhere = affine.copy()
+    elsewhere[0, 3] += 3
+    for name in ("r", "same", "away"):
+        (tmp_path / name).mkdir()
+    nibabel.save(nibabel.Nifti1Image(truth, affine), tmp_path / "r/case.nii")
+    nibabel.save(nibabel.Nifti1Image(truth[::-1], turned), tmp_path / "same/case.nii")
+    nibabel.save(nibabel.Nifti1Image(truth, elsewhere), tmp_path / "away/case.nii")
+    scores = score_folder(tmp_path / "same", tmp_path / "r", metrics=["dice"], progress=False).scores
+    assert scores[0].values["dice"] == 1
+    with pytest.raises(OsasisError, match="same geometry"):
+        score_folder(tmp_path / "away", tmp_path / "r", metrics=["dice"], progress=False)
