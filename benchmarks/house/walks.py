@@ -132,6 +132,7 @@ def trainer(root: Path) -> None:
     folder = root / "preprocessed/Dataset501_Walk"
     plans, facts = (json.loads((folder / name).read_text()) for name in ("nnUNetPlans.json", "dataset.json"))
     kind = recursive_find_trainer_class_by_name("nnUNetTrainerOSASIS")
+    plans["continue_training"] = False
     one = kind(plans, "2d", 0, facts, device=torch.device("cpu"))
     one.initialize()
     one.on_train_start()

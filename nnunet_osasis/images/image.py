@@ -121,8 +121,8 @@ def onto_grid(mask: LoadedImage, image: LoadedImage) -> np.ndarray:
         )
     order = np.abs(turn).argmax(axis=0)  # the mask's axis of each axis of the image, x first
     values = volume.transpose(0, *(3 - order[::-1]))
-    flips = [axis for axis in range(3) if turn[order[axis], axis] < 0]
-    values = np.flip(values, [3 - axis for axis in flips])
+    flips = tuple(axis for axis in range(3) if turn[order[axis], axis] < 0)
+    values = np.flip(values, tuple(3 - axis for axis in flips))
     return values[:, 0] if image.array.ndim == 3 else values
 
 
