@@ -69,7 +69,7 @@ def folders_experiment(
         cases = select_cases(train, data, what="The source")
         names = sorted({case.group for case in cases})
         order = np.random.default_rng(split_seed).permutation(len(names))
-        kept = {names[i] for i in order[: max(MIN_TEST, round(TEST_SHARE * len(names)))]}
+        kept = {names[i] for i in order[: max(1, round(TEST_SHARE * len(names)))]}
         test = replace(train, include=tuple(case.name for case in cases if case.group in kept))
         train = replace(train, include=tuple(case.name for case in cases if case.group not in kept))
     for images, least, what in ((train, MIN_TRAIN, "training"), (test, MIN_TEST, "in-domain test"),
