@@ -32,7 +32,8 @@ def save_grid(path: str | Path, columns: Sequence[tuple[str, Sequence[torch.Tens
     """
     from matplotlib import style
 
-    with style.context("default"):  # nnU-Net restyles matplotlib for its whole process: same images, same bytes
+    # nnU-Net restyles matplotlib for its whole process: same images, same bytes. Names with $ are no formulas.
+    with style.context(["default", {"text.parse_math": False}]):
         return atomic_write(path, lambda temporary: _draw(columns, title, temporary))
 
 
