@@ -20,6 +20,7 @@ from nnunet_osasis.gate.damage import KINDS
 from nnunet_osasis.gate.local import smooth
 from nnunet_osasis.gate.scores import StructureScores, score_structure
 from nnunet_osasis.gate.thresholds import CALIBRATED, GateThresholds
+from nnunet_osasis.images.slices import evenly_spaced
 from nnunet_osasis.maps.parametric import places
 from nnunet_osasis.runtime.compute import generator_for
 from nnunet_osasis.synthetic.acquisition import family_for
@@ -191,7 +192,7 @@ def thresholds_for(good: Sequence[StructureScores]) -> dict[str, float]:
 
 def chosen_indices(count: int) -> list[int]:
     """At most ``IMAGES`` evenly spaced ones of ``count``."""
-    return np.unique(np.linspace(0, count - 1, IMAGES).round().astype(int)).tolist()
+    return evenly_spaced(count, IMAGES)
 
 
 def middle(image: np.ndarray) -> np.ndarray:

@@ -148,7 +148,7 @@ def dataset_name(dataset: int | str) -> str:
 
 
 def default_stylizer_folder(dataset: int | str, configuration: str) -> Path:
-    """``nnUNet_preprocessed/DatasetXXX_Name/osasis/<configuration>``, where the trainers look without being told."""
+    """``nnUNet_preprocessed/DatasetXXX_Name/osasis/<configuration>``, where the trainers look by default."""
     return preprocessed_folder(dataset) / FOLDER / configuration
 
 

@@ -8,6 +8,8 @@ import numpy as np
 from scipy.ndimage import distance_transform_edt, gaussian_filter, map_coordinates
 from skimage.measure import find_contours
 
+from nnunet_osasis.images.slices import evenly_spaced
+
 REACH_PX, STEP_PX = 4.0, 0.25
 """How far along the normal an edge is searched, and in which steps."""
 
@@ -25,7 +27,7 @@ def edge_shift(
 
     ``median`` is the median shift in pixels, ``moved`` the share of points that moved by more than one pixel.
     """
-    chosen = np.unique(np.linspace(0, len(originals) - 1, min(MAX_IMAGES, len(originals))).round().astype(int))
+    chosen = evenly_spaced(len(originals), MAX_IMAGES)
     shifts = np.concatenate([boundary_shifts(originals[i], stylized[i], masks[i]) for i in chosen])
     return {"median": float(np.median(shifts)), "moved": float((shifts > 1).mean())} if len(shifts) else None
 

@@ -16,6 +16,7 @@ from nnunet_osasis.evaluation.experiment.tasks import load_pictures
 from nnunet_osasis.evaluation.metrics.charts import COLOURS, MARKS, GridRow, qualitative_grid, radar_chart, write_figure
 from nnunet_osasis.evaluation.metrics.protocol import METRICS
 from nnunet_osasis.evaluation.report.summary import ScoreTable
+from nnunet_osasis.images.slices import evenly_spaced
 
 RADAR_LINES, SCATTER_PANELS, GRID_METHODS, GRID_ROWS = 5, 4, 4, 5
 """Largest numbers of methods and of images that the charts have room for."""
@@ -116,7 +117,7 @@ def scatter(entries: Entries, table: ScoreTable, metric: str, path: Path) -> Pat
 def styles_grid(experiment: Experiment, outcome: Outcome, workspace: Path, target: str, path: Path) -> Path:
     """Draw training images in the target's style, one column per method, the reference and the truth if known."""
     prepared = outcome.prepared
-    chosen = np.unique(np.linspace(0, len(prepared.train) - 1, GRID_ROWS).round().astype(int))
+    chosen = evenly_spaced(len(prepared.train), GRID_ROWS)
     columns: dict[str, list[np.ndarray]] = {"source": [prepared.train[i] for i in chosen]}
     for method, style in styled_pairs(experiment):
         if style == target:

@@ -19,6 +19,7 @@ from nnunet_osasis.diffusion.spn import StructurePreservingNetwork
 from nnunet_osasis.diffusion.unet import ConditionalUNet
 from nnunet_osasis.errors import OsasisError
 from nnunet_osasis.gate.structure import structure_agreement
+from nnunet_osasis.images.slices import evenly_spaced
 from nnunet_osasis.maps.field_of_view import field_of_view
 from nnunet_osasis.maps.parametric import fit_images
 from nnunet_osasis.training.checkpoint import EMA, TensorStore
@@ -92,7 +93,7 @@ class Selection:
         averages: Mapping[str, EMA],
     ) -> None:
         self.sampler, self.averages = sampler, averages
-        chosen = np.unique(np.linspace(0, len(sources) - 1, SCORED_IMAGES).round().astype(int))
+        chosen = evenly_spaced(len(sources), SCORED_IMAGES)
         self.images = sources[chosen].to(style_a)
         self.view = field_of_view(self.images)
         pair_view = field_of_view(style_b.cpu())
