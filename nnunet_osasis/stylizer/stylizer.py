@@ -19,7 +19,7 @@ from nnunet_osasis.images.image import check_array
 from nnunet_osasis.images.intensity import from_unit, to_unit
 from nnunet_osasis.maps.base import PixelMap, blend
 from nnunet_osasis.maps.detail import DetailChange
-from nnunet_osasis.maps.field_of_view import field_of_view
+from nnunet_osasis.maps.field_of_view import Frame, field_of_view, find_frame
 from nnunet_osasis.maps.resize import resize
 from nnunet_osasis.stylizer.config import DIRECTIONS, StylizerConfig, check_call
 from nnunet_osasis.stylizer.names import STUDENT, is_map
@@ -77,6 +77,7 @@ class OSASISStylizer:
         student: the small network behind the read-out ``student``.
         detail: sharpness and noise, applied on top if ``config.detail`` (never on the way back).
         gate: thresholds of the structure gate, measured on the source images; ``stylize`` itself does not ask it.
+        frame: of the source images; it stays as it is, and what is little brighter changes little.
         card: what the folder's card says about its origin.
         diagnostics: what was measured while it was made.
         findings: former name of ``diagnostics``.
@@ -101,6 +102,7 @@ class OSASISStylizer:
         student: Student | None = None,
         detail: DetailChange | None = None,
         gate: GateThresholds | None = None,
+        frame: Frame | None = None,
         card: dict | None = None,
         diagnostics: dict | None = None,
         findings: dict | None = None,
@@ -109,7 +111,7 @@ class OSASISStylizer:
             {"autoencoder": autoencoder, "decoder": decoder, "spn": spn, "calibrator": calibrator, "student": student}
         )
         self.reference, self.maps, self.config = reference, maps, config
-        self.detail, self.gate = detail or DetailChange(), gate
+        self.detail, self.gate, self.frame = detail or DetailChange(), gate, frame
         self.card, self.diagnostics = card or {}, diagnostics or findings or {}
 
     @classmethod
@@ -117,7 +119,7 @@ class OSASISStylizer:
         """A stylizer of a state, which it shares."""
         stylizer = cls(
             reference=state.reference, maps=state.maps, config=state.config, detail=state.detail, gate=state.gate,
-            card=state.card, diagnostics=state.diagnostics,
+            frame=state.frame, card=state.card, diagnostics=state.diagnostics,
         )  # fmt: skip
         stylizer.networks = state.networks
         return stylizer
@@ -126,7 +128,15 @@ class OSASISStylizer:
     def state(self) -> StylizerState:
         """What it is made of."""
         return StylizerState(
-            self.config, self.reference, self.maps, self.networks, self.card, self.diagnostics, self.detail, self.gate
+            self.config,
+            self.reference,
+            self.maps,
+            self.networks,
+            self.card,
+            self.diagnostics,
+            self.detail,
+            self.gate,
+            self.frame,
         )
 
     @classmethod
@@ -231,10 +241,17 @@ class OSASISStylizer:
         if issubclass(kind, DiffusionReadout):
             sampler = self.config.sampler
             style = self.reference_unit() if sampler.mix == "style" else None
-            return kind(self.autoencoder, self.decoder, self.spn, sampler, style)
+            frames = [self.frame_of(backwards=backwards) for backwards in (False, True)]
+            return kind(self.autoencoder, self.decoder, self.spn, sampler, style, frames)
         if issubclass(kind, StudentReadout):
             return kind(self.student_of(STUDENT))
         return MapReadout(self.color_map(name), self.maps.get(f"{name}_inverse"))
+
+    def frame_of(self, *, backwards: bool = False) -> Frame | None:
+        """The frame of the images of a direction: the source's, or the one that the reference shows."""
+        if not backwards:
+            return self.frame
+        return find_frame([to_unit(self.reference, self.config.intensity.bounds(self.reference, name="the reference"))])
 
     def color_map(self, readout: str, *, backwards: bool = False) -> PixelMap:
         """The map behind a read-out. Raises ``OsasisError`` when this stylizer was made without it."""
@@ -269,7 +286,7 @@ class OSASISStylizer:
         else:
             change = self.student_of(readout).direction(backwards=backwards)
         # a copy, which may be moved and cast without the stylizer's own
-        return OnePass(copy.deepcopy(change), self.in_channels).to(self.device)
+        return OnePass(copy.deepcopy(change), self.in_channels, self.frame_of(backwards=backwards)).to(self.device)
 
     one_pass = as_module  # its name before
 
@@ -312,11 +329,11 @@ class OSASISStylizer:
                 or one per image.
             direction: ``target_to_source`` runs the other way: encode with ``D_B``, decode with ``D_A``.
             readout: overrides the configured one.
-            joint: the batch is the slices of one volume, in order: they share one semantic code, one field of view
-                and, in read-outs that fit local maps, windows that reach over neighboring slices.
+            joint: the batch is the slices of one volume, in order: they share one semantic code and, in read-outs
+                that fit local maps, windows that reach over neighboring slices.
 
         Returns:
-            ``(B, C, H, W)`` in [-1, 1] on the images' device. Frames around the field of view stay as they are.
+            ``(B, C, H, W)`` in [-1, 1] on the images' device. A frame that the source images have stays as it is.
 
         Raises:
             OsasisError: wrong rank or channels, values that are not finite, unknown option values, a read-out whose
@@ -329,10 +346,11 @@ class OSASISStylizer:
         images = images.float()
         backwards = direction == DIRECTIONS[1]
         changed = self.readout(readout)(images, backwards=backwards, joint=joint)
-        view = field_of_view(images, joint=joint)
+        frame = self.frame_of(backwards=backwards)
         if self.config.detail and not backwards:
+            view = field_of_view(images, frame, joint=joint)
             changed = self.detail(changed.clamp(-1, 1), view=view, drawn_from=images)
-        return blend(images, changed, strengths.to(images.device, torch.float32), view)
+        return blend(images, changed, strengths.to(images.device, torch.float32), frame)
 
     @torch.inference_mode()
     def decode_style(
@@ -365,8 +383,8 @@ class OSASISStylizer:
         """Restyle one image ``(C, H, W)`` or volume ``(C, D, H, W)`` (slices along ``D``) in native units.
 
         Returns float32 of the same shape, native units; what lay outside the intensity range keeps its excess.
-        A volume's slices share one intensity range, one semantic code and one field of view, so that neighboring
-        slices agree. Raises ``OsasisError`` for wrong rank or channels, NaN, infinity, or a constant image.
+        A volume's slices share one intensity range and one semantic code, so that neighboring slices agree.
+        Raises ``OsasisError`` for wrong rank or channels, NaN, infinity, or a constant image.
         """
         strength = check_strength(self.config.strength if strength is None else strength)
         return self.stylize_arrays([array], [strength], direction=direction, readout=readout)[0]
