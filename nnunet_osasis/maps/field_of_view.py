@@ -83,7 +83,7 @@ class Frame:
             changed: the same images restyled, ``(B, C, H, W)``.
         """
         above = (images.amax(dim=1, keepdim=True) - self.limit).clamp(min=0)
-        return images + torch.minimum(torch.maximum(changed - images, -FALL * above), RISE * above)
+        return torch.minimum(torch.maximum(changed, images - FALL * above), images + RISE * above)
 
     def to_json(self) -> dict[str, Any]:
         """Return the JSON form, which ``Frame(**values)`` reads."""
