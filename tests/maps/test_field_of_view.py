@@ -245,7 +245,8 @@ def test_slices_of_a_volume_share_their_air() -> None:
 
 
 @pytest.mark.parametrize(
-    "values", [(-1.1, 1, 0.5), (0.0, 1, 0.5), (float("nan"), 1, 0.5), (-1, 0, 0.5), (-1, 2, 0.5), (-1, 1, 1.0), (-1, 1, True)]
+    "values",
+    [(-1.1, 1, 0.5), (0.0, 1, 0.5), (float("nan"), 1, 0.5), (-1, 0, 0.5), (-1, 2, 0.5), (-1, 1, 1.0), (-1, 1, True)],
 )
 def test_numbers_that_no_frame_has_are_refused(values: tuple[float, ...]) -> None:
     with pytest.raises(OsasisError, match="A frame needs a limit"):
