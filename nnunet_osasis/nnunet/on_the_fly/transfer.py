@@ -69,7 +69,7 @@ class OnePassTransfer:
         return torch.cat([self._module(part, amount) for part, amount in parts])
 
     def stylize_array(self, array: np.ndarray, *, strength: float | None = None) -> np.ndarray:
-        """Stylize as :class:`nnunet_osasis.transfer.StyleTransfer` says; slices have fields of view of their own."""
+        """Stylize as :class:`nnunet_osasis.transfer.StyleTransfer` says."""
         amount = check_strength(self.stylizer.config.strength if strength is None else strength)
         check_array(array, channels=self.in_channels)
         if amount == 0:
