@@ -76,8 +76,13 @@ def main(argv: list[str] | None = None) -> None:
     from nnunet_osasis.nnunet.prepare.labels import LabelRule, parse_classes
     from nnunet_osasis.nnunet.prepare.splits import SplitRule, divide
     from nnunet_osasis.nnunet.prepare.target import Target
+    from nnunet_osasis.runtime.folders import require_apart
 
     target = Target.of(args.d, args.name, args.o)
+    inputs = [folder for folder in (args.i, args.images, args.masks) if folder is not None]
+    require_apart(target.folder, inputs)
+    for folder in inputs:
+        require_apart(folder, [target.folder])
     target.require_free(overwrite=args.overwrite)
     layout = LAYOUTS.get(args.layout)
     cases = _find(args, layout)

@@ -50,11 +50,13 @@ class Data:
 def _data(args: argparse.Namespace) -> Data:
     """Find the data of folder mode (``--images``) or nnU-Net mode (``-d``)."""
     from nnunet_osasis.images.slices import read_in_slices
+    from nnunet_osasis.runtime.folders import require_apart
     from nnunet_osasis.training.sources import folder_arrays
 
     if args.d is None:
         if args.images is None or args.output is None:
             raise OsasisError("Give --images and --output, or an nnU-Net dataset with -d", remedy="See --help.")
+        require_apart(args.output, [args.images])
         styles = [read_in_slices(style) for style in args.style]
         target = f"{Path(args.images).resolve()}_stylized"
         usage = shlex.join(["osasis-stylize", "-i", args.images, "-o", target, "--stylizer", args.output])

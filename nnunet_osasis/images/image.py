@@ -52,8 +52,8 @@ class Geometry:
 
     @property
     def is_placed(self) -> bool:
-        """Whether origin or direction differ from the zeros and the identity that libraries write by default."""
-        return any(self.origin) or self.direction != tuple(np.eye(len(self.spacing)).ravel().tolist())
+        """Whether it differs from what libraries write by default: spacing 1, origin 0, the identity."""
+        return any(self.origin) or {*self.spacing} != {1.0} or self.direction != tuple(np.eye(len(self.spacing)).ravel().tolist())
 
     def affine(self) -> np.ndarray:
         """Return the matrix ``(4, 4)`` from voxel indices (x, y, z, 1) to millimeters."""

@@ -16,9 +16,10 @@ from PIL import Image
 from nnunet_osasis.errors import OsasisError
 from nnunet_osasis.evaluation.experiment.config import ImageSet
 from nnunet_osasis.evaluation.experiment.domains import fits_domain
-from nnunet_osasis.evaluation.metrics.pairing import files_by_case
+from nnunet_osasis.images.image import LoadedImage
 from nnunet_osasis.images.io import read_image
-from nnunet_osasis.images.masks import binary_labels, one_channel
+from nnunet_osasis.images.masks import binary_labels, mask_on
+from nnunet_osasis.images.pairs import images_by_stem
 from nnunet_osasis.runtime.storage import sha256_of_array
 
 DOMAIN_SIDE = 128
@@ -49,22 +50,14 @@ class Case:
         """``(H, W)`` uint8 of 0 and 1, of the size of :meth:`image`.
 
         Raises:
-            OsasisError: the mask has another size than its image, or
-                :func:`nnunet_osasis.images.masks.binary_labels` refuses it.
+            OsasisError: :mod:`nnunet_osasis.images.masks` refuses the mask.
         """
-        picture, mask = read_picture(self.image_path), one_channel(read_picture(self.mask_path))
-        if mask.shape != picture.shape[1:]:
-            raise OsasisError(
-                "A mask must have the size of its image",
-                found=f"{mask.shape} for {picture.shape[1:]} ({self.mask_path})",
-                remedy="Resample the mask with nearest neighbors, or leave the case out.",
-            )
         try:
-            labels = binary_labels(mask, None)
+            labels = binary_labels(mask_on(loaded_picture(self.image_path), read_image(self.mask_path)), None)
         except OsasisError as error:
-            raise OsasisError(
-                error.rule, found=f"{error.found} ({self.mask_path})", remedy="Binarize the masks first."
-            ) from None
+            place = "" if str(self.mask_path) in str(error.found) else f" ({self.mask_path})"
+            remedy = error.remedy if "--labels" not in str(error.remedy) else "Binarize the masks first."
+            raise OsasisError(error.rule, found=f"{error.found}{place}", remedy=remedy) from None
         # The share of foreground in each pixel, cut at one half: thin vessels survive as far as the grid can hold them.
         share = _reduced_plane(labels * np.uint8(255), side)
         return np.asarray(share >= 128, dtype=np.uint8)
@@ -72,14 +65,20 @@ class Case:
 
 def read_picture(path: Path) -> np.ndarray:
     """Read a picture ``(C, H, W)`` uint8, C 1 or 3. Raises ``OsasisError`` for anything else."""
-    array = read_image(path).array
+    return loaded_picture(path).array
+
+
+def loaded_picture(path: Path) -> LoadedImage:
+    """Read a picture with its geometry and orientation tag, as :func:`read_picture` does."""
+    loaded = read_image(path)
+    array = loaded.array
     if array.ndim != 3 or array.dtype != np.uint8 or array.shape[0] not in (1, 3):
         raise OsasisError(
             "Experiments take 8-bit pictures, gray or RGB",
             found=f"{array.dtype}, shape {array.shape} in {path}",
             remedy="For volumes and other units train with nnU-Net and score with osasis-evaluate.",
         )
-    return array
+    return loaded
 
 
 def reduced(image: np.ndarray, side: int) -> np.ndarray:
@@ -161,7 +160,7 @@ def files_in(data: Path, folder: str) -> dict[str, Path]:
         raise OsasisError(
             "Folders of an experiment must lie inside the data folder", found=folder, remedy="Choose another --data."
         )
-    return files_by_case(path)
+    return images_by_stem(path)
 
 
 def _included(name: str, rules: Sequence[str]) -> bool:
