@@ -1,7 +1,7 @@
-"""What a mask means, for all commands: which of its numbers are foreground, and which pixel of the image each belongs to.
+"""What a mask means, for all commands: which numbers are foreground, and which pixel of the image each belongs to.
 
-0 is the background, whatever share of the picture it covers. Of two values 0 and v, v is the foreground. An 8-bit mask in
-black and white may have soft edges and JPEG noise; it is cut at half its white. Other whole numbers are classes.
+0 is the background, whatever share of the picture it covers. Of two values 0 and v, v is the foreground. An 8-bit mask
+in black and white may have soft edges and JPEG noise; it is cut at half its white. Other whole numbers are classes.
 """
 
 from __future__ import annotations
@@ -179,12 +179,13 @@ def mask_on(image: LoadedImage, mask: LoadedImage, *, what: str = "mask") -> np.
         OsasisError: as :func:`plane_of`; the two have other sizes or geometries, or were turned by other tags.
     """
     try:
-        values = onto_grid(replace(mask, array=plane_of(mask)[None]), image)[0]
+        values = onto_grid(replace(mask, array=plane_of(mask)[None]), image, what=("Image", what))[0]
     except OsasisError as error:
         place = "" if str(mask.path) in str(error.found) else f" in {mask.path}"
         raise OsasisError(error.rule, found=f"{error.found}{place}", remedy=error.remedy) from None
     sizes = image.array.shape[1:], values.shape
-    require_same_turn(tuple(loaded.kept.get(ORIENTATION_KEY, 1) for loaded in (image, mask)), sizes, mask.path, what)
+    tags = tuple(loaded.kept.get(ORIENTATION_KEY, 1) for loaded in (image, mask))
+    require_same_turn(tags, sizes, mask.path, ("Image", what))
     if sizes[0] != sizes[1]:
         raise OsasisError(
             f"Image and {what} must have the same size",
@@ -194,22 +195,24 @@ def mask_on(image: LoadedImage, mask: LoadedImage, *, what: str = "mask") -> np.
     return values
 
 
-def require_same_turn(tags: tuple[int, ...], sizes: tuple[tuple[int, ...], ...], path: object, what: str) -> None:
+def require_same_turn(
+    tags: tuple[int, ...], sizes: tuple[tuple[int, ...], ...], path: object, what: tuple[str, str]
+) -> None:
     """Refuse a pair of which tags (EXIF) turned only one, unless the sizes show that the other lies as it is turned to.
 
     Args:
         tags: orientation of image and mask, 1 to 8.
         sizes: their sizes, when turned.
         path: file of the mask.
-        what: name of the mask in messages.
+        what: names of the two in messages.
     """
     turned_by_hand = min(tags) == 1 and max(tags) in TURNED and sizes[0] == sizes[1] and len(set(sizes[0])) > 1
     if tags[0] != tags[1] and not turned_by_hand:
         raise OsasisError(
-            f"Image and {what} must have the same orientation",
-            found=f"the orientation tags (EXIF) {tags[0]} and {tags[1]}, sizes {sizes[0]} and {sizes[1]} when turned by "
-            f"them, in {path}",
-            remedy=f"Turn the pixels of the {what} as the image's tag says, or remove the tag from both.",
+            f"{what[0]} and {what[1]} must have the same orientation",
+            found=f"the orientation tags (EXIF) {tags[0]} and {tags[1]}, sizes {sizes[0]} and {sizes[1]} when turned by"
+            f" them, in {path}",
+            remedy=f"Turn the pixels of the {what[1]} as the {what[0].lower()}'s tag says, or remove both tags.",
         )
 
 

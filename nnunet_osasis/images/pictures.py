@@ -37,7 +37,7 @@ BACK = {6: 8, 8: 6}
 """Orientations whose turn another one undoes; every other one undoes itself."""
 
 ALPHA_KEY, INDEX_KEY = "alpha", "indices"
-"""Keys, in ``LoadedImage.kept``, of planes ``(H, W)`` that only masks need: opacity that varies, places in a palette."""
+"""Keys, in ``LoadedImage.kept``, of planes ``(H, W)`` that only masks need: varying opacity, indices of a palette."""
 
 ALPHA = {"LA": "L", "La": "L", "RGBA": "RGB", "RGBa": "RGB"}
 """Pillow's modes with alpha, and those without that their pixels become."""
@@ -90,9 +90,7 @@ def mask_planes(array: np.ndarray, planes: Mapping[str, np.ndarray], orientation
     """Return, upright, an opacity that varies and the indices of a palette of colors; grays say what they mean."""
     colored = not (array == array[:1]).all()
     says = {ALPHA_KEY: lambda plane: bool((plane != plane.flat[0]).any()), INDEX_KEY: lambda plane: colored}
-    return {
-        key: np.ascontiguousarray(upright(plane, orientation)) for key, plane in planes.items() if says[key](plane)
-    }
+    return {key: np.ascontiguousarray(upright(plane, orientation)) for key, plane in planes.items() if says[key](plane)}
 
 
 def _read_png(opened: Image.Image, path: Path) -> tuple[np.ndarray, dict[str, Any]]:

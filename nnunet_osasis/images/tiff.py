@@ -222,7 +222,9 @@ def _ome_facts(text: str) -> dict[str, Any]:
     """Return sizes of a pixel with their units and names of channels, as tifffile's writer takes them."""
     pixels = re.search(r"<(?:\w+:)?Pixels\b[^>]*>", text)
     facts: dict[str, Any] = {}
-    for key, value in re.findall(r'\b(PhysicalSize[XYZ](?:Unit)?|TimeIncrement(?:Unit)?)="([^"]*)"', pixels[0] if pixels else ""):
+    for key, value in re.findall(
+        r'\b(PhysicalSize[XYZ](?:Unit)?|TimeIncrement(?:Unit)?)="([^"]*)"', pixels[0] if pixels else ""
+    ):
         facts[key] = html.unescape(value) if key.endswith("Unit") else float(value)
     if names := re.findall(r'<(?:\w+:)?Channel\b[^>]*\bName="([^"]*)"', text):
         facts["Channel"] = {"Name": [html.unescape(name) for name in names]}
@@ -246,11 +248,18 @@ def write_tiff(array: np.ndarray, path: Path, kept: Mapping[str, Any]) -> None:
     samples = "S" in axes
     place = axes.find("S") if samples else axes.find("C")
     if math.prod(shape) == array.size and len(array) == (shape[place] if place >= 0 else 1):
-        values = np.ascontiguousarray(np.moveaxis(array.reshape(len(array), *shape[:place], *shape[place + 1 :])
-                                                  if place >= 0 else array.reshape(1, *shape), 0, max(place, 0)))
+        values = np.ascontiguousarray(
+            np.moveaxis(
+                array.reshape(len(array), *shape[:place], *shape[place + 1 :])
+                if place >= 0
+                else array.reshape(1, *shape),
+                0,
+                max(place, 0),
+            )
+        )
         values = values if place >= 0 else values[0]
         options["planarconfig"] = ("contig" if place == len(axes) - 1 else "separate") if samples else None
-        if kept.get("ome") or kept.get("imagej") or place >= 0 and not samples:
+        if kept.get("ome") or kept.get("imagej") or (place >= 0 and not samples):
             options |= {name: True for name in ("ome", "imagej") if kept.get(name)}
             options["metadata"] = {"axes": axes, **kept.get("metadata", {})}
     else:

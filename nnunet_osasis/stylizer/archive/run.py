@@ -95,8 +95,8 @@ def stylize_folder(
 
     Raises:
         OsasisError: unreadable, vanished or changing input (results made before it are kept), ``output`` is
-            ``source`` or ``masks`` or lies in one of them, it is in use by another process for the same images, two sources with one result
-            name, or a manifest of another stylizer or option.
+            ``source`` or ``masks`` or lies in one of them, it is in use by another process for the same images, two
+            sources with one result name, or a manifest of another stylizer or option.
     """
     share = share or Shard()
     files = list_images(source)
@@ -342,6 +342,8 @@ def _copy_mask(mask: LoadedImage, values: np.ndarray, image: LoadedImage, folder
         for part in reversed(files_of(mask.path)):  # a header comes after the file that it names
             atomic_write(folder / part.name, partial(shutil.copyfile, part))
         return
-    name = f"{image_stem(mask.path)}{'.png' if image_suffix(mask.path) in ('.jpg', '.jpeg') else image_suffix(mask.path)}"
+    name = (
+        f"{image_stem(mask.path)}{'.png' if image_suffix(mask.path) in ('.jpg', '.jpeg') else image_suffix(mask.path)}"
+    )
     kept = as_labels(image.kept) | orientation_entry(turned[0])
     write_like(LoadedImage(values[None], mask.path, image.geometry, kept), values[None], folder / name)
