@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
+from scipy import ndimage
 
 from nnunet_osasis.errors import OsasisError
 from nnunet_osasis.images.image import LoadedImage, onto_grid
@@ -42,6 +43,7 @@ class Values:
         whole: whether all are whole numbers.
         between: share of pixels further than ``NEAR`` from both 0 and 255.
         in_bytes: whether they are stored in unsigned bytes.
+        at_edges: whether every pixel counted by ``between`` touches a black and a white one, in an 8-bit mask.
     """
 
     low: float
@@ -50,6 +52,7 @@ class Values:
     whole: bool
     between: float
     in_bytes: bool
+    at_edges: bool = False
 
     @classmethod
     def of(cls, mask: np.ndarray) -> Values:
@@ -64,7 +67,8 @@ class Values:
             values = np.unique(mask) if whole else np.arange(MANY)
             between = float(((mask > NEAR) & (mask < 255 - NEAR)).mean())
         distinct = tuple(int(value) for value in values) if len(values) < MANY else None
-        return cls(low, high, distinct, whole, between, mask.dtype == np.uint8)
+        soft = mask.dtype == np.uint8 and 0 < between <= MOST_BETWEEN
+        return cls(low, high, distinct, whole, between, mask.dtype == np.uint8, soft and _at_edges(mask))
 
     @property
     def shown(self) -> str:
@@ -87,7 +91,7 @@ class Values:
     def is_black_and_white(self) -> bool:
         """Whether an 8-bit mask holds black and white with soft edges or JPEG noise.
 
-        Few values, and small ones beside 255, are none: they may be classes and a label that is ignored.
+        Few values away from edges, and small ones beside 255, are none: they may be classes and an ignored label.
         """
         if not self.in_bytes or self.high <= BRIGHT or NEAR < self.low < 255 - NEAR:
             return False
@@ -98,7 +102,8 @@ class Values:
         grays = [value for value in self.distinct or () if value < 255]
         if self.between == 0:
             return self.distinct is None or grays[-1] >= 255 - NEAR
-        return (self.distinct is None or len(self.distinct) > LEVELS) and self.between <= MOST_BETWEEN
+        shaded = self.distinct is None or len(self.distinct) > LEVELS or self.at_edges
+        return shaded and self.between <= MOST_BETWEEN
 
     @property
     def one_foreground(self) -> int | None:
@@ -113,6 +118,12 @@ class Values:
             return self
         kept = tuple(value for value in self.distinct or () if value != label)
         return replace(self, distinct=kept, low=min(kept, default=0), high=max(kept, default=0))
+
+
+def _at_edges(mask: np.ndarray) -> bool:
+    black = ndimage.minimum_filter(mask, 3) <= NEAR
+    white = ndimage.maximum_filter(mask, 3) >= 255 - NEAR
+    return not ((mask > NEAR) & (mask < 255 - NEAR) & ~(black & white)).any()
 
 
 def one_channel(mask: np.ndarray) -> np.ndarray:
@@ -220,8 +231,8 @@ def binary_labels(mask: np.ndarray, threshold: float | None) -> np.ndarray:
     """Turn a mask of one foreground into 0 and 1, uint8.
 
     With a threshold, foreground is what lies above. Without one: of two values 0 and v, v is foreground; an 8-bit mask
-    with soft edges or JPEG noise (more than 16 values, at most 5 % of the pixels further than 32 from both 0 and 255)
-    is cut above 127.
+    with soft edges or JPEG noise (at most 5 % of the pixels further than 32 from both 0 and 255, in more than 16 values
+    or between black and white neighbors only) is cut above 127.
 
     Raises:
         OsasisError: all else, as few values may be classes.

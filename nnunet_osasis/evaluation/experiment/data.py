@@ -12,7 +12,7 @@ import numpy as np
 
 from nnunet_osasis.errors import OsasisError
 from nnunet_osasis.evaluation.experiment.config import Experiment, Target
-from nnunet_osasis.evaluation.experiment.datasets import Case, files_in, read_picture, reduced, select_cases
+from nnunet_osasis.evaluation.experiment.datasets import Case, files_in, read_masks, read_picture, reduced, select_cases
 from nnunet_osasis.evaluation.experiment.domains import REFERENCE_RULE, choose_reference
 from nnunet_osasis.evaluation.experiment.leaks import check_splits
 from nnunet_osasis.runtime.storage import sha256_of_array, sha256_of_json
@@ -111,7 +111,7 @@ def prepare(experiment: Experiment, data: Path) -> Prepared:
     tests = {SOURCE: {case.name: case.image(side) for case in cases[SOURCE]}}
     for target in experiment.targets:
         tests[target.name] = {case.name: _seen(target, case, side) for case in cases[target.name]}
-    masks = [case.mask(side) for case in train]
+    masks = read_masks(train, side, what="The training set")
     truths = {t.name: _truth(t, train, pictures, masks) for t in experiment.targets if t.camera}
     for target in experiment.targets:
         if target.twins is not None:
@@ -128,7 +128,8 @@ def prepare(experiment: Experiment, data: Path) -> Prepared:
 def test_masks(prepared: Prepared, experiment: Experiment, test: str) -> dict[str, np.ndarray]:
     """Return the masks of a test set, ``(H, W)`` of 0 and 1: for the scoring, and for pictures of what was scored."""
     side = experiment.budget.side
-    masks = {case.name: case.mask(side) for case in prepared.cases[test]}
+    cases = prepared.cases[test]
+    masks = dict(zip((case.name for case in cases), read_masks(cases, side, what=f"The test set {test}"), strict=True))
     camera = next((target.camera for target in experiment.targets if target.name == test), None)
     if camera is not None:
         masks = {name: mask * camera.field_of_view(*mask.shape).astype(np.uint8) for name, mask in masks.items()}

@@ -18,7 +18,7 @@ from nnunet_osasis.evaluation.experiment.config import ImageSet
 from nnunet_osasis.evaluation.experiment.domains import fits_domain
 from nnunet_osasis.images.image import LoadedImage
 from nnunet_osasis.images.io import read_image
-from nnunet_osasis.images.masks import binary_labels, mask_on
+from nnunet_osasis.images.masks import binary_labels, foreground_value, mask_on, require_one_foreground
 from nnunet_osasis.images.pairs import images_by_stem
 from nnunet_osasis.runtime.storage import sha256_of_array
 
@@ -47,20 +47,47 @@ class Case:
         return reduced(read_picture(self.image_path), side)
 
     def mask(self, side: int) -> np.ndarray:
-        """``(H, W)`` uint8 of 0 and 1, of the size of :meth:`image`.
+        """``(H, W)`` uint8 of 0 and 1, of the size of :meth:`image`; raises ``OsasisError`` as :meth:`read_mask`."""
+        return self.read_mask(side)[0]
+
+    def read_mask(self, side: int) -> tuple[np.ndarray, int | None]:
+        """The mask as :meth:`mask` returns it, and the value of its foreground in the file.
 
         Raises:
             OsasisError: :mod:`nnunet_osasis.images.masks` refuses the mask.
         """
         try:
-            labels = binary_labels(mask_on(loaded_picture(self.image_path), read_image(self.mask_path)), None)
+            numbers = mask_on(loaded_picture(self.image_path), read_image(self.mask_path))
+            labels = binary_labels(numbers, None)
         except OsasisError as error:
             place = "" if str(self.mask_path) in str(error.found) else f" ({self.mask_path})"
             remedy = error.remedy if "--labels" not in str(error.remedy) else "Binarize the masks first."
             raise OsasisError(error.rule, found=f"{error.found}{place}", remedy=remedy) from None
         # The share of foreground in each pixel, cut at one half: thin vessels survive as far as the grid can hold them.
         share = _reduced_plane(labels * np.uint8(255), side)
-        return np.asarray(share >= 128, dtype=np.uint8)
+        return np.asarray(share >= 128, dtype=np.uint8), foreground_value(numbers)
+
+
+def read_masks(cases: Sequence[Case], side: int, *, what: str) -> list[np.ndarray]:
+    """Read the masks of a set as :meth:`Case.mask` does.
+
+    Args:
+        cases: the set.
+        side: longer side of the images.
+        what: the set, for messages.
+
+    Raises:
+        OsasisError: masks of several foreground values, which may be classes, or no foreground in any.
+    """
+    masks, values = zip(*(case.read_mask(side) for case in cases), strict=True)
+    require_one_foreground(values)
+    if not any(mask.any() for mask in masks):
+        raise OsasisError(
+            f"{what}: the masks must hold foreground",
+            found=f"none in {len(masks)} masks, as in {cases[0].mask_path}",
+            remedy="0 is the background. Check whether masks and images were exchanged.",
+        )
+    return list(masks)
 
 
 def read_picture(path: Path) -> np.ndarray:
