@@ -212,7 +212,8 @@ def check_array(array: np.ndarray, *, name: str = "the image", channels: int | N
         raise OsasisError(
             f"{name} must have {channels} channel(s) ({kind.get(channels, 'as the stylizer')})",
             found=f"{array.shape[0]} ({kind.get(array.shape[0], 'other')})",
-            remedy="Convert it, or use a stylizer made for images of that kind.",
+            remedy="Convert it, or use a stylizer made for images of that kind."
+            + (" Gray that is stored as RGB: --gray makes it one channel." if {channels, len(array)} == {1, 3} else ""),
         )
 
 

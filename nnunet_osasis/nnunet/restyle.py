@@ -77,7 +77,7 @@ def restyle_with(
 
 
 def _restyled(transfer: StyleTransfer, data: np.ndarray, strength: float | None, case: str) -> np.ndarray | None:
-    """Return what the transfer makes of a case; None for a constant one. Raises ``OsasisError`` with the case's name."""
+    """Return what the transfer makes of a case, None of a constant one. Raises ``OsasisError`` with the case's name."""
     flat = [bool((channel == channel.flat[0]).all()) for channel in data]
     if not all(flat):
         try:

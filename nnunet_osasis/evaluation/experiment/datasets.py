@@ -14,8 +14,9 @@ import numpy as np
 from PIL import Image
 
 from nnunet_osasis.errors import OsasisError
-from nnunet_osasis.evaluation.experiment.config import ImageSet
+from nnunet_osasis.evaluation.experiment.config import Experiment, ImageSet
 from nnunet_osasis.evaluation.experiment.domains import fits_domain
+from nnunet_osasis.images.gray import to_gray
 from nnunet_osasis.images.image import LoadedImage
 from nnunet_osasis.images.io import read_image
 from nnunet_osasis.images.masks import binary_labels, foreground_value, mask_on, require_one_foreground
@@ -35,16 +36,22 @@ class Case:
         image_path: file of the picture.
         mask_path: file of its mask.
         group: patient or sequence, which must not be divided between training and test.
+        gray: whether a picture of three channels is made one.
     """
 
     name: str
     image_path: Path
     mask_path: Path
     group: str
+    gray: bool = False
 
     def image(self, side: int) -> np.ndarray:
         """``(C, H, W)`` uint8, C 1 or 3, the longer side at most ``side`` pixels."""
-        return reduced(read_picture(self.image_path), side)
+        return reduced(self.read(self.image_path), side)
+
+    def read(self, path: Path) -> np.ndarray:
+        """A picture ``(C, H, W)`` of this case, uint8, as stored or made gray."""
+        return to_gray(read_picture(path)) if self.gray else read_picture(path)
 
     def mask(self, side: int) -> np.ndarray:
         """``(H, W)`` uint8 of 0 and 1, of the size of :meth:`image`; raises ``OsasisError`` as :meth:`read_mask`."""
@@ -139,7 +146,7 @@ def select_cases(images: ImageSet, data: Path, *, what: str) -> list[Case]:
             found=f"{len(alone)} without, such as {alone[0]}",
             remedy="Images and masks are paired by file name without suffix, in two folders.",
         )
-    cases = [Case(name, pictures[name], masks[name], group_of(name, images.groups)) for name in names]
+    cases = [Case(name, pictures[name], masks[name], group_of(name, images.groups), images.gray) for name in names]
     if images.where:
         side = DOMAIN_SIDE
         cases = [case for case in cases if fits_domain(case.image(side), case.mask(side), images.where)]
@@ -174,6 +181,14 @@ def manifest(cases: Sequence[Case]) -> list[dict[str, Any]]:
         {"name": case.name, "group": case.group, "size": list(picture.shape), "sha256": sha256_of_array(picture)}
         for case, picture in pictures
     ]
+
+
+def folders_of(experiment: Experiment, data: Path) -> list[Path]:
+    """Return all folders that an experiment reads."""
+    sets = [experiment.train, experiment.test]
+    sets += [part for target in experiment.targets for part in (target.set, target.reference_pool) if part is not None]
+    twins = [target.twins for target in experiment.targets if target.twins is not None]
+    return [data / name for part in sets for name in (part.images, part.masks)] + [data / name for name in twins]
 
 
 def files_in(data: Path, folder: str) -> dict[str, Path]:

@@ -12,6 +12,7 @@ import numpy as np
 from tqdm import tqdm
 
 from nnunet_osasis.errors import OsasisError
+from nnunet_osasis.images.gray import ColorSurvey, as_gray
 from nnunet_osasis.images.image import LoadedImage, image_suffix
 from nnunet_osasis.images.io import write_like
 from nnunet_osasis.images.masks import foreground_value, mask_on, require_one_foreground
@@ -60,11 +61,13 @@ class Request:
         channel_names: nnU-Net's, which choose the normalization; None: ``rgb_to_0_1`` for color (one factor for all
             three, so colors stay), ``zscore`` for gray.
         facts: further entries of dataset.json (title, licence).
+        gray: make one channel of images of three.
     """
 
     labels: LabelRule
     channel_names: Sequence[str] | None = None
     facts: dict[str, str] = field(default_factory=dict)
+    gray: bool = False
 
 
 def write_dataset(target: Target, division: Division, request: Request, *, overwrite: bool = False) -> Path:
@@ -88,7 +91,7 @@ def write_dataset(target: Target, division: Division, request: Request, *, overw
         names = case_names(target.name, [case.key for case in division.cases])
         with atomic_folder(target.folder, overwrite=True) as folder:
             hashes = _hashes(division)
-            kind = _write_cases(folder, division, names, request.labels)
+            kind = _write_cases(folder, division, names, request)
             if changed := [path for path, known in _hashes(division).items() if known != hashes[path]]:
                 raise OsasisError(
                     "Images and masks must not change while they are converted",
@@ -135,7 +138,8 @@ def case_names(prefix: str, keys: Sequence[str]) -> dict[str, str]:
     return names
 
 
-def _write_cases(folder: Path, division: Division, names: dict[str, str], labels: LabelRule) -> Kind:
+def _write_cases(folder: Path, division: Division, names: dict[str, str], request: Request) -> Kind:
+    labels, survey = request.labels, ColorSurvey()
     problems: list[OsasisError] = []
     kinds: dict[Kind, Case] = {}
     values: list[int | None] = []
@@ -144,7 +148,7 @@ def _write_cases(folder: Path, division: Division, names: dict[str, str], labels
     jobs = [(case, "Tr") for case in division.training] + [(case, "Ts") for case in division.test]
     for case, part in tqdm(jobs, desc="Converting", unit="case"):
         try:
-            image, kind = _read_image(case)
+            image, kind = _read_image(case, survey, gray=request.gray)
             kinds.setdefault(kind, case)
             mask = mask_on(image, read_any(case.mask))
             field = None if case.field is None else mask_on(image, read_any(case.field), what="field of view")
@@ -174,13 +178,17 @@ def _write_cases(folder: Path, division: Division, names: dict[str, str], labels
         raise OsasisError(
             "All images of a dataset must be of one kind",
             found=" and ".join(f"{kind} ({case.image})" for kind, case in kinds.items()),
-            remedy="Convert the fewer ones, or make two datasets.",
+            remedy="Convert the fewer ones, or make two datasets. If color is gray stored as RGB, give --gray.",
         )
+    survey.warn()
     return next(iter(kinds))
 
 
-def _read_image(case: Case) -> tuple[LoadedImage, Kind]:
+def _read_image(case: Case, survey: ColorSurvey, *, gray: bool) -> tuple[LoadedImage, Kind]:
     loaded = read_any(case.image)
+    if gray:
+        loaded = as_gray(loaded)
+    survey.add(str(case.image), loaded.array)
     array = loaded.array
     if loaded.geometry is not None or array.ndim == 4:
         if len(array) == 1:
@@ -196,7 +204,7 @@ def _read_image(case: Case) -> tuple[LoadedImage, Kind]:
 
 def _write_image(path: Path, image: LoadedImage) -> None:
     """Write pictures as PNG, volumes as NIfTI; a file of that format is copied."""
-    if path.name.endswith(".nii.gz") and image_suffix(image.path) == ".nii.gz":
+    if path.name.endswith(".nii.gz") and image_suffix(image.path) == ".nii.gz" and image.kept:
         atomic_write_bytes(path, image.path.read_bytes())
     else:
         _write_array(path, image)

@@ -19,6 +19,7 @@ from nnunet_osasis.gate import Decision, GateResult, Segmenter, StructureGate
 from nnunet_osasis.gate.audit import FOLDER, WORST, AuditSummary, in_short, path_in, summarize_cases, write_audit
 from nnunet_osasis.gate.calibration import chosen_indices
 from nnunet_osasis.gate.pictures import PICTURE, as_picture, save_worst
+from nnunet_osasis.images.gray import as_gray, to_gray
 from nnunet_osasis.images.image import NATURAL_SUFFIXES, LoadedImage, image_stem, image_suffix
 from nnunet_osasis.images.io import files_of, list_images, read_image, write_like
 from nnunet_osasis.images.masks import label_map, mask_on, plane_of
@@ -61,6 +62,7 @@ def stylize_folder(
     segmenter: Segmenter | None = None,
     share: Shard | None = None,
     progress: bool = True,
+    gray: bool = False,
 ) -> int:
     """Restyle every image of ``source`` into ``output``, dtype and geometry kept.
 
@@ -89,6 +91,7 @@ def stylize_folder(
             at once, on several machines too; the last one to end writes the manifest of all. Without ``share`` one
             process at a time works there.
         progress: show a bar.
+        gray: make one channel of images of three; so are the results.
 
     Returns:
         How many images were made anew.
@@ -109,18 +112,21 @@ def stylize_folder(
         )
     pairs = _masks_of(files, masks) if masks is not None else {}
     settings: dict[str, Any] = {"stylizer": stylizer.fingerprint, "strength": strength, "direction": direction}
+    settings |= {"gray": True} if gray else {}
     asked = None if segmenter is None else segmenter.fingerprint
     work = sha256_of_json([names, settings, masks is not None, gated, asked])
     made = 0
     with claim_folder(output, share, work) as claim:
         for folder in ("masks", FOLDER):
             remove_stale_temporaries(output / folder)
-        gate = _gate(stylizer, files, output, segmenter) if gated else None
+        gate = _gate(stylizer, files, output, segmenter, gray=gray) if gated else None
         settings |= {} if gate is None else {"gate": gate.identity()}
         mine = dict(zip(share.select(files), share.select(names), strict=True))
         known = known_digests(output, settings, set(mine.values()), gated=gated)
         claim.log.settings(settings)
-        run = _Run(stylizer, output, mine, gate, strength, direction, pairs, known, claim.log, audit_of(output, share))
+        run = _Run(
+            stylizer, output, mine, gate, strength, direction, pairs, known, claim.log, audit_of(output, share), gray
+        )
         steps = prefetched(share.select(files), run.read, run.stylize, run.write, alone=_is_large)
         title = "stylize" if share.count == 1 else f"stylize, {share}"
         bar = tqdm(steps, total=len(mine), desc=title, unit="image", dynamic_ncols=True, disable=not progress)
@@ -164,6 +170,11 @@ class _Run:
     known: dict[str, bytes]
     log: Log
     audit: Path
+    gray: bool = False
+
+    def load(self, path: Path) -> LoadedImage:
+        """The image as it is restyled."""
+        return as_gray(read_image(path)) if self.gray else read_image(path)
 
     def read(self, path: Path) -> _Image | None:
         """The image and its mask with their digests; None when its result is there and on record."""
@@ -179,7 +190,7 @@ class _Run:
         copied = path not in self.masks or self._is_copied(path, mask)
         if done and copied:
             return None
-        loaded = read_image(path)
+        loaded = self.load(path)
         if _stamps(path) != before:
             raise OsasisError(
                 "An image must not change while it is stylized",
@@ -271,11 +282,14 @@ def decisions_in(output: Path) -> list[dict[str, Any]]:
     return [summary.row(case) for case, summary in summaries.items()]
 
 
-def _gate(stylizer: OSASISStylizer, files: list[Path], output: Path, segmenter: Segmenter | None) -> StructureGate:
+def _gate(
+    stylizer: OSASISStylizer, files: list[Path], output: Path, segmenter: Segmenter | None, *, gray: bool
+) -> StructureGate:
     """The stylizer's gate; thresholds that had to be measured on these images are kept for later runs and parts."""
 
     def images() -> list[np.ndarray]:
-        return [best_slice(read_in_slices(files[i])).copy() for i in chosen_indices(len(files))]
+        arrays = (read_in_slices(files[i]) for i in chosen_indices(len(files)))
+        return [best_slice(to_gray(array) if gray else array).copy() for array in arrays]
 
     return stored_gate(output / FOLDER / "gate.json", stylizer, images, segmenter=segmenter)
 
@@ -289,7 +303,7 @@ def _show_worst(run: _Run, files: dict[str, Path]) -> None:
     cases = []
     summaries = [(case, summary) for case, summary in summarize_cases(audits_in(run.output)).items() if case in files]
     for case, summary in sorted(summaries, key=by_badness)[:WORST]:
-        loaded = read_image(files[case])
+        loaded = run.load(files[case])
         axis = slice_axis(loaded.spacing, loaded.array.shape[1:])
         full = run.restyled(loaded, axis, None, None).image
         used = read_image(run.output / case).array
