@@ -49,16 +49,28 @@ class Data:
 
 def _data(args: argparse.Namespace) -> Data:
     """Find the data of folder mode (``--images``) or nnU-Net mode (``-d``)."""
+    import numpy as np
+
+    from nnunet_osasis.images.gray import to_gray
     from nnunet_osasis.images.slices import read_in_slices
+    from nnunet_osasis.runtime.folders import require_apart
     from nnunet_osasis.training.sources import folder_arrays
 
     if args.d is None:
         if args.images is None or args.output is None:
             raise OsasisError("Give --images and --output, or an nnU-Net dataset with -d", remedy="See --help.")
-        styles = [read_in_slices(style) for style in args.style]
+        require_apart(args.output, [args.images])
+        reading = to_gray if args.gray else np.asarray
+        styles = [reading(read_in_slices(style)) for style in args.style]
         target = f"{Path(args.images).resolve()}_stylized"
         usage = shlex.join(["osasis-stylize", "-i", args.images, "-o", target, "--stylizer", args.output])
-        return Data(folder_arrays(args.images), styles, Path(args.output), usage)
+        usage += " --gray" if args.gray else ""
+        files = folder_arrays(args.images)
+        return Data(lambda: ((name, reading(array)) for name, array in files()), styles, Path(args.output), usage)
+    if args.gray:
+        raise OsasisError(
+            "--gray goes with --images", found="-d", remedy="Make the dataset with osasis-prepare --gray."
+        )
     from nnunet_osasis.nnunet import cases
     from nnunet_osasis.nnunet.configuration import default_stylizer_folder
 
@@ -178,10 +190,13 @@ def _build(args: argparse.Namespace, config: BuildConfig, group: Processes, bega
     from nnunet_osasis.maps.field_of_view import spaced
     from nnunet_osasis.runtime.locks import output_lock
     from nnunet_osasis.training.build import WORK, StylizerBuild, lent_calibrator, stage_plan
-    from nnunet_osasis.training.sources import load_counterpart, load_reference, load_sources
+    from nnunet_osasis.training.sources import check_reference, load_counterpart, load_reference, load_sources
 
     size = config.preset.model["sample_size"]
     data, lender = _data(args), _lender(args, size)
+    _, first = next(iter(data.arrays()))  # a wrong reference is told before a thousand images are read
+    for array, name in zip(data.styles, args.style, strict=True):
+        check_reference(array, len(first), name=f"the reference {name}")
     output = data.output
     lends = lender is not None and lender.has_networks
     if lender is not None and not lends and args.stop_after != "maps":
@@ -206,7 +221,7 @@ def _build(args: argparse.Namespace, config: BuildConfig, group: Processes, bega
     ]
     counterpart = None
     if args.style_source_image is not None:
-        counterpart = load_counterpart(args.style_source_image, channels, intensity, size)
+        counterpart = load_counterpart(args.style_source_image, channels, intensity, size, gray=args.gray)
     autoencoder = lender.autoencoder if lender is not None and lends else None
 
     def on_maps(stylizer: OSASISStylizer) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -125,3 +125,24 @@ def claim(root: Path, command: str) -> None:
             remedy="Choose another --output.",
         )
     atomic_write_json(marker, {"made_by": command})
+
+
+def require_apart(output: str | Path, inputs: Iterable[str | Path], *, parts: Iterable[str] = ()) -> None:
+    """Refuse an output folder that is a folder of inputs or lies in one, through links too, before anything is written.
+
+    Args:
+        output: the folder of results.
+        inputs: folders that are read.
+        parts: names of folders in ``output`` that are written, which may be no inputs either.
+
+    Raises:
+        OsasisError: results could replace inputs, or be taken for inputs later.
+    """
+    places = [Path(output).resolve(), *((Path(output) / part).resolve() for part in parts)]
+    for folder in inputs:
+        if any(Path(folder).resolve() in (place, *place.parents) for place in places):
+            raise OsasisError(
+                "The output must be another folder than the inputs, and lie in none of them",
+                found=f"{output}, where {folder} is read",
+                remedy="Choose another output folder.",
+            )

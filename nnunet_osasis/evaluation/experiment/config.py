@@ -114,6 +114,7 @@ class ImageSet:
         where: bounds on a color statistic of the background, see ``domains.py``: divides one folder into two domains.
         groups: what belongs together: a regular expression whose first group (or whole match) names a patient, or a
             list of the numbers at which sequences begin. Empty: every image for itself.
+        gray: whether images of three channels are made one.
 
     >>> ImageSet(images="a/images", masks="a/masks", include=("1-40",)).every
     1
@@ -129,6 +130,7 @@ class ImageSet:
         AfterValidator(_check_groups),
         Field(description="a regular expression or a list of whole numbers"),
     ] = ()
+    gray: bool = False
 
 
 def _camera(values: Any) -> KnownCamera | None:
