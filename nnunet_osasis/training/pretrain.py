@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from nnunet_osasis.diffusion.autoencoder import DiffusionAutoencoder
-from nnunet_osasis.diffusion.ddim import add_noise, linear_alpha_bar
+from nnunet_osasis.diffusion.ddim import add_noise, training_alpha_bar
 from nnunet_osasis.errors import OsasisError
 from nnunet_osasis.runtime import distributed as processes
 from nnunet_osasis.runtime.compute import autocast, fused, generator_for, lay_out
@@ -30,7 +30,7 @@ def draw_batch(images: torch.Tensor, config: PretrainConfig, iteration: int, tim
     if config.flip:
         mirrored = torch.rand(len(x0), generator=generator) < 0.5
         x0 = torch.where(mirrored[:, None, None, None], x0.flip(-1), x0)
-    t = torch.randint(1, timesteps, (len(x0),), generator=generator)
+    t = torch.randint(timesteps, (len(x0),), generator=generator)
     return x0, t, torch.randn(x0.shape, generator=generator)
 
 
@@ -42,7 +42,7 @@ def eps_loss(
     alpha_bar: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Mean squared error of the predicted noise: DiffAE's whole objective (``Enc`` learns through it)."""
-    levels = (linear_alpha_bar().to(x0.device) if alpha_bar is None else alpha_bar)[t][:, None, None, None]
+    levels = (training_alpha_bar().to(x0.device) if alpha_bar is None else alpha_bar)[t][:, None, None, None]
     return (model(add_noise(x0, noise, levels), t, x0).float() - noise).square().mean()
 
 
@@ -62,7 +62,7 @@ class PretrainSteps:
         self.rows = self.group.rows(self.config.batch_size, what="The batch (--batch-size)")
         self.share = (self.rows.stop - self.rows.start) / self.config.batch_size
         self.drops = preset.model["dropout"] > 0
-        self.alpha_bar = linear_alpha_bar().to(device)
+        self.alpha_bar = training_alpha_bar().to(device)
         self.run = model if self.config.compile == "off" else torch.compile(model, backend=self.config.compile)
         self.optimizer = torch.optim.AdamW(
             model.parameters(), lr=self.config.learning_rate, weight_decay=self.config.weight_decay, fused=fused(device)
