@@ -250,7 +250,8 @@ def _prepare_output(args: argparse.Namespace, output: Path) -> None:
 
 
 def _report(stylizer: OSASISStylizer, output: Path) -> None:
-    """Print where the stylizer and its pictures are, and which read-outs are one pass."""
+    """Print where the stylizer and its pictures are, which read-outs are one pass, and what it is worth."""
+    from nnunet_osasis.stylizer.advice import advice
     from nnunet_osasis.stylizer.one_pass import one_pass_facts
     from nnunet_osasis.training.build import WORK
 
@@ -260,6 +261,7 @@ def _report(stylizer: OSASISStylizer, output: Path) -> None:
         print(
             "The networks are not trained yet: the same command with --resume, without --stop-after, goes on to them."
         )
+    print(f"\n{advice(stylizer.state)}")
 
 
 def entry() -> None:

@@ -33,7 +33,7 @@ def linear_alpha_bar(timesteps: int = 1000, beta_start: float = 1e-4, beta_end: 
 
 
 def training_alpha_bar(timesteps: int = 1000) -> torch.Tensor:
-    """``alpha_bar`` that networks are trained with: :func:`linear_alpha_bar`, but level 0 holds the noise of timestep 0.
+    """``alpha_bar`` of training: :func:`linear_alpha_bar`, but level 0 holds the noise of DiffAE's timestep 0.
 
     Encoding asks the network at level 0. A clean image has no noise to predict, so it learns that level from images
     with the least noise, as DiffAE does.

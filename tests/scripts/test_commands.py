@@ -103,7 +103,7 @@ def test_minutes_become_steps_and_are_remembered(image_folder: Path, tmp_path: P
 
 
 def test_info_prints_the_card(stylizer_folder: Path, capsys: pytest.CaptureFixture) -> None:
-    info.main([str(stylizer_folder)])
+    info.main([str(stylizer_folder), "--json"])
     assert "reference_sha256" in capsys.readouterr().out
     info.main([])
     assert "nnunetv2" in capsys.readouterr().out
