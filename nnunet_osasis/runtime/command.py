@@ -74,6 +74,19 @@ def command_parser(prog: str, description: str, examples: str) -> argparse.Argum
     return parser
 
 
+def duration(seconds: float) -> str:
+    """Return a time for people.
+
+    >>> duration(40), duration(500), duration(20_000), duration(400_000)
+    ('40 s', '8 min', '5.6 h', '4.6 days')
+    """
+    if seconds < 90:
+        return f"{max(1, round(seconds))} s"
+    if seconds < 5400:
+        return f"{round(seconds / 60)} min"
+    return f"{seconds / 3600:.1f} h" if seconds < 172_800 else f"{seconds / 86_400:.1f} days"
+
+
 def add_version(parser: argparse.ArgumentParser) -> None:
     """Add ``--version``, which prints the package's version and ends the command."""
     version = versions(["nnunet-osasis"])["nnunet-osasis"]

@@ -107,6 +107,64 @@ def radar_chart(series: Mapping[str, Mapping[str, float]], path: str | Path, *, 
     return write_figure(draw, Path(path))
 
 
+def forest_plot(
+    series: Mapping[str, Mapping[str, Mapping[str, float]]], path: str | Path, *, xlabel: str, title: str | None = None
+) -> Path:
+    """Write differences with their intervals, one line per row, and a line at no difference.
+
+    Args:
+        series: ``{series: {row: {"mean", "low", "high"}}}``; a row may be missing in some series.
+        path: ``.png`` or ``.svg``.
+        xlabel: what is shown, and in which unit.
+        title: text above the chart.
+
+    Raises:
+        OsasisError: there is no row.
+    """
+    names = list(dict.fromkeys(name for rows in series.values() for name in rows))
+    if not names:
+        raise OsasisError("A chart of differences needs at least one of them", found="none")
+
+    def draw() -> Any:
+        from matplotlib.figure import Figure
+
+        thick = 0.22 * len(series) + 0.2
+        figure = Figure(figsize=(7.2, thick * len(names) + 1.3), dpi=150, layout="constrained")
+        axis = figure.subplots()
+        axis.axvline(0, color="0.4", linewidth=1)
+        for i, (label, rows) in enumerate(series.items()):
+            shown = [name for name in names if name in rows]
+            offset = 0.7 * ((i + 0.5) / len(series) - 0.5)
+            places = np.array([names.index(name) for name in shown]) + offset
+            means = np.array([rows[name]["mean"] for name in shown])
+            bounds = np.array([[rows[name]["low"], rows[name]["high"]] for name in shown]).reshape(-1, 2).T
+            axis.errorbar(
+                means, places, xerr=np.abs(bounds - means), fmt=MARKS[i % len(MARKS)], color=COLORS[i % len(COLORS)],
+                capsize=3, markersize=5, label=label,
+            )  # fmt: skip
+        axis.set_yticks(range(len(names)), [shortened(name) for name in names], fontsize=8)
+        axis.set_ylim(len(names) - 0.5, -0.5)
+        axis.set_xlabel(xlabel, fontsize=8)
+        axis.grid(axis="x", color="0.9")
+        axis.set_axisbelow(True)
+        axis.spines[["top", "right", "left"]].set_visible(False)
+        figure.legend(loc="outside lower center", ncols=min(4, len(series)), frameon=False, fontsize=8)
+        if title:
+            figure.suptitle(title, fontsize=10)
+        return figure
+
+    return write_figure(draw, Path(path))
+
+
+def shortened(name: str, most: int = 48) -> str:
+    """Return a name that leaves room for the chart.
+
+    >>> shortened("a" * 60, 8)
+    'aaaaaaa…'
+    """
+    return name if len(name) <= most else f"{name[: most - 1]}…"
+
+
 def qualitative_grid(
     rows: Sequence[GridRow], columns: Sequence[str], path: str | Path, *, title: str | None = None
 ) -> Path:

@@ -73,8 +73,32 @@ def markdown_table(summary: Mapping[str, Any]) -> str:
     heads = [head + ARROWS[METRICS[name].better] for head, name in table_columns(summary).items()]
     table = _means(summary, heads, markdown_text, "**{}**")
     align = ["left", "left", *["center"] * len(heads)]
-    lines = table.to_markdown(index=False, disable_numparse=True, colalign=align)
-    return "\n".join([lines, "", *notes(summary, markdown_text), ""])
+    lines = [table.to_markdown(index=False, disable_numparse=True, colalign=align), ""]
+    if summary["differences"]:
+        lines += [difference_table(summary), ""]
+    return "\n".join([*lines, *notes(summary, markdown_text), ""])
+
+
+def difference_table(summary: Mapping[str, Any]) -> str:
+    """Return every method minus the first, paired over cases, with 95 % intervals; an interval without 0 is bold."""
+    import pandas as pd
+
+    columns = table_columns(summary)
+    heads = [head + ARROWS[METRICS[name].better] for head, name in columns.items()]
+    rows = []
+    for method, differences in summary["differences"].items():
+        row = [markdown_text(method)]
+        for name in columns.values():
+            value = differences[name]
+            cell = "–" if value["mean"] is None else f"{value['mean']:+.3f}"
+            if value["low"] is not None:
+                cell += f" ({value['low']:+.3f} to {value['high']:+.3f})"
+                cell = f"**{cell}**" if value["low"] > 0 or value["high"] < 0 else cell
+            row.append(cell)
+        rows.append(row)
+    head = f"method minus {markdown_text(summary['reference_method'])}"
+    table = pd.DataFrame(rows, columns=[head, *heads])
+    return str(table.to_markdown(index=False, disable_numparse=True, colalign=["left", *["center"] * len(heads)]))
 
 
 def latex_table(summary: Mapping[str, Any]) -> str:
@@ -99,6 +123,11 @@ def notes(summary: Mapping[str, Any], escape: Callable[[str], str]) -> list[str]
         )
     if "lesions" in computed:
         sentences.append(f"A lesion is found when at least {protocol['lesion_overlap']:.0%} of it is covered.")
+    if summary["differences"]:
+        sentences.append(
+            f"Differences to {escape(summary['reference_method'])} are paired over cases; 95 % intervals by bootstrap "
+            "over cases, taken for independent (of several cases per patient they are too narrow)."
+        )
     columns = table_columns(summary).values()
     undefined = [
         f"{METRICS[name].label} {statistics['undefined']} ({escape(method)}, {label})"

@@ -59,10 +59,12 @@ h1 { font-size: 1.7rem; } h2 { font-size: 1.2rem; margin-top: 2.2rem; }
 p.strong { font-size: 1.15rem; font-weight: 600; border-left: 4px solid #0072b2; padding-left: .8rem; }
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; font-size: .92rem; }
-th, td { padding: .35rem .8rem; border-bottom: 1px solid #ddd; text-align: right; white-space: nowrap; }
-th:first-child, td:first-child { text-align: left; }
+th, td { padding: .35rem .6rem; border-bottom: 1px solid #ddd; text-align: right; }
+th:first-child, td:first-child { text-align: left; overflow-wrap: anywhere; }
 img { max-width: 100%; height: auto; } figure { margin: 1rem 0; } figcaption { font-size: .88rem; color: #555; }
 pre { background: #f5f5f5; padding: .8rem; overflow-x: auto; font-size: .82rem; }
+@media print { body { max-width: none; font-size: 11px; } .scroll { overflow: visible; }
+  pre { white-space: pre-wrap; } }
 """
 
 
