@@ -155,7 +155,10 @@ def test_seeds_that_differ_by_more_than_the_methods_are_no_proof_of_a_small_shif
     assert found["rule"] == "scattered" and "Nothing can be said" in found["title"] and "longer" in found["title"]
     assert "Trainings of one method differ by 0.1" in said(found)
     assert scattered(0.01)["rule"] == "no_shift"  # a spread that hides nothing worth repairing
-    assert scattered(0.04, osasis=0.7)["rule"] == "harm"  # what is beyond chance is said
+    assert scattered(0.04, osasis=0.7)["rule"] == "scattered"  # beyond the spread, but not beyond chance
+    assert scattered(0.04, osasis=0.4)["rule"] == "harm"  # what is beyond chance is said
+    assert scattered(0.1, none=0.6, identity=0.6, fda=0.6, gin=0.6, osasis=0.65)["rule"] == "scattered"
+    assert scattered(0.04, none=0.6, identity=0.6, fda=0.6, gin=0.6, osasis=0.65)["rule"] == "none"
 
 
 def test_an_interval_that_excludes_zero_is_not_enough_without_holm() -> None:

@@ -29,8 +29,8 @@ RULE = (
     f"First whether the trainings have learned. Below {MIN_SKILL} in-domain without style transfer, or when a longer "
     f"training scores more than {LEFT_TO_LEARN} higher in-domain, nothing can be said. Nor when nothing helps or harms "
     f"while trainings of one method differ (standard deviation over seeds, either site) by more than {MIN_SHIFT} and "
-    "by more than any method differs from no style transfer. A method helps (or "
-    "harms) when a t-test of its difference to no style transfer, which holds the chance of training and of the groups "
+    "by more than any method differs from no style transfer (or where there seems to be hardly a shift). A method helps "
+    "(or harms) when a t-test of its difference to no style transfer, which holds the chance of training and of the groups "
     f"of cases, has p < {SIGNIFICANT} after Holm's correction for all controls and stylizers. A stylizer is "
     "recommended only when it helps and the 95 % intervals of its differences to every free control (same test) lie "
     "above 0. When "
@@ -59,8 +59,9 @@ def verdict(entries: Entries) -> dict[str, Any]:
         )
     if rule == "scattered":
         sentences.append(
-            f"Trainings of one method differ by {_scatter(entries):.3f} (standard deviation), the methods from no "
-            f"style transfer by {_largest_effect(entries):.3f} at most. Train longer, or with more seeds or images."
+            f"Trainings of one method differ by {_scatter(entries):.3f} (standard deviation), the sites by "
+            f"{abs(drop):.3f}, the methods from no style transfer by {_largest_effect(entries):.3f} at most. Train longer, "
+            "or with more seeds or images."
         )
     if rule not in ("untrained", "unfinished"):
         sentences += [*_helped(entries), *_leads(entries), *_cost(entries), *check_sentences(entries, drop)]
@@ -84,9 +85,10 @@ def _decide(none: Mapping[str, Any], entries: Entries, drop: float) -> tuple[str
         return "control", f"{found}, and {harmed[0]['label']} harms: do not use it here" if harmed else found
     if harmed:
         return "harm", f"Do not use stylization here: {harmed[0]['label']} harms"
-    if _scatter(entries) > max(MIN_SHIFT, _largest_effect(entries)):
-        return "scattered", "Nothing can be said: equal trainings differ by more than the methods do; train longer"
-    if drop < MIN_SHIFT and not any(_harms(entry) for entry in controls):
+    no_shift = drop < MIN_SHIFT and not any(_harms(entry) for entry in controls)
+    if _scatter(entries) > max(MIN_SHIFT, 0.0 if no_shift else _largest_effect(entries)):
+        return "scattered", "Nothing can be said: equal trainings differ by more than what is looked for; train longer"
+    if no_shift:
         return "no_shift", "There is hardly a shift to repair here"
     return "none", "No method helped beyond chance"
 
