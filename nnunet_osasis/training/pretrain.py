@@ -161,7 +161,7 @@ def pretrain(
             "pretrain", step, state, iterations=config.iterations, work=work, resume=resume,
             save_every=config.checkpoint_every, look_every=1 if on_cpu else 5, group=steps.group, on_iteration=show,
             tensorboard=tensorboard,
-            remedy="Lower the learning rate, or try --precision fp32 (--resume goes on from the checkpoint).",
+            remedy="Start again with --overwrite and a lower --learning-rate, or with --precision fp32.",
         )  # fmt: skip
     return _averaged(model, average)
 
@@ -171,21 +171,22 @@ def _averaged(model: DiffusionAutoencoder, average: EMA) -> DiffusionAutoencoder
     return model.eval().requires_grad_(False)
 
 
-def steps_for(preset: Preset, minutes: float, *, channels: int, device: str, warm_up: int = 3, timed: int = 5) -> int:
-    """Time a few pretraining steps on random images and return how many fit ``minutes`` (at least 1).
+def seconds_per_step(preset: Preset, *, channels: int, device: str, warm_up: int = 1, timed: int = 2) -> float:
+    """Time a few pretraining steps on random images.
 
     The answer depends on the machine, so a run that must repeat bit for bit names its iterations instead. All
     processes call this together and get the main one's answer.
     """
     size = preset.model["sample_size"]
-    model = DiffusionAutoencoder(in_channels=channels, **preset.model)
-    lay_out(model, device)
-    steps = PretrainSteps(model, torch.rand(4, channels, size, size) * 2 - 1, preset, device)
-    began = time.perf_counter()
-    with recomputed([model], on=recomputes(preset.pretrain.recompute, size)):
-        for step in range(warm_up + timed):
-            if step == warm_up:
-                began = time.perf_counter()
-            float(steps.step(steps.draw(step), step)["loss"])  # waits for the device
+    with torch.random.fork_rng():
+        model = DiffusionAutoencoder(in_channels=channels, **preset.model)
+        lay_out(model, device)
+        steps = PretrainSteps(model, torch.rand(4, channels, size, size) * 2 - 1, preset, device)
+        began = time.perf_counter()
+        with recomputed([model], on=recomputes(preset.pretrain.recompute, size)):
+            for step in range(warm_up + timed):
+                if step == warm_up:
+                    began = time.perf_counter()
+                float(steps.step(steps.draw(step), step)["loss"])  # waits for the device
     seconds = (time.perf_counter() - began) / timed
-    return processes.current().from_main(lambda: max(1, int(minutes * 60 / seconds)))
+    return processes.current().from_main(lambda: seconds)

@@ -97,7 +97,7 @@ def test_another_reference_reuses_the_pretrained_autoencoder(
 def test_minutes_become_steps_and_are_remembered(image_folder: Path, tmp_path: Path) -> None:
     command = [a for a in arguments(image_folder, tmp_path / "s") if a not in ("--iterations",)]
     command.remove("2")
-    pretrain_stylizer.main([*command, "--minutes", "0.01", "--tensorboard"])
+    pretrain_stylizer.main([*command, "--minutes", "2", "--tensorboard"])
     assert (tmp_path / "s/training/minutes.json").is_file()
     assert list((tmp_path / "s/training/tensorboard").rglob("events*"))
 

@@ -18,7 +18,6 @@ from nnunet_osasis.evaluation.metrics.charts import (
     forest_plot,
     qualitative_grid,
     radar_chart,
-    shortened,
 )
 from nnunet_osasis.evaluation.metrics.folder import FolderScores, read_pair
 from nnunet_osasis.evaluation.metrics.pairing import files_by_case
@@ -27,6 +26,7 @@ from nnunet_osasis.evaluation.metrics.score import mean_defined
 from nnunet_osasis.evaluation.metrics.summary import mean_table, summarize, table_columns
 from nnunet_osasis.evaluation.metrics.tables import cases_csv, latex_table, markdown_table
 from nnunet_osasis.images.io import read_image
+from nnunet_osasis.runtime.escaping import label_text
 from nnunet_osasis.runtime.locks import output_lock
 from nnunet_osasis.runtime.records import atomic_write_json
 from nnunet_osasis.runtime.storage import atomic_write_bytes
@@ -76,7 +76,7 @@ def write_results(scores: FolderScores, output: Path, *, images: Mapping[str, Pa
             path = output / f"differences{suffix}"
             if apart:
                 xlabel = (
-                    f"difference to {shortened(summary['reference_method'])}, paired: mean, 95 % interval over cases"
+                    f"difference to {label_text(summary['reference_method'])}, paired: mean, 95 % interval over cases"
                 )
                 forest_plot(apart, path, xlabel=xlabel)
             else:

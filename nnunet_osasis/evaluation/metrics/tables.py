@@ -1,13 +1,10 @@
 """The results as tables: CSV of all cases, Markdown and LaTeX of the means.
 
-Names of files and folders are other people's text: here they become neither formulas, nor markup, nor commands. pandas
-is imported where a table is made, as it takes half a second.
+pandas is imported where a table is made, as it takes half a second.
 """
 
 from __future__ import annotations
 
-import html
-import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +12,7 @@ from nnunet_osasis.evaluation.metrics.folder import FolderScores
 from nnunet_osasis.evaluation.metrics.pairing import describe_left_out
 from nnunet_osasis.evaluation.metrics.protocol import METRICS
 from nnunet_osasis.evaluation.metrics.summary import table_columns
+from nnunet_osasis.runtime.escaping import csv_text, latex_text, markdown_text
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -23,46 +21,13 @@ ARROWS = {"higher": " ↑", "lower": " ↓", "": ""}
 
 LATEX_ARROWS = {"higher": r" $\uparrow$", "lower": r" $\downarrow$", "": ""}
 
-LATEX = str.maketrans(
-    {"\\": r"\textbackslash{}", **{c: f"\\{c}" for c in "&%$#_{}"}, "~": r"\textasciitilde{}", "^": r"\^{}"}
-)
-"""Characters that are commands in LaTeX, and how they are typeset."""
-
-
-def csv_text(text: str) -> str:
-    """Put an apostrophe before text that a spreadsheet would run as a formula.
-
-    >>> csv_text("=1+1"), csv_text("case 1")
-    ("'=1+1", 'case 1')
-    """
-    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r", "\n")) else text
-
-
-def markdown_text(text: str) -> str:
-    """Escape text for a Markdown table cell: no HTML, no links, no emphasis.
-
-    >>> markdown_text("![a](b) <i> case_1 _x_")
-    '!\\\\[a\\\\](b) &lt;i&gt; case_1 \\\\_x\\\\_'
-    """
-    escaped = re.sub(r"[\\`*|\[\]]|(?<![^\W_])_|_(?![^\W_])", r"\\\g<0>", " ".join(text.split()))
-    return html.escape(escaped, quote=False)
-
-
-def latex_text(text: str) -> str:
-    """Escape text for LaTeX.
-
-    >>> latex_text("50 % of_case")
-    '50 \\\\% of\\\\_case'
-    """
-    return " ".join(text.split()).translate(LATEX)
-
 
 def cases_csv(scores: FolderScores) -> str:
     """Return one line per method, case and class; cells are empty where a metric is undefined."""
     import pandas as pd
 
     rows = [
-        {"method": csv_text(score.method), "case": csv_text(score.case), "class": score.label, **score.values}
+        {"method": csv_text(score.method), "case": csv_text(score.case), "class": csv_text(score.label), **score.values}
         for score in scores.scores
     ]
     return pd.DataFrame(rows).to_csv(index=False, float_format="%.10g", lineterminator="\n")

@@ -13,11 +13,11 @@ from nnunet_osasis.evaluation.experiment.config import Experiment
 from nnunet_osasis.evaluation.experiment.data import describe
 from nnunet_osasis.evaluation.experiment.runner import Outcome
 from nnunet_osasis.evaluation.metrics.protocol import METRICS
-from nnunet_osasis.evaluation.metrics.tables import csv_text
 from nnunet_osasis.evaluation.report import figures, tables
 from nnunet_osasis.evaluation.report.document import Block, Code, Heading, Picture, Table, Text, to_html, to_markdown
 from nnunet_osasis.evaluation.report.summary import ScoreTable, summarise
 from nnunet_osasis.evaluation.report.verdict import RULE, verdict
+from nnunet_osasis.runtime.escaping import csv_text
 from nnunet_osasis.runtime.provenance import machine
 from nnunet_osasis.runtime.records import atomic_write_json
 from nnunet_osasis.runtime.storage import atomic_write_bytes, sha256_of_json

@@ -30,7 +30,8 @@ RULE = (
     f"training scores more than {LEFT_TO_LEARN} higher in-domain, nothing can be said. Nor when nothing helps or harms "
     f"while trainings of one method differ (standard deviation over seeds, either site) by more than {MIN_SHIFT} and "
     "by more than any method differs from no style transfer (or where there seems to be hardly a shift). A method "
-    "helps (or harms) when a t-test of its difference to no style transfer, which holds the chance of training and of the groups "
+    "helps (or harms) when a t-test of its difference to no style transfer, which holds the chance of training and of "
+    "the groups "
     f"of cases, has p < {SIGNIFICANT} after Holm's correction for all controls and stylizers. A stylizer is "
     "recommended only when it helps and the 95 % intervals of its differences to every free control (same test) lie "
     "above 0. When "
@@ -60,8 +61,8 @@ def verdict(entries: Entries) -> dict[str, Any]:
     if rule == "scattered":
         sentences.append(
             f"Trainings of one method differ by {_scatter(entries):.3f} (standard deviation), the sites by "
-            f"{abs(drop):.3f}, the methods from no style transfer by {_largest_effect(entries):.3f} at most. Train longer, "
-            "or with more seeds or images."
+            f"{abs(drop):.3f}, the methods from no style transfer by {_largest_effect(entries):.3f} at most. "
+            "Train longer, or with more seeds or images."
         )
     if rule not in ("untrained", "unfinished"):
         sentences += [*_helped(entries), *_leads(entries), *_cost(entries), *check_sentences(entries, drop)]
