@@ -254,7 +254,7 @@ class StylizerSpec:
     Attributes:
         preset: name of the preset.
         iterations: steps of the pretraining; None takes the preset's.
-        minutes: time for the pretraining, instead of ``iterations``.
+        minutes: time for making a stylizer with networks, instead of ``iterations``.
         adapt_iterations: steps of the adaptation; None takes the preset's.
         calibrator_iterations: steps of the calibrator; None takes the preset's.
         seed: of the training.
