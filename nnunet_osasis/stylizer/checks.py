@@ -25,7 +25,7 @@ OBJECTS = ("config", "maps", "card", "findings", "detail", "sha256")
 """Keys of the index whose values are JSON objects."""
 
 INTENSITY = {"kind", "low", "high"}
-"""Keys of the index's intensity range."""
+"""Keys that the index's intensity range must have; it may have ``seen``."""
 
 CHOICES = {"time": ("real", "index", "none"), "teacher": NETWORK_READOUTS}
 """The texts that a network's configuration may hold, by key."""
@@ -58,7 +58,9 @@ def check_index(index: Mapping[str, Any], folder: Path) -> None:
         value = index.get(name)
         _require(isinstance(value, dict), f"A stylizer's {name} must be a JSON object", f"{value!r:.80} in {folder}")
     intensity, sampler = index["config"].get("intensity"), index["config"].get("sampler")
-    complete = isinstance(intensity, dict) and set(intensity) == INTENSITY and isinstance(sampler, dict) and sampler
+    complete = (
+        isinstance(intensity, dict) and set(intensity) - {"seen"} == INTENSITY and isinstance(sampler, dict) and sampler
+    )
     _require(complete, "A stylizer's config must hold its intensities and its sampler", f"other keys in {folder}")
     count = len(index["maps"])
     _require(count <= MAX_MAPS, f"A stylizer has {MAX_MAPS} maps at most", f"{count} in {folder}")

@@ -17,6 +17,7 @@ from nnunet_osasis.errors import OsasisError
 from nnunet_osasis.gate.thresholds import GateThresholds
 from nnunet_osasis.images.image import check_array
 from nnunet_osasis.images.intensity import from_unit, to_unit
+from nnunet_osasis.images.units import check_units
 from nnunet_osasis.maps.base import PixelMap, blend
 from nnunet_osasis.maps.detail import DetailChange
 from nnunet_osasis.maps.field_of_view import field_of_view
@@ -366,7 +367,8 @@ class OSASISStylizer:
 
         Returns float32 of the same shape, native units; what lay outside the intensity range keeps its excess.
         A volume's slices share one intensity range, one semantic code and one field of view, so that neighboring
-        slices agree. Raises ``OsasisError`` for wrong rank or channels, NaN, infinity, or a constant image.
+        slices agree. Raises ``OsasisError`` for wrong rank or channels, NaN, infinity, a constant image, or values that
+        cannot be in the stylizer's units.
         """
         strength = check_strength(self.config.strength if strength is None else strength)
         return self.stylize_arrays([array], [strength], direction=direction, readout=readout)[0]
@@ -391,8 +393,8 @@ class OSASISStylizer:
             float32 arrays, native units; what lay outside an image's intensity range keeps its excess.
 
         Raises:
-            OsasisError: wrong rank or channels, NaN, infinity, a constant image where ranges are per image, or another
-                number of strengths than of arrays.
+            OsasisError: wrong rank or channels, NaN, infinity, a constant image where ranges are per image, values that
+                cannot be in the stylizer's units, or another number of strengths than of arrays.
         """
         if len(strengths) != len(arrays):
             raise OsasisError(
@@ -403,6 +405,8 @@ class OSASISStylizer:
         for array in arrays:
             check_array(array, channels=self.in_channels)
         chosen = [i for i, strength in enumerate(strengths) if strength != 0]
+        for i in chosen:
+            check_units(arrays[i], self.config.intensity)
         bounds = {i: self.config.intensity.bounds(arrays[i]) for i in chosen}
         units = {i: torch.from_numpy(to_unit(arrays[i], bounds[i])).to(self.device) for i in chosen}
         options: dict[str, Any] = {"direction": direction, "readout": readout}

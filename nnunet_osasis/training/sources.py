@@ -15,6 +15,7 @@ from nnunet_osasis.images.image import check_array
 from nnunet_osasis.images.intensity import Bounds, IntensityRange, infer_range, to_unit
 from nnunet_osasis.images.io import list_images
 from nnunet_osasis.images.slices import best_slice, read_in_slices, slices_of
+from nnunet_osasis.images.units import add_seen, check_units
 from nnunet_osasis.maps.detail import DetailStatistics
 from nnunet_osasis.maps.resize import resize
 
@@ -59,19 +60,21 @@ def load_sources(
         gate_images: filled with images (volumes: their slice of most contrast) at their own size, in [-1, 1].
 
     Returns:
-        ``(N, C, size, size)`` in [-1, 1] and the range. Empty slices of volumes are left out.
+        ``(N, C, size, size)`` in [-1, 1] and the range, with the values seen. Empty slices of volumes are left out.
 
     Raises:
         OsasisError: an unreadable, constant or non-finite image, or images of different channel counts.
     """
     if intensity is None:
         intensity = infer_range((array for _, array in arrays()), schemes, window)
-    channels, units = None, []
+    channels, units, seen = None, [], []
     for name, array in tqdm(arrays(), desc="read images", unit="image", dynamic_ncols=True):
         check_array(array, name=name, channels=channels)
         channels = array.shape[0]
         if not _has_contrast(array):
             raise OsasisError(f"{name} must have contrast", found="a constant image", remedy="Leave it out.")
+        low, high = float(array.min()), float(array.max())
+        seen.append((low, low, high, high))
         bounds = intensity.bounds(array, name=name)
         if details is not None:
             details.extend(detail_of(array, bounds))
@@ -83,7 +86,7 @@ def load_sources(
                 units.append(resize(unit, (size, size)).clamp(-1, 1))
     if len(units) > max_images:
         units = [units[i] for i in np.linspace(0, len(units) - 1, max_images).round().astype(int)]
-    return torch.cat(units), intensity
+    return torch.cat(units), add_seen(intensity, seen)
 
 
 def detail_of(array: np.ndarray, bounds: Bounds) -> list[DetailStatistics]:
@@ -103,10 +106,11 @@ def load_reference(array: np.ndarray, channels: int, intensity: IntensityRange, 
     image = np.ascontiguousarray(best_slice(array))
     if not _has_contrast(image):
         raise OsasisError(f"{name} must have contrast", found="a constant image", remedy="Choose another reference.")
+    check_units(array, intensity, name=name)
     if intensity.kind == "fixed":
         span = intensity.high - intensity.low
         low, high = (float(v) for v in np.percentile(image, [1, 99]))
-        if high < intensity.low or low > intensity.high or high - low < 0.01 * span or high > intensity.high + span:
+        if high < intensity.low or low > intensity.high or high - low < 0.01 * span:
             raise OsasisError(
                 f"{name} must be in the source images' units ({intensity.low:g} to {intensity.high:g})",
                 found=f"values from {image.min():g} to {image.max():g}",

@@ -10,6 +10,7 @@ import torch
 from nnunet_osasis.errors import OsasisError
 from nnunet_osasis.images.image import check_array
 from nnunet_osasis.images.intensity import from_unit, to_unit
+from nnunet_osasis.images.units import check_units
 from nnunet_osasis.runtime.storage import sha256_of_json, sha256_of_tensors
 from nnunet_osasis.stylizer.names import STUDENT, needs_networks
 from nnunet_osasis.stylizer.stylizer import OSASISStylizer
@@ -72,6 +73,7 @@ class OnePassTransfer:
         """Stylize as :class:`nnunet_osasis.transfer.StyleTransfer` says; slices have fields of view of their own."""
         amount = check_strength(self.stylizer.config.strength if strength is None else strength)
         check_array(array, channels=self.in_channels)
+        check_units(array, self.stylizer.config.intensity)
         if amount == 0:
             return array.astype(np.float32)
         bounds = self.stylizer.config.intensity.bounds(array)
