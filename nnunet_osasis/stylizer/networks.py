@@ -17,6 +17,7 @@ import torch
 from torch import nn
 
 from nnunet_osasis.errors import OsasisError
+from nnunet_osasis.runtime.compute import as_usual
 from nnunet_osasis.runtime.storage import load_tensors, sha256_of_array, sha256_of_file, sha256_of_json
 from nnunet_osasis.stylizer.checks import check_network_config, check_network_fits, require_finite_weights
 from nnunet_osasis.stylizer.names import NETWORK_READOUTS, STUDENT, needs_networks
@@ -138,7 +139,7 @@ class Networks:
             )
         if isinstance(part, StoredNetwork):
             device = self.device
-            with torch.inference_mode(False):  # weights made in inference mode could never be trained again
+            with as_usual():  # weights made in inference mode could never be trained again
                 built = _freeze(part.build()).to(device)
             # Threads that come here together build equal networks; setdefault is atomic, so all get the same one.
             part = self._parts[name] = self._built.setdefault(name, built)

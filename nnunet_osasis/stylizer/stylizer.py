@@ -22,6 +22,7 @@ from nnunet_osasis.maps.base import PixelMap, blend
 from nnunet_osasis.maps.detail import DetailChange
 from nnunet_osasis.maps.field_of_view import field_of_view
 from nnunet_osasis.maps.resize import resize
+from nnunet_osasis.runtime.compute import as_usual
 from nnunet_osasis.stylizer.config import DIRECTIONS, StylizerConfig, check_call
 from nnunet_osasis.stylizer.names import STUDENT, is_map
 from nnunet_osasis.stylizer.networks import DIFFUSION, Networks, networks_of
@@ -131,6 +132,7 @@ class OSASISStylizer:
         )
 
     @classmethod
+    @as_usual()
     def from_pretrained(cls, folder: str | Path, *, device: str | torch.device = "cpu") -> Self:
         """Load a stylizer folder. Networks are read, and checked against their SHA-256, at first use.
 
@@ -248,6 +250,7 @@ class OSASISStylizer:
             )
         return change
 
+    @as_usual()
     def as_module(self, direction: str = DIRECTIONS[0], readout: str | None = None) -> OnePass:
         """A read-out as a module ``(images (B, C, H, W), strength (B,))`` in pure torch, without waits for the device.
 
@@ -295,7 +298,7 @@ class OSASISStylizer:
         """``stylize``."""
         return self.stylize(images, **options)
 
-    @torch.inference_mode()
+    @as_usual()
     def stylize(
         self,
         images: torch.Tensor,
@@ -335,7 +338,7 @@ class OSASISStylizer:
             changed = self.detail(changed.clamp(-1, 1), view=view, drawn_from=images)
         return blend(images, changed, strengths.to(images.device, torch.float32), view)
 
-    @torch.inference_mode()
+    @as_usual()
     def decode_style(
         self, images: torch.Tensor, *, backwards: bool = False, joint: bool = False, relative: bool = False
     ) -> torch.Tensor:
@@ -348,6 +351,7 @@ class OSASISStylizer:
         assert isinstance(readout, DiffusionReadout)  # noqa: S101 (for the type checker)
         return readout.picture(images, backwards=backwards, joint=joint, relative=relative)
 
+    @as_usual()
     def reference_unit(self) -> torch.Tensor:
         """The reference at the networks' size: ``(1, C, S, S)`` in [-1, 1]; at its own size without networks."""
         bounds = self.config.intensity.bounds(self.reference, name="the reference")
@@ -373,6 +377,7 @@ class OSASISStylizer:
         strength = check_strength(self.config.strength if strength is None else strength)
         return self.stylize_arrays([array], [strength], direction=direction, readout=readout)[0]
 
+    @as_usual()
     def stylize_arrays(
         self,
         arrays: Sequence[np.ndarray],
@@ -432,6 +437,7 @@ class OSASISStylizer:
         return results
 
 
+@as_usual()
 def _from_bytes(data: bytes) -> OSASISStylizer:
     state = StylizerState.from_bytes(data)
     return OSASISStylizer.from_state(state).to(state.networks.device)
