@@ -15,6 +15,7 @@ from nnunet_osasis.errors import OsasisError
 from nnunet_osasis.gate.gate import Segmenter, StructureGate
 from nnunet_osasis.gate.thresholds import GateThresholds
 from nnunet_osasis.images.intensity import to_unit
+from nnunet_osasis.runtime.compute import as_usual
 from nnunet_osasis.runtime.locks import output_lock
 from nnunet_osasis.runtime.records import read_sealed_json, write_sealed_json
 from nnunet_osasis.stylizer.names import needs_networks
@@ -33,7 +34,7 @@ def round_trip(stylizer: OSASISStylizer) -> Restyle:
     assert isinstance(readout, DiffusionReadout)  # noqa: S101 (for the type checker)
     encoder, unet = stylizer.autoencoder.semantic_encoder, stylizer.autoencoder.unet
 
-    @torch.inference_mode()
+    @as_usual()
     def restyle(image: np.ndarray) -> np.ndarray:
         whole = torch.from_numpy(np.ascontiguousarray(image, np.float32))[None].to(stylizer.device)
         small = readout.at_network_size(whole)

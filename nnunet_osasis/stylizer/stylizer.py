@@ -17,10 +17,12 @@ from nnunet_osasis.errors import OsasisError
 from nnunet_osasis.gate.thresholds import GateThresholds
 from nnunet_osasis.images.image import check_array
 from nnunet_osasis.images.intensity import from_unit, to_unit
+from nnunet_osasis.images.units import check_units
 from nnunet_osasis.maps.base import PixelMap, blend
 from nnunet_osasis.maps.detail import DetailChange
 from nnunet_osasis.maps.field_of_view import Frame, field_of_view, find_frame
 from nnunet_osasis.maps.resize import resize
+from nnunet_osasis.runtime.compute import as_usual
 from nnunet_osasis.stylizer.config import DIRECTIONS, StylizerConfig, check_call
 from nnunet_osasis.stylizer.names import STUDENT, is_map
 from nnunet_osasis.stylizer.networks import DIFFUSION, Networks, networks_of
@@ -140,6 +142,7 @@ class OSASISStylizer:
         )
 
     @classmethod
+    @as_usual()
     def from_pretrained(cls, folder: str | Path, *, device: str | torch.device = "cpu") -> Self:
         """Load a stylizer folder. Networks are read, and checked against their SHA-256, at first use.
 
@@ -264,6 +267,7 @@ class OSASISStylizer:
             )
         return change
 
+    @as_usual()
     def as_module(self, direction: str = DIRECTIONS[0], readout: str | None = None) -> OnePass:
         """A read-out as a module ``(images (B, C, H, W), strength (B,))`` in pure torch, without waits for the device.
 
@@ -311,7 +315,7 @@ class OSASISStylizer:
         """``stylize``."""
         return self.stylize(images, **options)
 
-    @torch.inference_mode()
+    @as_usual()
     def stylize(
         self,
         images: torch.Tensor,
@@ -352,7 +356,7 @@ class OSASISStylizer:
             changed = self.detail(changed.clamp(-1, 1), view=view, drawn_from=images)
         return blend(images, changed, strengths.to(images.device, torch.float32), frame)
 
-    @torch.inference_mode()
+    @as_usual()
     def decode_style(
         self, images: torch.Tensor, *, backwards: bool = False, joint: bool = False, relative: bool = False
     ) -> torch.Tensor:
@@ -365,6 +369,7 @@ class OSASISStylizer:
         assert isinstance(readout, DiffusionReadout)  # noqa: S101 (for the type checker)
         return readout.picture(images, backwards=backwards, joint=joint, relative=relative)
 
+    @as_usual()
     def reference_unit(self) -> torch.Tensor:
         """The reference at the networks' size: ``(1, C, S, S)`` in [-1, 1]; at its own size without networks."""
         bounds = self.config.intensity.bounds(self.reference, name="the reference")
@@ -383,12 +388,14 @@ class OSASISStylizer:
         """Restyle one image ``(C, H, W)`` or volume ``(C, D, H, W)`` (slices along ``D``) in native units.
 
         Returns float32 of the same shape, native units; what lay outside the intensity range keeps its excess.
-        A volume's slices share one intensity range and one semantic code, so that neighboring slices agree.
-        Raises ``OsasisError`` for wrong rank or channels, NaN, infinity, or a constant image.
+        A volume's slices share one intensity range and one semantic code, so that neighboring
+        slices agree. Raises ``OsasisError`` for wrong rank or channels, NaN, infinity, a constant image, or values that
+        cannot be in the stylizer's units.
         """
         strength = check_strength(self.config.strength if strength is None else strength)
         return self.stylize_arrays([array], [strength], direction=direction, readout=readout)[0]
 
+    @as_usual()
     def stylize_arrays(
         self,
         arrays: Sequence[np.ndarray],
@@ -409,8 +416,8 @@ class OSASISStylizer:
             float32 arrays, native units; what lay outside an image's intensity range keeps its excess.
 
         Raises:
-            OsasisError: wrong rank or channels, NaN, infinity, a constant image where ranges are per image, or another
-                number of strengths than of arrays.
+            OsasisError: wrong rank or channels, NaN, infinity, a constant image where ranges are per image, values that
+                cannot be in the stylizer's units, or another number of strengths than of arrays.
         """
         if len(strengths) != len(arrays):
             raise OsasisError(
@@ -421,6 +428,8 @@ class OSASISStylizer:
         for array in arrays:
             check_array(array, channels=self.in_channels)
         chosen = [i for i, strength in enumerate(strengths) if strength != 0]
+        for i in chosen:
+            check_units(arrays[i], self.config.intensity)
         bounds = {i: self.config.intensity.bounds(arrays[i]) for i in chosen}
         units = {i: torch.from_numpy(to_unit(arrays[i], bounds[i])).to(self.device) for i in chosen}
         options: dict[str, Any] = {"direction": direction, "readout": readout}
@@ -446,6 +455,7 @@ class OSASISStylizer:
         return results
 
 
+@as_usual()
 def _from_bytes(data: bytes) -> OSASISStylizer:
     state = StylizerState.from_bytes(data)
     return OSASISStylizer.from_state(state).to(state.networks.device)

@@ -17,6 +17,7 @@ from nnunet_osasis.images.image import check_array
 from nnunet_osasis.images.intensity import Bounds, IntensityRange, infer_range, to_unit
 from nnunet_osasis.images.io import list_images
 from nnunet_osasis.images.slices import best_slice, read_in_slices, slices_of
+from nnunet_osasis.images.units import add_seen, check_units
 from nnunet_osasis.maps.detail import DetailStatistics
 from nnunet_osasis.maps.resize import resize
 
@@ -65,15 +66,15 @@ def load_sources(
         frame_images: filled with the same for the search of the frame.
 
     Returns:
-        ``(N, C, size, size)`` in [-1, 1] and the range. Constant images are left out, with a warning, as are empty
-        slices of volumes.
+        ``(N, C, size, size)`` in [-1, 1] and the range, with the values seen. Constant images are left out, with a
+        warning, as are empty slices of volumes.
 
     Raises:
         OsasisError: an unreadable or non-finite image, constant ones only, or images of different channel counts.
     """
     if intensity is None:
         intensity = infer_range((array for _, array in arrays()), schemes, window)
-    channels, units, survey = None, [], ColorSurvey()
+    channels, units, seen, survey = None, [], [], ColorSurvey()
     for name, array in tqdm(arrays(), desc="read images", unit="image", dynamic_ncols=True):
         check_array(array, name=name, channels=channels)
         channels = array.shape[0]
@@ -81,6 +82,8 @@ def load_sources(
         if not _has_contrast(array):
             logger.warning("%s is left out: it is constant (%g everywhere)", name, array.flat[0])
             continue
+        low, high = float(array.min()), float(array.max())
+        seen.append((low, low, high, high))
         bounds = intensity.bounds(array, name=name)
         if details is not None:
             details.extend(detail_of(array, bounds))
@@ -96,7 +99,7 @@ def load_sources(
         raise OsasisError("The images must have contrast", found="constant ones only", remedy="Check the folder.")
     if len(units) > max_images:
         units = [units[i] for i in np.linspace(0, len(units) - 1, max_images).round().astype(int)]
-    return torch.cat(units), intensity
+    return torch.cat(units), add_seen(intensity, seen)
 
 
 def detail_of(array: np.ndarray, bounds: Bounds) -> list[DetailStatistics]:
@@ -121,10 +124,11 @@ def load_reference(array: np.ndarray, channels: int, intensity: IntensityRange, 
     """
     check_reference(array, channels, name=name)
     image = np.ascontiguousarray(best_slice(array))
+    check_units(array, intensity, name=name)
     if intensity.kind == "fixed":
         span = intensity.high - intensity.low
         low, high = (float(v) for v in np.percentile(image, [1, 99]))
-        if high < intensity.low or low > intensity.high or high - low < 0.01 * span or high > intensity.high + span:
+        if high < intensity.low or low > intensity.high or high - low < 0.01 * span:
             raise OsasisError(
                 f"{name} must be in the source images' units ({intensity.low:g} to {intensity.high:g})",
                 found=f"values from {image.min():g} to {image.max():g}",
