@@ -11,12 +11,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from nnunet_osasis.errors import OsasisError
 from nnunet_osasis.gate.thresholds import GateThresholds
-from nnunet_osasis.images.image import check_array
-from nnunet_osasis.images.intensity import from_unit, to_unit
+from nnunet_osasis.images.bands import Band, bands, in_bands
+from nnunet_osasis.images.image import check_array, to_dtype
+from nnunet_osasis.images.intensity import Bounds, from_unit, to_unit
 from nnunet_osasis.maps.base import PixelMap, blend
 from nnunet_osasis.maps.detail import DetailChange
 from nnunet_osasis.maps.field_of_view import field_of_view
@@ -332,7 +334,10 @@ class OSASISStylizer:
         view = field_of_view(images, joint=joint)
         if self.config.detail and not backwards:
             changed = self.detail(changed.clamp(-1, 1), view=view, drawn_from=images)
-        return blend(images, changed, strengths.to(images.device, torch.float32), view)
+        amounts = strengths.to(images.device, torch.float32)
+        return in_bands(
+            images, lambda part, band: blend(part, band.of(changed), amounts[band.slices], band.of(view))
+        )
 
     @torch.inference_mode()
     def decode_style(
@@ -361,15 +366,18 @@ class OSASISStylizer:
         strength: float | None = None,
         direction: str = DIRECTIONS[0],
         readout: str | None = None,
+        dtype: npt.DTypeLike = np.float32,
     ) -> np.ndarray:
         """Restyle one image ``(C, H, W)`` or volume ``(C, D, H, W)`` (slices along ``D``) in native units.
 
-        Returns float32 of the same shape, native units; what lay outside the intensity range keeps its excess.
+        Returns ``dtype`` of the same shape, native units (integers rounded and clipped); what lay outside the
+        intensity range keeps its excess. Read-outs that are maps take no more memory than a few bytes a pixel beside
+        the image and the result, and some 200 MB; those that run networks hold image and result in float32 as well.
         A volume's slices share one intensity range, one semantic code and one field of view, so that neighboring
         slices agree. Raises ``OsasisError`` for wrong rank or channels, NaN, infinity, or a constant image.
         """
         strength = check_strength(self.config.strength if strength is None else strength)
-        return self.stylize_arrays([array], [strength], direction=direction, readout=readout)[0]
+        return self.stylize_arrays([array], [strength], direction=direction, readout=readout, dtype=dtype)[0]
 
     def stylize_arrays(
         self,
@@ -378,6 +386,7 @@ class OSASISStylizer:
         *,
         direction: str = DIRECTIONS[0],
         readout: str | None = None,
+        dtype: npt.DTypeLike = np.float32,
     ) -> list[np.ndarray]:
         """Restyle images ``(C, H, W)`` of one shape together, or volumes ``(C, D, H, W)`` (slices along ``D``) in turn.
 
@@ -386,9 +395,10 @@ class OSASISStylizer:
             strengths: one per array, in [0, 1]; 0 returns the same values as float32.
             direction: as in ``stylize``.
             readout: as in ``stylize``.
+            dtype: of the results.
 
         Returns:
-            float32 arrays, native units; what lay outside an image's intensity range keeps its excess.
+            arrays of ``dtype``, native units; what lay outside an image's intensity range keeps its excess.
 
         Raises:
             OsasisError: wrong rank or channels, NaN, infinity, a constant image where ranges are per image, or another
@@ -403,6 +413,18 @@ class OSASISStylizer:
         for array in arrays:
             check_array(array, channels=self.in_channels)
         chosen = [i for i, strength in enumerate(strengths) if strength != 0]
+        name = self.config.readout if readout is None else replace(self.config, readout=readout).readout
+        if direction not in DIRECTIONS:
+            raise OsasisError("direction must be known", found=direction, remedy=f"Use one of {DIRECTIONS}.")
+        backwards = direction == DIRECTIONS[1]
+        if is_map(name) and (backwards or not self.config.detail):
+            change = self.color_map(name, backwards=backwards) if chosen else None
+            return [
+                to_dtype(array, np.dtype(dtype))
+                if change is None or strength == 0
+                else self._mapped(array, change, check_strength(strength), np.dtype(dtype))
+                for array, strength in zip(arrays, strengths, strict=True)
+            ]
         bounds = {i: self.config.intensity.bounds(arrays[i]) for i in chosen}
         units = {i: torch.from_numpy(to_unit(arrays[i], bounds[i])).to(self.device) for i in chosen}
         options: dict[str, Any] = {"direction": direction, "readout": readout}
@@ -416,16 +438,48 @@ class OSASISStylizer:
             restyled = dict(zip(chosen, batch, strict=True))
         else:
             restyled = {}
-        results = [array.astype(np.float32) for array in arrays]
+        results = [to_dtype(array, np.dtype(dtype)) for array in arrays]
         for i, unit in restyled.items():
-            results[i] = from_unit(unit.cpu().numpy(), bounds[i], original=arrays[i])
-            if not np.isfinite(results[i]).all():
-                raise OsasisError(
-                    "A stylized image must be finite",
-                    found="values that no number of 32 bits can hold",
-                    remedy="Bring the image to smaller units, or make the stylizer anew.",
-                )
+            results[i] = to_dtype(_native(unit.cpu().numpy(), bounds[i], arrays[i]), np.dtype(dtype))
         return results
+
+    @torch.inference_mode()
+    def _mapped(self, array: np.ndarray, change: PixelMap, strength: float, dtype: np.dtype) -> np.ndarray:
+        """One image or volume through a map, band by band from native units to native units."""
+        bounds = self.config.intensity.bounds(array)
+        stack = array if array.ndim == 4 else array[:, None]
+        channels, slices, height, width = stack.shape
+        parts = list(bands(slices, channels, height, width))
+
+        def unit(band: Band) -> torch.Tensor:
+            values = to_unit(band.of_array(array), bounds)
+            return torch.from_numpy(np.ascontiguousarray(np.moveaxis(values, 1, 0)))
+
+        # the field of view asks for the brightest channel alone
+        brightest = torch.empty(slices, 1, height, width)
+        for band in parts:
+            band.of(brightest).copy_(unit(band).amax(dim=1, keepdim=True))
+        view = field_of_view(brightest, joint=array.ndim == 4)
+        del brightest
+        result = np.empty(array.shape, dtype)
+        for band in parts:
+            images = unit(band).to(self.device)
+            amounts = torch.full((len(images),), strength, device=self.device)
+            mixed = blend(images, change(images, band), amounts, band.of(view).to(self.device))
+            native = _native(np.moveaxis(mixed.cpu().numpy(), 0, 1), bounds, band.of_array(array))
+            band.of_array(result)[...] = to_dtype(native, dtype)
+        return result
+
+
+def _native(unit: np.ndarray, bounds: Bounds, original: np.ndarray) -> np.ndarray:
+    native = from_unit(unit, bounds, original=original)
+    if not np.isfinite(native).all():
+        raise OsasisError(
+            "A stylized image must be finite",
+            found="values that no number of 32 bits can hold",
+            remedy="Bring the image to smaller units, or make the stylizer anew.",
+        )
+    return native
 
 
 def _from_bytes(data: bytes) -> OSASISStylizer:

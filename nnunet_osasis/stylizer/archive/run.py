@@ -208,7 +208,8 @@ class _Run:
         try:
             sliced = slices_first(loaded.array, axis)
             amount = self.stylizer.config.strength if self.strength is None else self.strength
-            changed = self.stylizer.stylize_array(sliced, strength=amount, direction=self.direction)
+            dtype = sliced.dtype if sliced.dtype.kind in "ui" else np.dtype(np.float32)
+            changed = self.stylizer.stylize_array(sliced, strength=amount, direction=self.direction, dtype=dtype)
             if gate is None:
                 result = GateResult(changed, Decision("full", amount, amount, {}, {}))
             else:
