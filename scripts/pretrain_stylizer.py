@@ -175,6 +175,7 @@ def _build(args: argparse.Namespace, config: BuildConfig, group: Processes, bega
     """Read the images and make the stylizer, with the other processes if there are any."""
     from nnunet_osasis.gate.calibration import EvenlySpaced
     from nnunet_osasis.images.intensity import IntensityRange
+    from nnunet_osasis.maps.field_of_view import spaced
     from nnunet_osasis.runtime.locks import output_lock
     from nnunet_osasis.training.build import WORK, StylizerBuild, lent_calibrator, stage_plan
     from nnunet_osasis.training.sources import load_counterpart, load_reference, load_sources
@@ -189,10 +190,10 @@ def _build(args: argparse.Namespace, config: BuildConfig, group: Processes, bega
     if args.intensity_range:
         intensity = IntensityRange("fixed", *args.intensity_range)
     details: list = []
-    spread = EvenlySpaced()
+    spread, thinned = EvenlySpaced(), EvenlySpaced(spaced)
     sources, intensity = load_sources(
         data.arrays, size, intensity=intensity, schemes=data.schemes, window=data.window, max_images=args.max_images,
-        details=details, gate_images=spread,
+        details=details, gate_images=spread, frame_images=thinned,
     )  # fmt: skip
     channels = sources.shape[1]
     if lender is not None and lender.in_channels != channels:
@@ -223,6 +224,7 @@ def _build(args: argparse.Namespace, config: BuildConfig, group: Processes, bega
             more_references=references[1:],
             details=details,
             gate_images=spread.kept,
+            frame_images=thinned.kept,
             autoencoder=autoencoder,
             calibrator=lent_calibrator(lender, sources),
             counterpart=counterpart,
@@ -251,11 +253,13 @@ def _prepare_output(args: argparse.Namespace, output: Path) -> None:
 
 def _report(stylizer: OSASISStylizer, output: Path) -> None:
     """Print where the stylizer and its pictures are, and which read-outs are one pass."""
+    from nnunet_osasis.maps.field_of_view import NO_FRAME
     from nnunet_osasis.stylizer.one_pass import one_pass_facts
     from nnunet_osasis.training.build import WORK
 
     one_pass = ", ".join(one_pass_facts(stylizer.state)["readouts"]) or "no read-out"
     print(f"Stylizer: {output}\nPictures: {output / WORK / 'grid_stylized.png'}\nIn one pass: {one_pass}")
+    print(f"Frame: {stylizer.frame or NO_FRAME}")
     if not stylizer.has_networks:
         print(
             "The networks are not trained yet: the same command with --resume, without --stop-after, goes on to them."

@@ -21,6 +21,7 @@ from nnunet_osasis.gate.local import smooth
 from nnunet_osasis.gate.scores import StructureScores, score_structure
 from nnunet_osasis.gate.thresholds import CALIBRATED, GateThresholds
 from nnunet_osasis.images.slices import evenly_spaced
+from nnunet_osasis.maps.field_of_view import Frame
 from nnunet_osasis.maps.parametric import places
 from nnunet_osasis.runtime.compute import generator_for
 from nnunet_osasis.synthetic.acquisition import family_for
@@ -96,7 +97,12 @@ def clipped(image: np.ndarray) -> np.ndarray:
 
 
 def calibrate_gate(
-    images: Sequence[np.ndarray], *, family: str = "auto", seed: int = 0, restyle: Restyle | None = None
+    images: Sequence[np.ndarray],
+    *,
+    family: str = "auto",
+    seed: int = 0,
+    restyle: Restyle | None = None,
+    frame: Frame | None = None,
 ) -> GateThresholds:
     """Measure thresholds.
 
@@ -106,6 +112,7 @@ def calibrate_gate(
         seed: of the random acquisitions and of the damage.
         restyle: restyles an image to itself, for read-outs that run the networks: what their round trip loses is no
             fault of an image. These views count as undamaged too.
+        frame: of the images; it counts for nothing.
 
     Raises:
         OsasisError: there is no image.
@@ -122,10 +129,10 @@ def calibrate_gate(
         mask = likely_lesion(image, rng)
         if restyle is not None:
             views = [*views, restyle(image)]
-        good += [score_structure(image, view, mask.astype(np.uint8)) for view in views]
+        good += [score_structure(image, view, mask.astype(np.uint8), frame) for view in views]
         if mask.any():
             for kind, damage in KINDS.items():
-                bad[kind].append(score_structure(image, damage(views[-1], mask, rng), mask.astype(np.uint8)))
+                bad[kind].append(score_structure(image, damage(views[-1], mask, rng), mask.astype(np.uint8), frame))
     scores = between(thresholds_for(good), bad["erased"] + bad["erased_textured"])
     caught = {
         kind: {"without_mask": share_failed(damaged, without_mask(scores)), "with_mask": share_failed(damaged, scores)}
@@ -202,17 +209,18 @@ def middle(image: np.ndarray) -> np.ndarray:
 
 
 class EvenlySpaced:
-    """Keeps at most ``2 IMAGES`` of a stream of arrays, evenly spaced, whatever its length."""
+    """Keeps at most ``2 IMAGES`` of a stream of arrays, evenly spaced, whatever its length; by default their middle."""
 
-    def __init__(self) -> None:
+    def __init__(self, cut: Callable[[np.ndarray], np.ndarray] = middle) -> None:
         self.kept: list[np.ndarray] = []
+        self._cut = cut
         self._stride, self._seen = 1, 0
 
     def add(self, image: np.ndarray) -> None:
-        """The next ``(C, H, W)`` in [-1, 1]; of larger ones the middle is kept."""
+        """The next ``(C, H, W)`` in [-1, 1]; what ``cut`` leaves of it is kept."""
         if self._seen % self._stride == 0:
             if len(self.kept) == 2 * IMAGES:
                 self.kept, self._stride = self.kept[::2], 2 * self._stride
             if self._seen % self._stride == 0:
-                self.kept.append(np.array(middle(image), np.float32))
+                self.kept.append(np.array(self._cut(image), np.float32))
         self._seen += 1

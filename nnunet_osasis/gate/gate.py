@@ -11,6 +11,7 @@ from scipy import ndimage
 from nnunet_osasis.gate.scores import StructureScores, score_structure
 from nnunet_osasis.gate.thresholds import GateThresholds
 from nnunet_osasis.images.intensity import IntensityRange, to_unit
+from nnunet_osasis.maps.field_of_view import Frame
 
 WEAKER = (0.75, 0.5, 0.25)
 """Shares of the requested strength that are tried, in order, when the full one fails."""
@@ -118,16 +119,20 @@ class StructureGate:
         intensity: how native units become [-1, 1].
         segmenter: a frozen network that is asked about source and restyled image.
         default_strength: the stylizer's own strength, for callers without one.
+        frame: of the images that are restyled; it counts for nothing.
     """
 
     thresholds: GateThresholds
     intensity: IntensityRange
     segmenter: Segmenter | None = None
     default_strength: float = 1.0
+    frame: Frame | None = None
 
     def identity(self) -> dict[str, Any]:
         """JSON of all that decides, for caches: another gate may decide otherwise."""
         identity: dict[str, Any] = {"thresholds": self.thresholds.least, "weaker": list(WEAKER)}
+        if self.frame is not None:
+            identity["frame"] = self.frame.to_json()
         if self.segmenter is not None:
             identity["segmenter"] = self.segmenter.fingerprint
         return identity
@@ -155,7 +160,7 @@ class StructureGate:
         first: StructureScores | None = None
         for share in (1.0, *WEAKER):
             image = weaken(source, changed, share)
-            scores = score_structure(before, to_unit(image, bounds), mask)
+            scores = score_structure(before, to_unit(image, bounds), mask, self.frame)
             if self.segmenter is not None and answer is not None:
                 scores = _with_segmenter(scores, answer, self.segmenter(image), mask)
             first = first or scores

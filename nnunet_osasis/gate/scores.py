@@ -13,7 +13,7 @@ from nnunet_osasis.gate.lesions import lesion_scores
 from nnunet_osasis.gate.local import smooth, unexplained
 from nnunet_osasis.gate.structure import structure_agreement
 from nnunet_osasis.gate.thresholds import CALIBRATED
-from nnunet_osasis.maps.field_of_view import field_of_view
+from nnunet_osasis.maps.field_of_view import Frame, field_of_view
 
 SEGMENTED = ("segmenter_dice", "segmenter_lesions")
 """Scores that a frozen segmenter gives."""
@@ -56,13 +56,16 @@ class StructureScores:
         return {name: value for name, value in self.values().items() if not value >= thresholds.get(name, -np.inf)}
 
 
-def score_structure(source: np.ndarray, stylized: np.ndarray, mask: np.ndarray | None = None) -> StructureScores:
+def score_structure(
+    source: np.ndarray, stylized: np.ndarray, mask: np.ndarray | None = None, frame: Frame | None = None
+) -> StructureScores:
     """Score a stylized image.
 
     Args:
         source: ``(C, H, W)``, or ``(C, D, H, W)`` with slices along ``D``, in [-1, 1].
         stylized: the restyled image, likewise.
         mask: labels ``(H, W)`` or ``(D, H, W)``; every component of every positive value is a lesion.
+        frame: of the set that the image belongs to; it counts for nothing.
 
     Raises:
         OsasisError: shapes differ.
@@ -76,7 +79,7 @@ def score_structure(source: np.ndarray, stylized: np.ndarray, mask: np.ndarray |
     before, after = (np.moveaxis(image, 1, 0) if image.ndim == 4 else image[None] for image in (source, stylized))
     quiet = smooth(before), smooth(after)
     lost, invented = unexplained(*quiet)
-    view = field_of_view(torch.from_numpy(np.ascontiguousarray(before, np.float32)), joint=len(before) > 1)
+    view = field_of_view(torch.from_numpy(np.ascontiguousarray(before, np.float32)), frame, joint=len(before) > 1)
     shared = None
     if len(source) == 1:
         from skimage.metrics import (

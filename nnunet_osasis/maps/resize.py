@@ -15,9 +15,7 @@ def resize(images: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
     return F.interpolate(images, size=size, mode="bilinear", antialias=True, align_corners=False)
 
 
-def rows_of(
-    small: torch.Tensor, height: int, width: int, rows: slice, *, antialias: bool = False
-) -> torch.Tensor:
+def rows_of(small: torch.Tensor, height: int, width: int, rows: slice, *, antialias: bool = False) -> torch.Tensor:
     """Enlarge ``(B, C, h, w)`` to ``(B, C, height, width)`` bilinearly and return its ``rows`` alone.
 
     Equal to ``F.interpolate`` up to the last bit, and bit for bit where all rows are asked for.

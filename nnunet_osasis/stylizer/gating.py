@@ -48,7 +48,7 @@ def calibrate_for(stylizer: OSASISStylizer, images: Sequence[np.ndarray], *, fam
     from nnunet_osasis.gate.calibration import calibrate_gate  # most stylizers bring their thresholds
 
     restyle = round_trip(stylizer) if needs_networks(stylizer.config.readout) else None
-    return calibrate_gate(images, family=family, seed=seed, restyle=restyle)
+    return calibrate_gate(images, family=family, seed=seed, restyle=restyle, frame=stylizer.frame)
 
 
 def own_gate(
@@ -113,4 +113,4 @@ def stored_gate(
 
 
 def _gate(stylizer: OSASISStylizer, thresholds: GateThresholds, segmenter: Segmenter | None) -> StructureGate:
-    return StructureGate(thresholds, stylizer.config.intensity, segmenter, stylizer.config.strength)
+    return StructureGate(thresholds, stylizer.config.intensity, segmenter, stylizer.config.strength, stylizer.frame)

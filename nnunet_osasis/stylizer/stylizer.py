@@ -16,12 +16,12 @@ import torch
 
 from nnunet_osasis.errors import OsasisError
 from nnunet_osasis.gate.thresholds import GateThresholds
-from nnunet_osasis.images.bands import Band, bands, in_bands
+from nnunet_osasis.images.bands import bands, in_bands
 from nnunet_osasis.images.image import check_array, to_dtype
 from nnunet_osasis.images.intensity import Bounds, from_unit, to_unit
 from nnunet_osasis.maps.base import PixelMap, blend
 from nnunet_osasis.maps.detail import DetailChange
-from nnunet_osasis.maps.field_of_view import field_of_view
+from nnunet_osasis.maps.field_of_view import Frame, field_of_view, find_frame
 from nnunet_osasis.maps.resize import resize
 from nnunet_osasis.stylizer.config import DIRECTIONS, StylizerConfig, check_call
 from nnunet_osasis.stylizer.names import STUDENT, is_map
@@ -79,6 +79,7 @@ class OSASISStylizer:
         student: the small network behind the read-out ``student``.
         detail: sharpness and noise, applied on top if ``config.detail`` (never on the way back).
         gate: thresholds of the structure gate, measured on the source images; ``stylize`` itself does not ask it.
+        frame: of the source images; it stays as it is, and what is little brighter changes little.
         card: what the folder's card says about its origin.
         diagnostics: what was measured while it was made.
         findings: former name of ``diagnostics``.
@@ -103,6 +104,7 @@ class OSASISStylizer:
         student: Student | None = None,
         detail: DetailChange | None = None,
         gate: GateThresholds | None = None,
+        frame: Frame | None = None,
         card: dict | None = None,
         diagnostics: dict | None = None,
         findings: dict | None = None,
@@ -111,7 +113,7 @@ class OSASISStylizer:
             {"autoencoder": autoencoder, "decoder": decoder, "spn": spn, "calibrator": calibrator, "student": student}
         )
         self.reference, self.maps, self.config = reference, maps, config
-        self.detail, self.gate = detail or DetailChange(), gate
+        self.detail, self.gate, self.frame = detail or DetailChange(), gate, frame
         self.card, self.diagnostics = card or {}, diagnostics or findings or {}
 
     @classmethod
@@ -119,7 +121,7 @@ class OSASISStylizer:
         """A stylizer of a state, which it shares."""
         stylizer = cls(
             reference=state.reference, maps=state.maps, config=state.config, detail=state.detail, gate=state.gate,
-            card=state.card, diagnostics=state.diagnostics,
+            frame=state.frame, card=state.card, diagnostics=state.diagnostics,
         )  # fmt: skip
         stylizer.networks = state.networks
         return stylizer
@@ -128,7 +130,15 @@ class OSASISStylizer:
     def state(self) -> StylizerState:
         """What it is made of."""
         return StylizerState(
-            self.config, self.reference, self.maps, self.networks, self.card, self.diagnostics, self.detail, self.gate
+            self.config,
+            self.reference,
+            self.maps,
+            self.networks,
+            self.card,
+            self.diagnostics,
+            self.detail,
+            self.gate,
+            self.frame,
         )
 
     @classmethod
@@ -233,10 +243,17 @@ class OSASISStylizer:
         if issubclass(kind, DiffusionReadout):
             sampler = self.config.sampler
             style = self.reference_unit() if sampler.mix == "style" else None
-            return kind(self.autoencoder, self.decoder, self.spn, sampler, style)
+            frames = [self.frame_of(backwards=backwards) for backwards in (False, True)]
+            return kind(self.autoencoder, self.decoder, self.spn, sampler, style, frames)
         if issubclass(kind, StudentReadout):
             return kind(self.student_of(STUDENT))
         return MapReadout(self.color_map(name), self.maps.get(f"{name}_inverse"))
+
+    def frame_of(self, *, backwards: bool = False) -> Frame | None:
+        """The frame of the images of a direction: the source's, or the one that the reference shows."""
+        if not backwards:
+            return self.frame
+        return find_frame([to_unit(self.reference, self.config.intensity.bounds(self.reference, name="the reference"))])
 
     def color_map(self, readout: str, *, backwards: bool = False) -> PixelMap:
         """The map behind a read-out. Raises ``OsasisError`` when this stylizer was made without it."""
@@ -271,7 +288,7 @@ class OSASISStylizer:
         else:
             change = self.student_of(readout).direction(backwards=backwards)
         # a copy, which may be moved and cast without the stylizer's own
-        return OnePass(copy.deepcopy(change), self.in_channels).to(self.device)
+        return OnePass(copy.deepcopy(change), self.in_channels, self.frame_of(backwards=backwards)).to(self.device)
 
     one_pass = as_module  # its name before
 
@@ -314,11 +331,11 @@ class OSASISStylizer:
                 or one per image.
             direction: ``target_to_source`` runs the other way: encode with ``D_B``, decode with ``D_A``.
             readout: overrides the configured one.
-            joint: the batch is the slices of one volume, in order: they share one semantic code, one field of view
-                and, in read-outs that fit local maps, windows that reach over neighboring slices.
+            joint: the batch is the slices of one volume, in order: they share one semantic code and, in read-outs
+                that fit local maps, windows that reach over neighboring slices.
 
         Returns:
-            ``(B, C, H, W)`` in [-1, 1] on the images' device. Frames around the field of view stay as they are.
+            ``(B, C, H, W)`` in [-1, 1] on the images' device. A frame that the source images have stays as it is.
 
         Raises:
             OsasisError: wrong rank or channels, values that are not finite, unknown option values, a read-out whose
@@ -331,13 +348,12 @@ class OSASISStylizer:
         images = images.float()
         backwards = direction == DIRECTIONS[1]
         changed = self.readout(readout)(images, backwards=backwards, joint=joint)
-        view = field_of_view(images, joint=joint)
+        frame = self.frame_of(backwards=backwards)
         if self.config.detail and not backwards:
+            view = field_of_view(images, frame, joint=joint)
             changed = self.detail(changed.clamp(-1, 1), view=view, drawn_from=images)
         amounts = strengths.to(images.device, torch.float32)
-        return in_bands(
-            images, lambda part, band: blend(part, band.of(changed), amounts[band.slices], band.of(view))
-        )
+        return in_bands(images, lambda part, band: blend(part, band.of(changed), amounts[band.slices], frame))
 
     @torch.inference_mode()
     def decode_style(
@@ -371,10 +387,10 @@ class OSASISStylizer:
         """Restyle one image ``(C, H, W)`` or volume ``(C, D, H, W)`` (slices along ``D``) in native units.
 
         Returns ``dtype`` of the same shape, native units (integers rounded and clipped); what lay outside the
-        intensity range keeps its excess. Read-outs that are maps take no more memory than a few bytes a pixel beside
-        the image and the result, and some 200 MB; those that run networks hold image and result in float32 as well.
-        A volume's slices share one intensity range, one semantic code and one field of view, so that neighboring
-        slices agree. Raises ``OsasisError`` for wrong rank or channels, NaN, infinity, or a constant image.
+        intensity range keeps its excess. Read-outs that are maps take some 200 MB beside the image and the result,
+        however large they are; those that run networks hold image and result in float32 as well.
+        A volume's slices share one intensity range and one semantic code, so that neighboring slices agree.
+        Raises ``OsasisError`` for wrong rank or channels, NaN, infinity, or a constant image.
         """
         strength = check_strength(self.config.strength if strength is None else strength)
         return self.stylize_arrays([array], [strength], direction=direction, readout=readout, dtype=dtype)[0]
@@ -419,10 +435,11 @@ class OSASISStylizer:
         backwards = direction == DIRECTIONS[1]
         if is_map(name) and (backwards or not self.config.detail):
             change = self.color_map(name, backwards=backwards) if chosen else None
+            frame = self.frame_of(backwards=backwards)
             return [
                 to_dtype(array, np.dtype(dtype))
                 if change is None or strength == 0
-                else self._mapped(array, change, check_strength(strength), np.dtype(dtype))
+                else self._mapped(array, change, check_strength(strength), frame, np.dtype(dtype))
                 for array, strength in zip(arrays, strengths, strict=True)
             ]
         bounds = {i: self.config.intensity.bounds(arrays[i]) for i in chosen}
@@ -444,28 +461,17 @@ class OSASISStylizer:
         return results
 
     @torch.inference_mode()
-    def _mapped(self, array: np.ndarray, change: PixelMap, strength: float, dtype: np.dtype) -> np.ndarray:
+    def _mapped(
+        self, array: np.ndarray, change: PixelMap, strength: float, frame: Frame | None, dtype: np.dtype
+    ) -> np.ndarray:
         """One image or volume through a map, band by band from native units to native units."""
-        bounds = self.config.intensity.bounds(array)
-        stack = array if array.ndim == 4 else array[:, None]
-        channels, slices, height, width = stack.shape
-        parts = list(bands(slices, channels, height, width))
-
-        def unit(band: Band) -> torch.Tensor:
-            values = to_unit(band.of_array(array), bounds)
-            return torch.from_numpy(np.ascontiguousarray(np.moveaxis(values, 1, 0)))
-
-        # the field of view asks for the brightest channel alone
-        brightest = torch.empty(slices, 1, height, width)
-        for band in parts:
-            band.of(brightest).copy_(unit(band).amax(dim=1, keepdim=True))
-        view = field_of_view(brightest, joint=array.ndim == 4)
-        del brightest
-        result = np.empty(array.shape, dtype)
-        for band in parts:
-            images = unit(band).to(self.device)
+        bounds, result = self.config.intensity.bounds(array), np.empty(array.shape, dtype)
+        channels, *sides = array.shape if array.ndim == 4 else (len(array), 1, *array.shape[1:])
+        for band in bands(sides[0], channels, *sides[1:]):
+            unit = np.moveaxis(to_unit(band.of_array(array), bounds), 1, 0)
+            images = torch.from_numpy(np.ascontiguousarray(unit)).to(self.device)
             amounts = torch.full((len(images),), strength, device=self.device)
-            mixed = blend(images, change(images, band), amounts, band.of(view).to(self.device))
+            mixed = blend(images, change(images, band), amounts, frame)
             native = _native(np.moveaxis(mixed.cpu().numpy(), 0, 1), bounds, band.of_array(array))
             band.of_array(result)[...] = to_dtype(native, dtype)
         return result

@@ -45,6 +45,7 @@ def load_sources(
     max_images: int = 4000,
     details: list[DetailStatistics] | None = None,
     gate_images: EvenlySpaced | None = None,
+    frame_images: EvenlySpaced | None = None,
 ) -> tuple[torch.Tensor, IntensityRange]:
     """Read a training set.
 
@@ -57,6 +58,7 @@ def load_sources(
         max_images: largest number of slices; evenly spaced ones are taken of more.
         details: filled with the statistics of every image (volumes: of their middle slice) at its own size.
         gate_images: filled with images (volumes: their slice of most contrast) at their own size, in [-1, 1].
+        frame_images: filled with the same for the search of the frame.
 
     Returns:
         ``(N, C, size, size)`` in [-1, 1] and the range. Empty slices of volumes are left out.
@@ -75,8 +77,9 @@ def load_sources(
         bounds = intensity.bounds(array, name=name)
         if details is not None:
             details.extend(detail_of(array, bounds))
-        if gate_images is not None:
-            gate_images.add(to_unit(best_slice(array), bounds))
+        for kept in (gate_images, frame_images):
+            if kept is not None:
+                kept.add(to_unit(best_slice(array), bounds))
         for image in slices_of(array):
             if _has_contrast(image):
                 unit = torch.from_numpy(to_unit(image, bounds))[None]
