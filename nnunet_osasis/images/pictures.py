@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import math
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -62,13 +63,34 @@ def read_picture(path: Path) -> tuple[np.ndarray, dict[str, Any]]:
     """
     from PIL import Image
 
-    with Image.open(path, formats=FORMATS) as opened:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own limit is above Pillow's first one
+        try:
+            opening = Image.open(path, formats=FORMATS)
+        except Image.DecompressionBombError as error:
+            raise OsasisError(
+                "A PNG, JPEG or BMP picture may have some 178 million pixels at most",
+                found=f"{error} in {path}",
+                remedy="Save it as TIFF.",
+            ) from error
+    with opening as opened:
         check_size((*opened.size, len(opened.getbands())), path)
         if opened.format == "PNG":
             return _read_png(opened, path)
         pixels = _read_flat(opened)
         kept = _kept(opened, opened.getexif().get(ORIENTATION))
     return _channels_first(pixels), kept
+
+
+def values_in(path: Path) -> int:
+    """Return the number of values a picture's header announces; 0 for what is no picture."""
+    from PIL import Image
+
+    try:
+        with Image.open(path, formats=FORMATS) as opened:
+            return math.prod(opened.size) * len(opened.getbands())
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):  # reading it says what is wrong
+        return 0
 
 
 def _read_png(opened: Image.Image, path: Path) -> tuple[np.ndarray, dict[str, Any]]:

@@ -21,6 +21,7 @@ from nnunet_osasis.gate.calibration import chosen_indices
 from nnunet_osasis.gate.pictures import PICTURE, as_picture, save_worst
 from nnunet_osasis.images.image import NATURAL_SUFFIXES, LoadedImage, image_stem, image_suffix, onto_grid
 from nnunet_osasis.images.io import files_of, list_images, read_image, write_like
+from nnunet_osasis.images.pictures import values_in
 from nnunet_osasis.images.slices import best_slice, read_in_slices, slice_axis, slices_back, slices_first
 from nnunet_osasis.runtime.distributed import Shard
 from nnunet_osasis.runtime.storage import atomic_write, remove_stale_temporaries, sha256_of_file, sha256_of_json
@@ -36,6 +37,9 @@ from nnunet_osasis.stylizer.archive.record import (
 from nnunet_osasis.stylizer.archive.shards import claim_folder
 from nnunet_osasis.stylizer.gating import stored_gate
 from nnunet_osasis.stylizer.stylizer import OSASISStylizer
+
+LARGE_VALUES = 2**25
+"""Values (pixels times channels) of a picture from which it must be the only one in memory."""
 
 SOFT = 20
 """Number of values that a mask of labels reaching 255 may have; more are shades."""
@@ -248,8 +252,8 @@ class _Run:
 
 
 def _is_large(path: Path) -> bool:
-    """Volumes, and TIFF files, which may be stacks: one at a time in memory."""
-    return image_suffix(path) not in NATURAL_SUFFIXES
+    """Volumes, TIFF files, which may be stacks, and large pictures: one at a time in memory."""
+    return image_suffix(path) not in NATURAL_SUFFIXES or values_in(path) > LARGE_VALUES
 
 
 def on_record(source: Path, output: Path) -> tuple[int, int]:
@@ -290,8 +294,7 @@ def _show_worst(run: _Run, files: dict[str, Path]) -> None:
         axis = slice_axis(loaded.spacing, loaded.array.shape[1:])
         full = run.restyled(loaded, axis, None, None).image
         used = read_image(run.output / case).array
-        sliced = [slices_first(np.asarray(array, np.float32), axis) for array in (loaded.array, full, used)]
-        before, at_full, at_last = as_picture(*sliced)
+        before, at_full, at_last = as_picture(*(slices_first(array, axis) for array in (loaded.array, full, used)))
         cases.append((in_short(summary.row(case)), before, at_full, at_last))
     if cases:
         save_worst(run.output / FOLDER / PICTURE, cases, run.stylizer.config.intensity)
