@@ -38,6 +38,7 @@ ALPHA = {"LA": "L", "La": "L", "RGBA": "RGB", "RGBa": "RGB"}
 EXIF_MARKS = (b"eXIf", b"Raw profile type", b"XML:com.adobe.xmp")
 """Bytes of every PNG file that holds an orientation; Pillow decodes the whole picture to look behind its pixels."""
 
+warnings.filterwarnings("ignore", message="Image size .* exceeds limit")  # Pillow's first one; ours is above it
 logging.getLogger("imagecodecs").setLevel(logging.ERROR)  # libpng's remarks on profiles: a line for every picture
 
 
@@ -63,16 +64,14 @@ def read_picture(path: Path) -> tuple[np.ndarray, dict[str, Any]]:
     """
     from PIL import Image
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own limit is above Pillow's first one
-        try:
-            opening = Image.open(path, formats=FORMATS)
-        except Image.DecompressionBombError as error:
-            raise OsasisError(
-                "A PNG, JPEG or BMP picture may have some 178 million pixels at most",
-                found=f"{error} in {path}",
-                remedy="Save it as TIFF.",
-            ) from error
+    try:
+        opening = Image.open(path, formats=FORMATS)
+    except Image.DecompressionBombError as error:
+        raise OsasisError(
+            "A PNG, JPEG or BMP picture may have some 178 million pixels at most",
+            found=f"{error} in {path}",
+            remedy="Save it as TIFF.",
+        ) from error
     with opening as opened:
         check_size((*opened.size, len(opened.getbands())), path)
         if opened.format == "PNG":

@@ -18,11 +18,12 @@ from nnunet_osasis.errors import OsasisError
 from nnunet_osasis.gate import Decision, GateResult, Segmenter, StructureGate
 from nnunet_osasis.gate.audit import FOLDER, WORST, AuditSummary, in_short, path_in, summarize_cases, write_audit
 from nnunet_osasis.gate.calibration import chosen_indices
-from nnunet_osasis.gate.pictures import PICTURE, as_picture, save_worst
+from nnunet_osasis.gate.pictures import PICTURE, SHOWN_PX, as_picture, save_worst
 from nnunet_osasis.images.image import NATURAL_SUFFIXES, LoadedImage, image_stem, image_suffix, onto_grid
 from nnunet_osasis.images.io import files_of, list_images, read_image, write_like
 from nnunet_osasis.images.pictures import values_in
 from nnunet_osasis.images.slices import best_slice, read_in_slices, slice_axis, slices_back, slices_first
+from nnunet_osasis.maps.field_of_view import spaced
 from nnunet_osasis.runtime.distributed import Shard
 from nnunet_osasis.runtime.storage import atomic_write, remove_stale_temporaries, sha256_of_file, sha256_of_json
 from nnunet_osasis.stylizer.archive.prefetch import prefetched
@@ -291,6 +292,8 @@ def _show_worst(run: _Run, files: dict[str, Path]) -> None:
     summaries = [(case, summary) for case, summary in summarize_cases(audits_in(run.output)).items() if case in files]
     for case, summary in sorted(summaries, key=by_badness)[:WORST]:
         loaded = read_image(files[case])
+        if loaded.array.ndim == 3:  # no more of a large picture is shown
+            loaded = replace(loaded, array=spaced(loaded.array, SHOWN_PX))
         axis = slice_axis(loaded.spacing, loaded.array.shape[1:])
         full = run.restyled(loaded, axis, None, None).image
         used = read_image(run.output / case).array
