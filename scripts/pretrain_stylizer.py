@@ -142,7 +142,11 @@ def _remembered(args: argparse.Namespace, output: Path) -> int | None:
     path = output / WORK / MINUTES
     if not (args.resume and path.is_file()):
         return None
-    return int(read_json(path, what="The remembered number of steps")["iterations"])
+    steps = read_json(path, what="The remembered number of steps").get("iterations")
+    if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
+        rule = "The remembered number of steps must be a whole number of at least 1"
+        raise OsasisError(rule, found=f"{steps!r} in {path}", remedy="Delete the file, or leave --resume out.")
+    return steps
 
 
 def main(argv: list[str] | None = None) -> None:

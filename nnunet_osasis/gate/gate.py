@@ -8,8 +8,10 @@ from typing import Any, Protocol
 import numpy as np
 from scipy import ndimage
 
+from nnunet_osasis.gate.parts import places_to_judge, worst_of
 from nnunet_osasis.gate.scores import StructureScores, score_structure
 from nnunet_osasis.gate.thresholds import GateThresholds
+from nnunet_osasis.images.image import to_dtype
 from nnunet_osasis.images.intensity import IntensityRange, to_unit
 from nnunet_osasis.maps.field_of_view import Frame
 
@@ -67,7 +69,7 @@ class GateResult:
     """An image that may be used, and the decision that it rests on.
 
     Attributes:
-        image: float32 in native units.
+        image: native units, in the type of what was judged.
         decision: what was decided.
     """
 
@@ -152,15 +154,20 @@ class StructureGate:
             OsasisError: a mask or a restyled image of another size, or what the segmenter raises.
         """
         if strength == 0:
-            return GateResult(source.astype(np.float32), Decision("full", 0.0, 0.0, {}, {}))
+            return GateResult(source.astype(changed.dtype), Decision("full", 0.0, 0.0, {}, {}))
         bounds = self.intensity.bounds(source)
-        before = to_unit(source, bounds)
+        places = places_to_judge(source, changed, mask)
         answer = None if self.segmenter is None else self.segmenter(source)
         least = self.thresholds.least
         first: StructureScores | None = None
         for share in (1.0, *WEAKER):
-            image = weaken(source, changed, share)
-            scores = score_structure(before, to_unit(image, bounds), mask, self.frame)
+            parts = []
+            for place in places:
+                after = to_unit(weaken(source[place], changed[place], share), bounds)
+                labels = None if mask is None else mask[place[1:]]
+                parts.append(score_structure(to_unit(source[place], bounds), after, labels, self.frame))
+            scores = worst_of(parts)
+            image = _weakened(source, changed, share)
             if self.segmenter is not None and answer is not None:
                 scores = _with_segmenter(scores, answer, self.segmenter(image), mask)
             first = first or scores
@@ -170,7 +177,17 @@ class StructureGate:
                 return GateResult(image, decision)
         assert first is not None  # noqa: S101 (the loop ran)
         decision = Decision("original", 0.0, strength, first.values(), first.failures(least), first.lesions)
-        return GateResult(source.astype(np.float32), decision)
+        return GateResult(source.astype(changed.dtype), decision)
+
+
+def _weakened(source: np.ndarray, changed: np.ndarray, share: float) -> np.ndarray:
+    """:func:`weaken` in the type of ``changed``, plane by plane: a whole image in float32 is large."""
+    if share == 1:
+        return changed
+    result = np.empty_like(changed)
+    for plane in np.ndindex(changed.shape[:-2]):
+        result[plane] = to_dtype(weaken(source[plane], changed[plane], share), changed.dtype)
+    return result
 
 
 def _with_segmenter(

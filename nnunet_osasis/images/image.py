@@ -218,7 +218,9 @@ def check_array(array: np.ndarray, *, name: str = "the image", channels: int | N
 
 
 def to_dtype(array: np.ndarray, dtype: np.dtype) -> np.ndarray:
-    """Cast to a file's dtype; integers are rounded and clipped to their range."""
+    """Cast to a file's dtype, always a copy; integers are rounded and clipped to their range."""
+    if array.dtype == dtype:
+        return array.copy()
     if np.issubdtype(dtype, np.integer):
         limits, whole = np.iinfo(dtype), np.rint(array)
         if np.dtype(dtype).itemsize < 4:

@@ -106,7 +106,7 @@ def stored_gate(
                 known = read_sealed_json(path, what="The gate's thresholds")
                 if {name: known.get(name) for name in identity} == identity:
                     return _gate(stylizer, GateThresholds(**known["thresholds"]), segmenter)
-            except (OsasisError, KeyError, TypeError) as error:
+            except (OsasisError, KeyError, TypeError, AttributeError) as error:
                 logger.warning("%s is damaged (%s): the gate's thresholds are measured again.", path, error)
         gate = structure_gate(stylizer, images, segmenter=segmenter)
         write_sealed_json(path, identity | {"thresholds": gate.thresholds.to_json()})

@@ -28,7 +28,14 @@ from nnunet_osasis.maps.field_of_view import NO_FRAME, Frame
 from nnunet_osasis.runtime.compute import resolve_device
 from nnunet_osasis.runtime.escaping import markdown_text
 from nnunet_osasis.runtime.folders import atomic_folder
-from nnunet_osasis.runtime.records import as_json, atomic_write_json, read_json, read_sealed_json, write_sealed_json
+from nnunet_osasis.runtime.records import (
+    as_json,
+    atomic_write_json,
+    parse_json,
+    read_json,
+    read_sealed_json,
+    write_sealed_json,
+)
 from nnunet_osasis.runtime.storage import (
     load_tensors,
     remove_stale_temporaries,
@@ -213,8 +220,8 @@ class StylizerState:
     @classmethod
     def from_bytes(cls, data: bytes) -> StylizerState:
         """Back from ``to_bytes``, on the same device. Raises ``OsasisError`` when this machine has none of its kind."""
-        header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
-        values, tensors = json.loads(header["__metadata__"]["stylizer"]), safetensors.torch.load(data)
+        header = parse_json(data[8 : 8 + int.from_bytes(data[:8], "little")])
+        values, tensors = parse_json(header["__metadata__"]["stylizer"].encode()), safetensors.torch.load(data)
         reference = tensors["reference"].numpy()
         parts = {}
         for name in values["held"]:
