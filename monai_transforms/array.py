@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -37,7 +37,8 @@ class OSASISStylize(StyleTransform):
         device: for a stylizer folder, where it works (``cpu`` by default).
         batched: inputs have a batch axis first, ``(B, C, H, W[, D])``, as a DataLoader returns them.
         gate: compare every result with its image by the structure gate: what fails is weakened, and stays as it is
-            when that fails too. None: if the stylizer has thresholds for its read-out.
+            when that fails too. None: by the package's least scores where the stylizer has no thresholds for its
+            read-out; True refuses such a stylizer.
         audit: a file that gets a line of JSON for every decision (``osasis-info --audit`` reads it).
 
     Raises:
@@ -76,12 +77,17 @@ class OSASISStylize(StyleTransform):
         return self.handle.get().config.strength if self.strength is None else self.strength
 
     def _restyle(
-        self, arrays: list[np.ndarray], strengths: list[float | None], seeds: Sequence[int] | None, names: Sequence[str]
+        self,
+        arrays: list[np.ndarray],
+        strengths: list[float | None],
+        seeds: Sequence[int] | None,
+        names: Sequence[str],
+        stored: Callable[[np.ndarray], np.ndarray],
     ) -> list[np.ndarray]:
         amounts = [1.0 if strength is None else strength for strength in strengths]
         stylizer = self.handle.get()
         changed = stylizer.stylize_arrays(arrays, amounts, direction=self.direction)
-        return self.gating(stylizer, arrays, changed, amounts, names)
+        return self.gating(stylizer, arrays, changed, amounts, names, stored)
 
 
 class RandOSASISStylize(RandStyle):

@@ -50,7 +50,8 @@ def fine_structure(source: np.ndarray, stylized: np.ndarray) -> float:
 def _spectra(image: np.ndarray, side: int) -> tuple[np.ndarray, float]:
     """Mean power of fine patterns over tiles that cover ``(C, H, W)``: ``(C, F)``, and that of noise of variance 1."""
     starts = [np.unique(np.linspace(0, n - side, -(-n // side)).round().astype(int)) for n in image.shape[1:]]
-    tiles = np.lib.stride_tricks.sliding_window_view(image, (side, side), axis=(1, 2))[:, starts[0][:, None], starts[1]]
+    every = np.lib.stride_tricks.sliding_window_view(image, (len(image), side, side))[0]
+    tiles = every[starts[0][:, None], starts[1]].swapaxes(0, 1).swapaxes(0, 2)
     window = np.outer(*[np.hanning(side + 2)[1:-1]] * 2).astype(np.float32)
     tiles = (tiles - tiles.mean(axis=(-2, -1), keepdims=True)) * window
     fine = np.maximum(np.abs(np.fft.fftfreq(side))[:, None], np.fft.rfftfreq(side)) >= 1 / HIGHEST_PERIOD_PX

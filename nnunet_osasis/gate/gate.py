@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -10,6 +11,7 @@ from scipy import ndimage
 
 from nnunet_osasis.gate.scores import StructureScores, score_structure
 from nnunet_osasis.gate.thresholds import GateThresholds
+from nnunet_osasis.images.image import to_dtype
 from nnunet_osasis.images.intensity import IntensityRange, to_unit
 
 WEAKER = (0.75, 0.5, 0.25)
@@ -66,7 +68,7 @@ class GateResult:
     """An image that may be used, and the decision that it rests on.
 
     Attributes:
-        image: float32 in native units.
+        image: in native units, as it is stored: in its source's type, rounded and clipped.
         decision: what was decided.
     """
 
@@ -133,21 +135,28 @@ class StructureGate:
         return identity
 
     def __call__(
-        self, source: np.ndarray, changed: np.ndarray, strength: float, mask: np.ndarray | None = None
+        self,
+        source: np.ndarray,
+        changed: np.ndarray,
+        strength: float,
+        mask: np.ndarray | None = None,
+        stored: Callable[[np.ndarray], np.ndarray] | None = None,
     ) -> GateResult:
-        """Use ``changed``, or weaken it until it passes.
+        """Use ``changed``, or weaken it until it passes. What is judged is what is stored, and that is returned.
 
         Args:
             source: ``(C, H, W)`` or ``(C, D, H, W)``, native units; also the result when nothing passes.
             changed: ``source`` restyled at ``strength``, native units.
             strength: the strength that ``changed`` was made with, in [0, 1].
             mask: labels of the spatial shape of ``source``; every component of a positive value is a lesion.
+            stored: turns an image in native units into what is stored of it; None casts to the type of ``source``,
+                which rounds and clips whole numbers.
 
         Raises:
             OsasisError: a mask or a restyled image of another size, or what the segmenter raises.
         """
         if strength == 0:
-            return GateResult(source.astype(np.float32), Decision("full", 0.0, 0.0, {}, {}))
+            return GateResult(source.copy(), Decision("full", 0.0, 0.0, {}, {}))
         bounds = self.intensity.bounds(source)
         before = to_unit(source, bounds)
         answer = None if self.segmenter is None else self.segmenter(source)
@@ -155,6 +164,7 @@ class StructureGate:
         first: StructureScores | None = None
         for share in (1.0, *WEAKER):
             image = weaken(source, changed, share)
+            image = to_dtype(image, source.dtype) if stored is None else stored(image)
             scores = score_structure(before, to_unit(image, bounds), mask)
             if self.segmenter is not None and answer is not None:
                 scores = _with_segmenter(scores, answer, self.segmenter(image), mask)
@@ -165,7 +175,7 @@ class StructureGate:
                 return GateResult(image, decision)
         assert first is not None  # noqa: S101 (the loop ran)
         decision = Decision("original", 0.0, strength, first.values(), first.failures(least), first.lesions)
-        return GateResult(source.astype(np.float32), decision)
+        return GateResult(source.copy(), decision)
 
 
 def _with_segmenter(

@@ -18,6 +18,9 @@ VISIBLE = 0.5
 QUIET = 0.5 / 127.5
 """Standard deviation in [-1, 1] of the noise that every image has: half a gray level of rounding."""
 
+SHADING = 0.02
+"""Share of the variance in and around a lesion that tone curves may bend: a mean difference below it says little."""
+
 MAX_REACH_PX = 10
 """Largest width in pixels of the surroundings that a lesion is compared with."""
 
@@ -70,7 +73,7 @@ def _left(of: np.ndarray, by: np.ndarray) -> float:
 
 
 def contrast_kept(source: np.ndarray, stylized: np.ndarray, shape: np.ndarray) -> float:
-    """The share of a lesion's contrast that is still there: at most 1, about 0 when nothing is.
+    """The share of a lesion's contrast that is still there: 1 when all is, about 0 when nothing is.
 
     The source is predicted from the stylized image, by an affine map of its channels, with and without the lesion's
     own shape to help. What that shape adds is what the stylized image no longer shows of the lesion. Tissue under an
@@ -84,7 +87,7 @@ def contrast_kept(source: np.ndarray, stylized: np.ndarray, shape: np.ndarray) -
     source, stylized = (image - image.mean(axis=1, keepdims=True) for image in (source, stylized))
     shape = (shape - shape.mean())[None]
     apart = source @ shape[0] / float(shape[0] @ shape[0])
-    energy = float(apart @ apart) * float(shape[0] @ shape[0])
+    energy = float(apart @ apart) * float(shape[0] @ shape[0]) + SHADING * float((source**2).sum())
     missing = _left(source, stylized) - _left(source, np.concatenate([stylized, shape]))
     return 1 - missing / max(energy, 1e-12)
 
