@@ -62,6 +62,11 @@ def own_gate(
     return _gate(stylizer, stylizer.gate, segmenter)
 
 
+def floor_gate(stylizer: OSASISStylizer) -> StructureGate:
+    """The gate of the package's floors, for a stylizer without thresholds and no images at hand to measure them on."""
+    return _gate(stylizer, GateThresholds({}), None)
+
+
 def structure_gate(
     stylizer: OSASISStylizer, images: Callable[[], Sequence[np.ndarray]], *, segmenter: Segmenter | None = None
 ) -> StructureGate:
