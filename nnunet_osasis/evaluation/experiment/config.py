@@ -40,6 +40,9 @@ from nnunet_osasis.synthetic.known_camera import KnownCamera, camera_from_json
 DECIDING = ("dice", "iou", "dice_mean", "iou_mean", "s", "e_max", "e_mean", "e_adaptive", "nsd")
 """Metrics that may decide a verdict: they lie in [0, 1], are better when higher, and are defined for every case."""
 
+IMAGENET = "imagenet"
+"""Value of a network's ``weights`` that takes what this machine has of its encoder."""
+
 MAX_PATTERN_LENGTH = 200
 """Largest number of characters of a group rule."""
 
@@ -183,17 +186,39 @@ class Target:
 
 @_settings
 class NetworkSpec:
-    """A network by name: ``unet`` (nnU-Net's), ``unetpp``, ``pranet``, or any network of MONAI.
+    """A network by name: ``unet`` (nnU-Net's), ``unetpp``, ``pranet``, any of MONAI, or a U-Net on an encoder of timm.
 
     Attributes:
         name: unique among the networks.
         monai: class name in ``monai.networks.nets``, for other names than those three.
+        encoder: name of a timm model, which makes it a U-Net on that encoder; ``unet`` or a free name.
+        weights: of the encoder: ``imagenet`` (what this machine has; nothing is downloaded), the path of a file, or
+            None, which starts at random.
         arguments: constructor arguments that differ from the default.
+
+    >>> NetworkSpec(name="unet", encoder="tf_efficientnet_lite0", weights="imagenet").weights
+    'imagenet'
     """
 
     name: Name
     monai: str | None = None
+    encoder: str | None = None
+    weights: str | None = None
     arguments: dict[str, Any] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _check(self) -> NetworkSpec:
+        if self.encoder is None and self.weights is not None:
+            raise OsasisError(
+                "weights are those of a network's encoder",
+                found=f"{self.weights} for {self.name} without one",
+                remedy='Name it: {"name": "unet", "encoder": "tf_efficientnet_lite0", "weights": "imagenet"}.',
+            )
+        if self.encoder is not None and (self.monai is not None or self.name in ("unetpp", "pranet")):
+            raise OsasisError(
+                "encoder makes a U-Net: it excludes monai, and the names unetpp and pranet", found=self.name
+            )
+        return self
 
 
 @_settings

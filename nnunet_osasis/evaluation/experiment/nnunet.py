@@ -65,7 +65,7 @@ def trainer_of(cell: Cell, budget: Budget) -> str:
         OsasisError: nnU-Net has no such trainer, or one that does not take the method's or network's options.
     """
     trainer = TRAINERS.get((cell.network.name, cell.method.kind))
-    if trainer is None or cell.network.monai is not None:
+    if trainer is None or (cell.network.monai or cell.network.encoder) is not None:
         known = sorted({kind for network, kind in TRAINERS if network == cell.network.name})
         raise OsasisError(
             f"The nnU-Net engine needs a trainer for {cell.method.name} with {cell.network.name}",
