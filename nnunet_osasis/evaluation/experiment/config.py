@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass as plain_dataclass
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, dataclass_transform
 
@@ -373,6 +373,14 @@ class MethodSpec:
         return KINDS[self.kind].reference
 
     @property
+    def parts(self) -> tuple[MethodSpec, ...]:
+        """The method once for each of its read-outs: ``combined+raw`` are two, which share the images."""
+        names = str(self.parameters.get("readout", "")).split("+")
+        if len(names) < 2:
+            return (self,)
+        return tuple(replace(self, parameters={**self.parameters, "readout": name}) for name in names)
+
+    @property
     def label(self) -> str:
         """The kind's label and the parameters, for people."""
         text = ", ".join(f"{key} {value}" for key, value in self.parameters.items())
@@ -413,7 +421,8 @@ def _check_parameter(method: str, key: str, value: Any) -> None:
             raise OsasisError(f"{key} of the method {method} must be a number in [0, {highest}]", found=shown(value))
         return
     known = READOUTS if key == "readout" else LOSSES
-    if value not in list(known):
+    parts = value.split("+") if key == "readout" and isinstance(value, str) else [value]
+    if not set(parts) <= set(known) or len(set(parts)) < len(parts):
         raise OsasisError(f"{key} of the method {method} must be one of {', '.join(known)}", found=shown(value))
 
 

@@ -72,7 +72,8 @@ def trainer_of(cell: Cell, budget: Budget) -> str:
             found="none",
             remedy=f"It has {', '.join(known) or 'no such network'}; the light engine has all of them.",
         )
-    if cell.method.parameters.keys() - {"strength", "losses", "readout"} or cell.network.arguments:
+    others = cell.method.parameters.keys() - {"strength", "losses", "readout"}
+    if others or cell.network.arguments or len(cell.method.parts) > 1:
         raise OsasisError(
             "The nnU-Net engine takes methods and networks as its trainers make them",
             found=f"parameters {dict(cell.method.parameters)}, arguments {dict(cell.network.arguments)}",
