@@ -37,8 +37,16 @@ WHEELS = (
     "wcwidth",
 )  # fmt: skip
 """What a machine with PyTorch, torchvision, SciPy, scikit-image and pandas usually lacks of our dependencies."""
-STAND_INS = ("SimpleITK", "cc3d")
-"""Packages of which an empty module will do: nnU-Net imports them, and nothing here reads a file with them."""
+PNG = """\
+def png_decode(data):
+    import io
+    import numpy
+    from PIL import Image
+    return numpy.array(Image.open(io.BytesIO(data)))
+"""
+STAND_INS = {"SimpleITK": "", "cc3d": "", "imagecodecs": PNG}
+"""Modules for machines that lack a package too large to carry: nnU-Net imports the first two, and nothing here reads a
+file with them; of imagecodecs only the PNG reader is used, on 8-bit files that this project wrote itself."""
 PLATFORMS = [f"manylinux_2_{minor}_x86_64" for minor in (34, 31, 28, 27, 24, 17)] + ["manylinux2014_x86_64"]
 SCRIPTS = ("benchmarks/gpu", "benchmarks/speed", "tests/contracts/golden.py")
 MOST_MIB = 60
@@ -48,7 +56,10 @@ SETUP = """# . gpu_pack/setup.sh: installs from this folder, without a network, 
 pack=$(cd "$(dirname "${BASH_SOURCE:-$0}")" && pwd)
 python3 -m pip install -q --no-index --no-deps --no-compile --upgrade --find-links "$pack/wheels" \\
     --target "$pack/site" "$pack"/wheels/*.whl
-export PYTHONPATH="$pack/site:$pack/stand_ins"
+export PYTHONPATH="$pack/site"
+for module in "$pack"/stand_ins/*.py; do
+    python3 -c "import $(basename "$module" .py)" 2>/dev/null || cp "$module" "$pack/site/"
+done
 """
 
 
@@ -71,8 +82,8 @@ def main(argv: list[str] | None = None) -> None:
     carry_wheels(args.wheels, output / "wheels", args.python)
     for name in SCRIPTS:
         copy_script(ROOT / name, output / name)
-    for name in STAND_INS:
-        atomic_write_bytes(output / "stand_ins" / f"{name}.py", b'"""Stands in for a package nothing here uses."""\n')
+    for name, source in STAND_INS.items():
+        atomic_write_bytes(output / "stand_ins" / f"{name}.py", f"# stands in for {name}\n{source}".encode())
     atomic_write_bytes(output / "setup.sh", SETUP.encode())
     for wheel in sorted((output / "wheels").iterdir(), key=lambda path: -path.stat().st_size):
         print(f"  {wheel.stat().st_size / 2**20:6.2f} MiB  {wheel.name}")
