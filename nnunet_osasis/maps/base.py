@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from nnunet_osasis.errors import OsasisError
+from nnunet_osasis.images.bands import Band
 from nnunet_osasis.maps.field_of_view import Frame
 
 MAPS: dict[str, type[PixelMap]] = {}
@@ -28,8 +29,11 @@ class PixelMap(nn.Module, ABC):
         MAPS[key] = cls
 
     @abstractmethod
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Map ``(B, C, H, W)`` in [-1, 1], on any device, to a new tensor of the same shape; not clipped."""
+    def forward(self, images: torch.Tensor, band: Band | None = None) -> torch.Tensor:
+        """Map ``(B, C, H, W)`` in [-1, 1], on any device, to a new tensor of the same shape; not clipped.
+
+        With ``band`` the images are that part of larger ones, and get what it gets there, bit for bit.
+        """
 
     @abstractmethod
     def to_json(self) -> dict[str, Any]:
@@ -69,10 +73,10 @@ class MeanMap(PixelMap, key="mean_of"):
         if not 0 <= self.confidence <= 1 or not len(self.maps):
             raise OsasisError("A mean of maps needs maps and a confidence in [0, 1]", found=confidence)
 
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
+    def forward(self, images: torch.Tensor, band: Band | None = None) -> torch.Tensor:
         total = torch.zeros_like(images)
         for part in self.maps:
-            total.add_(part(images).clamp_(-1, 1).sub_(images))
+            total.add_(part(images, band).clamp_(-1, 1).sub_(images))
         return total.mul_(self.confidence / len(self.maps)).add_(images)
 
     def to_json(self) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Self
 import torch
 
 from nnunet_osasis.errors import OsasisError
+from nnunet_osasis.images.bands import Band
 from nnunet_osasis.maps.base import PixelMap, numbers_of
 from nnunet_osasis.maps.color import FROM_XYZ, TO_XYZ, from_perceptual, perceptual
 from nnunet_osasis.maps.field_of_view import field_of_view, find_frame
@@ -99,7 +100,7 @@ class MomentMap(PixelMap, key="source_mean"):
         there = self.to_json()
         return MomentMap(there["target_mean"], there["target_std"], there["source_mean"], there["source_std"])
 
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
+    def forward(self, images: torch.Tensor, band: Band | None = None) -> torch.Tensor:
         mean, std, new_mean, new_std = (getattr(self, name).to(images)[:, None, None] for name in self._NAMES)
         values = perceptual(images, self.to_xyz)
         return from_perceptual(values.sub_(mean).mul_(new_std / std).add_(new_mean), self.from_xyz)

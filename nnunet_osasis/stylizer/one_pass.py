@@ -10,6 +10,7 @@ from torch import nn
 from nnunet_osasis.errors import OsasisError
 from nnunet_osasis.maps.base import blend
 from nnunet_osasis.maps.field_of_view import Frame
+from nnunet_osasis.runtime.compute import as_usual
 from nnunet_osasis.stylizer.names import STUDENT, is_map
 from nnunet_osasis.stylizer.serialization import StylizerState
 
@@ -48,10 +49,10 @@ class OnePass(nn.Module):
                 remedy="Add the batch axis, or use a stylizer made for such images.",
             )
         images = images.float()
-        if torch.is_autocast_enabled(images.device.type):  # rounding a color map to 16 bits would show as bands
-            with torch.autocast(images.device.type, enabled=False):
-                return self._restyle(images, strength)
-        return self._restyle(images, strength)
+        if torch.compiler.is_compiling():  # a compiled or exported module has no caller whose state could reach it
+            return self._restyle(images, strength)
+        with as_usual(graphs=True):
+            return self._restyle(images, strength)
 
     def _restyle(self, images: torch.Tensor, strength: torch.Tensor) -> torch.Tensor:
         return blend(images, self.change(images), strength, self.frame)

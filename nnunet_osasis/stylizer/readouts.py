@@ -12,10 +12,11 @@ from torch import nn
 from nnunet_osasis.diffusion.sampler import SamplerConfig
 from nnunet_osasis.diffusion.transfer import transfer_style
 from nnunet_osasis.errors import OsasisError
+from nnunet_osasis.images.bands import in_bands
 from nnunet_osasis.maps.base import PixelMap
 from nnunet_osasis.maps.field_of_view import Frame, field_of_view
 from nnunet_osasis.maps.local_affine import carry_change
-from nnunet_osasis.maps.resize import resize
+from nnunet_osasis.maps.resize import resize, rows_of
 from nnunet_osasis.stylizer import names
 
 if TYPE_CHECKING:  # importing the networks imports diffusers, which a map does not need
@@ -73,7 +74,7 @@ class MapReadout(Readout):
             raise OsasisError(
                 "The way back needs the inverse of the read-out's map", found="none", remedy="Make the stylizer anew."
             )
-        return change(images)
+        return in_bands(images, change)
 
 
 class StudentReadout(Readout):
@@ -174,8 +175,12 @@ class FrequencyReadout(DiffusionReadout):
         self, images: torch.Tensor, small: torch.Tensor, after: torch.Tensor, *, joint: bool, frame: Frame | None = None
     ) -> torch.Tensor:
         change = low_frequencies(after - small, field_of_view(small, frame, joint=joint))
-        size = (images.shape[-2], images.shape[-1])
-        return images + resize(change, size)  # smooth, so that plain interpolation moves no edge
+        height, width = images.shape[-2:]
+        # smooth, so that plain interpolation moves no edge
+        return in_bands(
+            images,
+            lambda part, band: part + rows_of(change[band.slices], height, width, band.rows, antialias=True),
+        )
 
 
 READOUTS: dict[str, type[Readout]] = {name: MapReadout for name in names.READOUTS} | {

@@ -26,8 +26,16 @@ from nnunet_osasis.maps.base import PixelMap, map_from_json
 from nnunet_osasis.maps.detail import DetailChange
 from nnunet_osasis.maps.field_of_view import NO_FRAME, Frame
 from nnunet_osasis.runtime.compute import resolve_device
+from nnunet_osasis.runtime.escaping import markdown_text
 from nnunet_osasis.runtime.folders import atomic_folder
-from nnunet_osasis.runtime.records import as_json, atomic_write_json, read_json, read_sealed_json, write_sealed_json
+from nnunet_osasis.runtime.records import (
+    as_json,
+    atomic_write_json,
+    parse_json,
+    read_json,
+    read_sealed_json,
+    write_sealed_json,
+)
 from nnunet_osasis.runtime.storage import (
     load_tensors,
     remove_stale_temporaries,
@@ -212,8 +220,8 @@ class StylizerState:
     @classmethod
     def from_bytes(cls, data: bytes) -> StylizerState:
         """Back from ``to_bytes``, on the same device. Raises ``OsasisError`` when this machine has none of its kind."""
-        header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
-        values, tensors = json.loads(header["__metadata__"]["stylizer"]), safetensors.torch.load(data)
+        header = parse_json(data[8 : 8 + int.from_bytes(data[:8], "little")])
+        values, tensors = parse_json(header["__metadata__"]["stylizer"].encode()), safetensors.torch.load(data)
         reference = tensors["reference"].numpy()
         parts = {}
         for name in values["held"]:
@@ -304,7 +312,7 @@ def model_card(state: StylizerState) -> str:
         weights = sum(parameter.numel() for parameter in student.parameters())
         lines.append(
             f"- one-pass student of `{student.config.teacher}`, {weights} weights; on source images it was not trained "
-            f"on, beside its teacher: {fidelity}"
+            f"on, beside its teacher: {markdown_text(str(fidelity))}"
         )
     elif is_map(state.config.readout):
         lines.append(f"- one pass: `{state.config.readout}` is a map and needs no student; ONNX with osasis-export")
@@ -313,5 +321,8 @@ def model_card(state: StylizerState) -> str:
             f"- structure gate: least scores {state.gate.scores}, measured on {state.gate.views} views of source "
             f"images; {100 * state.gate.false_alarms:.1f} % of them fail; damage found: {state.gate.detection}"
         )
-    lines += [f"- {key.replace('_', ' ')}: {value}" for key, value in sorted(state.card.items())]
+    lines += [
+        f"- {markdown_text(key.replace('_', ' '))}: {markdown_text(str(value))}"
+        for key, value in sorted(state.card.items())
+    ]
     return "\n".join(lines) + "\n"

@@ -186,7 +186,7 @@ def train_calibrator(
     fit(
         "calibrator", step, state, iterations=config.iterations, work=work, resume=resume,
         save_every=config.checkpoint_every,
-        remedy="Check the source images, or leave the calibrator out with --calibrator-iterations 0.",
+        remedy="Check the source images, or leave the calibrator out with --overwrite and --calibrator-iterations 0.",
     )  # fmt: skip
     return net.eval().requires_grad_(False)
 

@@ -201,7 +201,7 @@ def train_student(
     fit(
         "student", step, state, iterations=config.iterations, work=work, resume=resume,
         save_every=config.checkpoint_every,
-        remedy="Check the source images, or leave the student out with --no-distil.",
+        remedy="Check the source images, or leave the student out with --resume and --no-distil.",
     )  # fmt: skip
     return student.eval().requires_grad_(False)
 

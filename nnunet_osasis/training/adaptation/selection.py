@@ -27,6 +27,12 @@ from nnunet_osasis.training.checkpoint import EMA, TensorStore
 SCORED_IMAGES = 4
 """Number of source images that are decoded for a score."""
 
+DIVERGED = (
+    "Check the reference image, or delete training/adapt.safetensors in the output and go on with --resume and a lower "
+    "--adapt-learning-rate."
+)
+"""Remedy for an adaptation that went astray; its checkpoint is of the old rate."""
+
 LEAST_CHANGE = 2 / 255
 """Smallest style change, one gray level of 8 bits, that a style gap is measured against."""
 
@@ -124,7 +130,7 @@ class Selection:
             raise OsasisError(
                 "The adapted decoder's pictures must be finite",
                 found="no finite score in any iteration",
-                remedy="Lower --adapt-learning-rate, or check the reference image.",
+                remedy=DIVERGED,
             )
         return values | {"iteration": int(values["iteration"])}
 
