@@ -36,7 +36,12 @@ def make_parser() -> argparse.ArgumentParser:
         help="own source images for the in-domain test, instead of a random quarter of --source (videos, patients)",
     )  # fmt: skip
     parser.add_argument("--from-stylizer", metavar="DIR", type=Path, help="take this stylizer's pretrained autoencoder")
-    parser.add_argument("--minutes-pretrain", type=positive_number, metavar="MIN", help="for pretraining the stylizer")
+    parser.add_argument(
+        "--minutes-pretrain",
+        type=positive_number,
+        metavar="MIN",
+        help="for making the stylizer, where a read-out runs the networks",
+    )
     parser.add_argument(
         "--epochs-trainer-suffix",
         metavar="SUFFIX",

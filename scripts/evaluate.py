@@ -17,7 +17,9 @@ EXAMPLES = """examples:
   osasis-evaluate -p maps -r masks -o scores --protocol paper
 
 Reads PNG, JPEG, TIFF, NIfTI, MHA and nnU-Net's prediction folders; files are paired by name without suffix. Writes
-cases.csv, summary.json, table.md, table.tex, radar and grid (PNG and SVG). docs/evaluation.md defines all metrics."""
+cases.csv, summary.json, table.md, table.tex, radar and grid (PNG and SVG); of several methods also
+differences: each against the first -p, paired over cases, with 95 % intervals. docs/evaluation.md defines all
+metrics."""
 
 
 def make_parser() -> argparse.ArgumentParser:

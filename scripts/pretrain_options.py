@@ -78,7 +78,9 @@ def make_parser() -> argparse.ArgumentParser:
         help="pretraining steps (default: the preset's)",
     )  # fmt: skip
     how.add_argument(
-        "--minutes", type=cli.positive_number, help="pretraining steps that fit this time, measured once at the start"
+        "--minutes",
+        type=cli.positive_number,
+        help="time for the whole command: pretraining gets what the other stages leave of it",
     )
     how.add_argument(
         "--batch-size", dest="pretrain.batch_size", metavar="N", type=cli.positive_int, help="of all processes together"

@@ -218,8 +218,15 @@ def check_array(array: np.ndarray, *, name: str = "the image", channels: int | N
 
 
 def to_dtype(array: np.ndarray, dtype: np.dtype) -> np.ndarray:
-    """Cast to a file's dtype; integers are rounded and clipped to their range."""
+    """Cast to a file's dtype, always a copy; integers are rounded and clipped to their range."""
+    if array.dtype == dtype:
+        return array.copy()
     if np.issubdtype(dtype, np.integer):
-        limits = np.iinfo(dtype)
-        return np.clip(np.rint(array), limits.min, limits.max).astype(dtype)
+        limits, whole = np.iinfo(dtype), np.rint(array)
+        if np.dtype(dtype).itemsize < 4:
+            return np.clip(whole, limits.min, limits.max).astype(dtype)
+        # a limit of 32 or 64 bits may be no float: it would be rounded up to a value that does not fit
+        over, under = whole >= limits.max, whole <= limits.min
+        cast = np.where(over | under, 0, whole).astype(dtype)
+        return np.where(over, dtype.type(limits.max), np.where(under, dtype.type(limits.min), cast))
     return array.astype(dtype)

@@ -134,7 +134,7 @@ def write_like(loaded: LoadedImage, array: np.ndarray, path: str | Path) -> Path
     """
     if array.shape != loaded.array.shape:
         raise OsasisError("The result must have its source's shape", found=f"{array.shape} for {loaded.array.shape}")
-    array = to_dtype(array, loaded.array.dtype)
+    array = array if array.dtype == loaded.array.dtype else to_dtype(array, loaded.array.dtype)
     suffix = image_suffix(path)
 
     def write(temporary: Path) -> None:

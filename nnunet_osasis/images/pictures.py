@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import math
 import struct
+import warnings
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -48,6 +49,7 @@ PNG_HEAD = 33
 EXIF_MARKS = (b"eXIf", b"Raw profile type", b"XML:com.adobe.xmp")
 """Bytes of every PNG file that holds an orientation; Pillow decodes the whole picture to look behind its pixels."""
 
+warnings.filterwarnings("ignore", message="Image size .* exceeds limit")  # Pillow's first one; ours is above it
 logging.getLogger("imagecodecs").setLevel(logging.ERROR)  # libpng's remarks on profiles: a line for every picture
 
 
@@ -73,7 +75,15 @@ def read_picture(path: Path) -> tuple[np.ndarray, dict[str, Any]]:
     """
     from PIL import Image
 
-    with Image.open(path, formats=FORMATS) as opened:
+    try:
+        opening = Image.open(path, formats=FORMATS)
+    except Image.DecompressionBombError as error:
+        raise OsasisError(
+            "A PNG, JPEG or BMP picture may have some 178 million pixels at most",
+            found=f"{error} in {path}",
+            remedy="Save it as TIFF.",
+        ) from error
+    with opening as opened:
         check_size((*opened.size, len(opened.getbands())), path)
         if opened.format == "PNG":
             return _read_png(opened, path)
@@ -91,6 +101,17 @@ def mask_planes(array: np.ndarray, planes: Mapping[str, np.ndarray], orientation
     colored = not (array == array[:1]).all()
     says = {ALPHA_KEY: lambda plane: bool((plane != plane.flat[0]).any()), INDEX_KEY: lambda plane: colored}
     return {key: np.ascontiguousarray(upright(plane, orientation)) for key, plane in planes.items() if says[key](plane)}
+
+
+def values_in(path: Path) -> int:
+    """Return the number of values a picture's header announces; 0 for what is no picture."""
+    from PIL import Image
+
+    try:
+        with Image.open(path, formats=FORMATS) as opened:
+            return math.prod(opened.size) * len(opened.getbands())
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):  # reading it says what is wrong
+        return 0
 
 
 def _read_png(opened: Image.Image, path: Path) -> tuple[np.ndarray, dict[str, Any]]:

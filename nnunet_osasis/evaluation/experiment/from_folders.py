@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +20,7 @@ from nnunet_osasis.evaluation.experiment.config import (
     StylizerSpec,
     Target,
 )
-from nnunet_osasis.evaluation.experiment.data import select_cases
+from nnunet_osasis.evaluation.experiment.data import SOURCE, select_cases
 
 TEST_SHARE = 0.25
 """Share of the source's groups that is kept for the in-domain test."""
@@ -85,13 +86,19 @@ def folders_experiment(
         name=f"{source.name} to {target.name}",
         train=train,
         test=test,
-        targets=(Target(name="target", set=other),),
+        targets=(Target(name=_target_name(target), set=other),),
         networks=(NetworkSpec(name="unet"),),
         methods=tuple(MethodSpec(name=kind, kind=kind) for kind in kinds),
         seeds=tuple(seeds),
         budget=budget or Budget(),
         stylizer=stylizer or StylizerSpec(),
     )
+
+
+def _target_name(folder: Path) -> str:
+    """Return the folder's name as the target's, without characters that names of targets may not have."""
+    name = "_".join(re.findall(r"[A-Za-z0-9]+", folder.name))[:64].strip("_")
+    return "target" if name in ("", SOURCE) else name
 
 
 def _image_set(folder: Path, data: Path, groups: str, *, gray: bool) -> ImageSet:

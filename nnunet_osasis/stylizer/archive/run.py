@@ -18,15 +18,16 @@ from nnunet_osasis.errors import OsasisError
 from nnunet_osasis.gate import Decision, GateResult, Segmenter, StructureGate
 from nnunet_osasis.gate.audit import FOLDER, WORST, AuditSummary, in_short, path_in, summarize_cases, write_audit
 from nnunet_osasis.gate.calibration import chosen_indices
-from nnunet_osasis.gate.pictures import PICTURE, as_picture, save_worst
+from nnunet_osasis.gate.pictures import PICTURE, SHOWN_PX, as_picture, save_worst
 from nnunet_osasis.images.gray import as_gray, to_gray
 from nnunet_osasis.images.image import NATURAL_SUFFIXES, LoadedImage, image_stem, image_suffix
 from nnunet_osasis.images.io import files_of, list_images, read_image, write_like
 from nnunet_osasis.images.masks import label_map, mask_on, plane_of
 from nnunet_osasis.images.nifti import as_labels
 from nnunet_osasis.images.pairs import by_name, images_by_stem, require_partners
-from nnunet_osasis.images.pictures import ORIENTATION_KEY, orientation_entry
+from nnunet_osasis.images.pictures import ORIENTATION_KEY, orientation_entry, values_in
 from nnunet_osasis.images.slices import best_slice, read_in_slices, slice_axis, slices_back, slices_first
+from nnunet_osasis.maps.field_of_view import spaced
 from nnunet_osasis.runtime.distributed import Shard
 from nnunet_osasis.runtime.folders import require_apart
 from nnunet_osasis.runtime.storage import atomic_write, remove_stale_temporaries, sha256_of_file, sha256_of_json
@@ -42,6 +43,9 @@ from nnunet_osasis.stylizer.archive.record import (
 from nnunet_osasis.stylizer.archive.shards import claim_folder
 from nnunet_osasis.stylizer.gating import stored_gate
 from nnunet_osasis.stylizer.stylizer import OSASISStylizer
+
+LARGE_VALUES = 2**25
+"""Values (pixels times channels) of a picture from which it must be the only one in memory."""
 
 
 def output_name(path: Path) -> str:
@@ -251,7 +255,8 @@ class _Run:
         try:
             sliced = slices_first(loaded.array, axis)
             amount = self.stylizer.config.strength if self.strength is None else self.strength
-            changed = self.stylizer.stylize_array(sliced, strength=amount, direction=self.direction)
+            dtype = sliced.dtype if sliced.dtype.kind in "ui" else np.dtype(np.float32)
+            changed = self.stylizer.stylize_array(sliced, strength=amount, direction=self.direction, dtype=dtype)
             if gate is None:
                 result = GateResult(changed, Decision("full", amount, amount, {}, {}))
             else:
@@ -292,8 +297,8 @@ class _Run:
 
 
 def _is_large(path: Path) -> bool:
-    """Volumes, and TIFF files, which may be stacks: one at a time in memory."""
-    return image_suffix(path) not in NATURAL_SUFFIXES
+    """Volumes, TIFF files, which may be stacks, and large pictures: one at a time in memory."""
+    return image_suffix(path) not in NATURAL_SUFFIXES or values_in(path) > LARGE_VALUES
 
 
 def on_record(source: Path, output: Path) -> tuple[int, int]:
@@ -334,11 +339,12 @@ def _show_worst(run: _Run, files: dict[str, Path]) -> None:
     summaries = [(case, summary) for case, summary in summarize_cases(audits_in(run.output)).items() if case in files]
     for case, summary in sorted(summaries, key=by_badness)[:WORST]:
         loaded = run.load(files[case])
+        if loaded.array.ndim == 3:  # no more of a large picture is shown
+            loaded = replace(loaded, array=spaced(loaded.array, SHOWN_PX))
         axis = slice_axis(loaded.spacing, loaded.array.shape[1:])
         full = run.restyled(loaded, axis, None, None).image
         used = read_image(run.output / case).array
-        sliced = [slices_first(np.asarray(array, np.float32), axis) for array in (loaded.array, full, used)]
-        before, at_full, at_last = as_picture(*sliced)
+        before, at_full, at_last = as_picture(*(slices_first(array, axis) for array in (loaded.array, full, used)))
         cases.append((in_short(summary.row(case)), before, at_full, at_last))
     if cases:
         save_worst(run.output / FOLDER / PICTURE, cases, run.stylizer.config.intensity)
