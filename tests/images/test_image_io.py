@@ -30,7 +30,7 @@ def empty_png(side: int) -> bytes:
 def test_pictures_too_large_or_without_content_are_named(tmp_path: Path, side: int, reason: str) -> None:
     path = tmp_path / "a.png"
     path.write_bytes(empty_png(side))
-    with pytest.raises(OsasisError, match=rf"readable; got .*a\.png: .*{reason}"):
+    with pytest.raises(OsasisError, match=rf"{reason or 'readable'}.*a\.png"):
         read_image(path)
 
 
