@@ -146,7 +146,7 @@ def stylize_folder(
 
 def _require_no_bad(bad: list[OsasisError], count: int) -> None:
     """Tell, when all else is done, which images could not be restyled."""
-    if len(bad) > 1:
+    if 1 < len(bad) < count:
         shown = "; ".join(f"{error.rule}, got {error.found}" for error in bad[:MOST_SHOWN])
         more = f"; and {len(bad) - MOST_SHOWN} more" if len(bad) > MOST_SHOWN else ""
         rule = f"All images must be fit to be stylized; {len(bad)} of {count} are not, the others are done"
