@@ -171,8 +171,10 @@ def child(
     from book import Book
     from timing import machine
 
+    from nnunet_osasis.runtime.children import exit_with_parent
     from nnunet_osasis.runtime.records import atomic_write_json
 
+    exit_with_parent()
     if tiny:
         torch.set_num_threads(1)
     module, function = name.split(".")
