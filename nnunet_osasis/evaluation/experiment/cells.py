@@ -25,6 +25,7 @@ class Cell:
         target: name of the target whose style it trains for; None for methods that see no reference.
         seed: one of the experiment's seeds.
         tests: names of the test sets it predicts.
+        stretch: how many times the budget's steps it takes.
     """
 
     network: NetworkSpec
@@ -32,12 +33,14 @@ class Cell:
     target: str | None
     seed: int
     tests: tuple[str, ...]
+    stretch: int = 1
 
     @property
     def name(self) -> str:
         """Unique name, which can be part of a file name."""
         style = self.method.name if self.target is None else f"{self.method.name}@{self.target}"
-        return f"{self.network.name}__{style}__{self.seed}"
+        longer = "" if self.stretch == 1 else f"__x{self.stretch}"
+        return f"{self.network.name}__{style}__{self.seed}{longer}"
 
     @property
     def random_seed(self) -> int:
@@ -78,6 +81,18 @@ class Cell:
                 **extra,
             }
         )
+
+
+STRETCH = 2
+"""How many times the steps of all others the training takes that shows what more steps give."""
+
+
+def longer_cells(experiment: Experiment) -> list[Cell]:
+    """Return one longer training per network, without style transfer, tested in-domain; none for nnU-Net's trainers."""
+    if experiment.budget.engine != "light":
+        return []
+    method = next(method for method in experiment.methods if method.name == experiment.baseline)
+    return [Cell(net, method, None, experiment.seeds[0], (SOURCE,), STRETCH) for net in experiment.networks]
 
 
 def _sha256_of_weights(network: NetworkSpec) -> str | None:

@@ -117,6 +117,7 @@ class ImageSet:
         where: bounds on a color statistic of the background, see ``domains.py``: divides one folder into two domains.
         groups: what belongs together: a regular expression whose first group (or whole match) names a patient, or a
             list of the numbers at which sequences begin. Empty: every image for itself.
+        gray: whether images of three channels are made one.
 
     >>> ImageSet(images="a/images", masks="a/masks", include=("1-40",)).every
     1
@@ -132,6 +133,7 @@ class ImageSet:
         AfterValidator(_check_groups),
         Field(description="a regular expression or a list of whole numbers"),
     ] = ()
+    gray: bool = False
 
 
 def _camera(values: Any) -> KnownCamera | None:
@@ -277,7 +279,7 @@ class StylizerSpec:
     Attributes:
         preset: name of the preset.
         iterations: steps of the pretraining; None takes the preset's.
-        minutes: time for the pretraining, instead of ``iterations``.
+        minutes: time for making a stylizer with networks, instead of ``iterations``.
         adapt_iterations: steps of the adaptation; None takes the preset's.
         calibrator_iterations: steps of the calibrator; None takes the preset's.
         seed: of the training.

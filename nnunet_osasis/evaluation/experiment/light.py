@@ -6,6 +6,7 @@ import inspect
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +54,8 @@ def train_and_predict(
         stored = load_pictures(styled.with_suffix(".npz"))
         copies = [stored[name] for name in prepared.train_names]
     data = training_set(cell.method, prepared, cell.target, copies)
-    network, spent = train(cell.network, data, experiment.budget, seed=cell.random_seed, device=device)
+    budget = replace(experiment.budget, iterations=experiment.budget.iterations * cell.stretch)
+    network, spent = train(cell.network, data, budget, seed=cell.random_seed, device=device)
     began = time.perf_counter()
     maps = {
         f"{test}/{name}": picture
@@ -101,6 +103,14 @@ def train(
         if iteration % max(1, budget.iterations // 20) == 0 or iteration == budget.iterations - 1:
             losses.append(round(loss.item(), 5))
     return network.eval(), {"seconds": time.perf_counter() - began, "losses": losses}
+
+
+def seconds_per_step(network_spec: NetworkSpec, channels: int, budget: Budget, device: str) -> float:
+    """Time one training step of the network on random patches, after one that warms up."""
+    image = np.random.default_rng(0).integers(0, 255, (channels, budget.patch, budget.patch), dtype=np.uint8)
+    data = TrainingSet(images=[image], masks=[(image[0] > 127).astype(np.uint8)])
+    spent = [train(network_spec, data, replace(budget, iterations=n), seed=0, device=device)[1] for n in (1, 2)]
+    return max(spent[1]["seconds"] - spent[0]["seconds"], spent[1]["seconds"] / 2)
 
 
 @torch.inference_mode()
