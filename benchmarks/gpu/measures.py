@@ -25,7 +25,7 @@ import training
 from book import Book
 from sizes import scene
 
-from nnunet_osasis.runtime.compute import autocast, generator_for
+from nnunet_osasis.runtime.compute import generator_for
 from nnunet_osasis.stylizer.names import READOUTS, STUDENT, needs_networks
 from nnunet_osasis.stylizer.student import LARGEST, Student
 from nnunet_osasis.stylizer.stylizer import OSASISStylizer
@@ -74,8 +74,8 @@ def pixels(book: Book) -> None:
     book.entries["settings"] = {"preset": preset, "side": side, "batch": batch, "unit": "gray levels of 255"}
 
     def difference(readout: str, expected: torch.Tensor, precision: str, tf32: bool) -> dict[str, float]:
-        with tf32_set(tf32), autocast(precision, book.device):
-            found = there.stylize(images.to(book.device), readout=readout).float().cpu()
+        with tf32_set(tf32):
+            found = in_precision(there, precision).stylize(images.to(book.device), readout=readout).float().cpu()
         distance = (found - expected).abs() * 127.5
         return {"largest": float(distance.max()), "mean": float(distance.mean())}
 
@@ -87,11 +87,16 @@ def pixels(book: Book) -> None:
                 "fp32, no TF32": difference(readout, expected, "fp32", False),
                 "fp32": difference(readout, expected, "fp32", True),
             }
-            if needs_networks(readout) or readout == STUDENT:  # maps are computed in fp32 whatever is asked
+            if needs_networks(readout):  # all else is computed in fp32 whatever is asked
                 found["bf16"] = difference(readout, expected, "bf16", True)
             return found
 
         book.once(readout, compare)
+
+
+def in_precision(stylizer: OSASISStylizer, precision: str) -> OSASISStylizer:
+    """The same stylizer as ``osasis-stylize --precision`` uses it."""
+    return stylizer.configured(sampler=replace(stylizer.config.sampler, precision=precision))
 
 
 @contextmanager
@@ -120,7 +125,7 @@ def speed(book: Book) -> None:
             ladder(book, f"{name}, {side} px, fp32", one_pass(module, book.device), side, batches)
     for precision in ("bf16", "fp32"):
         for side, stylizer in reversed(stylizers.items()):
-            ladder(book, f"networks, {side} px, {precision}", networks(stylizer, book.device, precision), side, batches)
+            ladder(book, f"networks, {side} px, {precision}", networks(stylizer, precision), side, batches)
     # Compiling takes a minute or more for the networks, so it comes last: one batch size each.
     side, largest = max(sizes), batches[-1]
     backend = "eager" if book.tiny else "inductor"
@@ -130,7 +135,7 @@ def speed(book: Book) -> None:
     for side, batch in reversed([*zip(sizes, (64, 32, 16), strict=False)]):
         stylizer = stylizers[side].configured(readout="raw").compile(backend=backend)
         name = f"networks, {side} px, bf16, compiled"
-        point(book, name, networks(stylizer, book.device, "bf16"), side, min(batch, largest), needs=90)
+        point(book, name, networks(stylizer, "bf16"), side, min(batch, largest), needs=90)
 
 
 def one_pass(module: torch.nn.Module, device: str) -> Callable[[torch.Tensor], object]:
@@ -138,15 +143,9 @@ def one_pass(module: torch.nn.Module, device: str) -> Callable[[torch.Tensor], o
     return lambda images: module(images, torch.ones(len(images), device=device))
 
 
-def networks(stylizer: OSASISStylizer, device: str, precision: str) -> Callable[[torch.Tensor], object]:
+def networks(stylizer: OSASISStylizer, precision: str) -> Callable[[torch.Tensor], object]:
     """A call of the networks' own picture: encode, decode, no carrying."""
-    readout = stylizer.readout("raw")
-
-    def run(images: torch.Tensor) -> object:
-        with autocast(precision, device):
-            return readout(images)
-
-    return run
+    return in_precision(stylizer, precision).readout("raw")
 
 
 def ladder(book: Book, name: str, run: Callable[[torch.Tensor], object], side: int, batches: tuple[int, ...]) -> None:
