@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from numbers import Integral
 from typing import Any
 
@@ -75,10 +76,21 @@ class StyleTransform(Transform):
     def _default_strength(self) -> float | None:
         return self.strength
 
+    def check(self, img: NdarrayOrTensor) -> None:
+        """Refuse what the transfer could not restyle, for random transforms that leave an image as it is."""
+
     def _restyle(
-        self, arrays: list[np.ndarray], strengths: list[float | None], seeds: Sequence[int] | None, names: Sequence[str]
+        self,
+        arrays: list[np.ndarray],
+        strengths: list[float | None],
+        seeds: Sequence[int] | None,
+        names: Sequence[str],
+        stored: Callable[[np.ndarray], np.ndarray],
     ) -> list[np.ndarray]:
-        """Images ``(C, H, W)`` or volumes ``(C, D, H, W)``, native units; ``seeds`` for a transfer that draws."""
+        """Images ``(C, H, W)`` or volumes ``(C, D, H, W)``, native units; ``seeds`` for a transfer that draws.
+
+        ``stored`` turns a result into what is handed out of it.
+        """
         if seeds is not None and isinstance(self.transfer, RandomControl):
             return [
                 self.transfer.augment(array, np.random.default_rng(seed), strength=strength)
@@ -114,7 +126,9 @@ class StyleTransform(Transform):
             for i, sample in enumerate(samples)
         ]
         arranged = [arrange(sample, order) if order else sample for sample, order in zip(samples, orders, strict=True)]
-        restyled = self._restyle(arranged, strengths, seeds, file_names(img, len(samples)))
+        coarse = isinstance(img, torch.Tensor) and img.dtype == torch.bfloat16
+        stored = partial(_stored, dtype=array.dtype, coarse=coarse)
+        restyled = self._restyle(arranged, strengths, seeds, file_names(img, len(samples)), stored)
         results = []
         for sample, image, order, amount in zip(samples, restyled, orders, strengths, strict=True):
             if amount == 0:
@@ -129,6 +143,8 @@ class StyleTransform(Transform):
             raise OsasisError(
                 "An image must be an array or a tensor", found=type(img).__name__, remedy="Load it first."
             )
+        if isinstance(img, np.ma.MaskedArray):  # MONAI would drop the mask
+            raise OsasisError("An image must be a plain array", found="a masked one", remedy="Use array.filled(value).")
         if isinstance(img, torch.Tensor) and (img.layout != torch.strided or img.device.type == "meta"):
             raise OsasisError(
                 "A tensor must hold its values",
@@ -150,7 +166,17 @@ class StyleTransform(Transform):
             raise OsasisError(
                 "An image must hold intensities", found="dtype bool", remedy="Leave labels out of the keys."
             )
+        if array.dtype.kind not in "uif" or array.dtype.itemsize > 8:
+            raise OsasisError(
+                "An image must hold numbers of 64 bits at most", found=f"dtype {array.dtype}", remedy="Use float32."
+            )
         return array.astype(array.dtype.newbyteorder("="), copy=False)
+
+
+def _stored(image: np.ndarray, dtype: np.dtype, coarse: bool) -> np.ndarray:
+    """What is handed out of a result: cast to ``dtype``, and as exact as bfloat16 if ``coarse``."""
+    exact = to_dtype(image, dtype)
+    return torch.from_numpy(exact).to(torch.bfloat16).float().numpy() if coarse else exact
 
 
 def file_names(img: NdarrayOrTensor, count: int) -> list[str]:
@@ -216,6 +242,8 @@ class RandStyle(RandomizableTransform):
             raise OsasisError(
                 "There must be a draw to repeat", found="randomize=False at first use", remedy="Call randomize() first."
             )
+        if self.interval[1] > 0 and not all(self.strengths):
+            self.stylize.check(img)  # wrong units are found at the first image, whatever was drawn for it
         return self.stylize(img, strength=self.strengths, seeds=self.seeds) if self._do_transform else img
 
 

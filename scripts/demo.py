@@ -8,6 +8,7 @@ from pathlib import Path
 
 from nnunet_osasis.runtime.command import (
     add_device,
+    add_gray,
     command_parser,
     positive_int,
     positive_number,
@@ -51,6 +52,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--repeats", type=positive_int, metavar="N", help="trainings per method (default: 2)")
     parser.add_argument("--quick", action="store_true", help="tiny sizes, to see that everything runs")
     parser.add_argument("--seed", type=seed_number, default=0, help="of scenes, splits and stylizer (default: 0)")
+    add_gray(parser)
     add_device(parser)
     return parser
 
@@ -72,6 +74,7 @@ def main(argv: list[str] | None = None) -> None:
         "source_test": args.source_test,
         "from_stylizer": args.from_stylizer,
         "seed": args.seed,
+        "gray": args.gray,
         "device": resolve_device(args.device),
         "trainer_length": args.epochs_trainer_suffix,
     }

@@ -43,6 +43,7 @@ def main(argv: list[str] | None = None) -> None:
 
         facts = summarize(read_audit(find_audit(args.audit)))
     elif args.stylizer:
+        from nnunet_osasis.maps.field_of_view import NO_FRAME
         from nnunet_osasis.runtime.records import as_json
         from nnunet_osasis.stylizer.one_pass import one_pass_facts
         from nnunet_osasis.stylizer.stylizer import OSASISStylizer
@@ -58,6 +59,7 @@ def main(argv: list[str] | None = None) -> None:
             "config": as_json(stylizer.config),
             "card": stylizer.card,
             "findings": stylizer.findings,
+            "frame": stylizer.frame.to_json() if stylizer.frame else NO_FRAME,
             "one_pass": one_pass_facts(stylizer.state),
             "gate": stylizer.gate.to_json() if stylizer.gate else "none: measured when needed",
         }

@@ -55,16 +55,28 @@ class Data:
 
 def _data(args: argparse.Namespace) -> Data:
     """Find the data of folder mode (``--images``) or nnU-Net mode (``-d``)."""
+    import numpy as np
+
+    from nnunet_osasis.images.gray import to_gray
     from nnunet_osasis.images.slices import read_in_slices
+    from nnunet_osasis.runtime.folders import require_apart
     from nnunet_osasis.training.sources import folder_arrays
 
     if args.d is None:
         if args.images is None or args.output is None:
             raise OsasisError("Give --images and --output, or an nnU-Net dataset with -d", remedy="See --help.")
-        styles = [read_in_slices(style) for style in args.style]
+        require_apart(args.output, [args.images])
+        reading = to_gray if args.gray else np.asarray
+        styles = [reading(read_in_slices(style)) for style in args.style]
         target = f"{Path(args.images).resolve()}_stylized"
         usage = shlex.join(["osasis-stylize", "-i", args.images, "-o", target, "--stylizer", args.output])
-        return Data(folder_arrays(args.images), styles, Path(args.output), usage)
+        usage += " --gray" if args.gray else ""
+        files = folder_arrays(args.images)
+        return Data(lambda: ((name, reading(array)) for name, array in files()), styles, Path(args.output), usage)
+    if args.gray:
+        raise OsasisError(
+            "--gray goes with --images", found="-d", remedy="Make the dataset with osasis-prepare --gray."
+        )
     from nnunet_osasis.nnunet import cases
     from nnunet_osasis.nnunet.configuration import default_stylizer_folder
 
@@ -130,7 +142,11 @@ def _remembered(args: argparse.Namespace, output: Path) -> int | None:
     path = output / WORK / MINUTES
     if not (args.resume and path.is_file()):
         return None
-    return int(read_json(path, what="The remembered number of steps")["iterations"])
+    steps = read_json(path, what="The remembered number of steps").get("iterations")
+    if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
+        rule = "The remembered number of steps must be a whole number of at least 1"
+        raise OsasisError(rule, found=f"{steps!r} in {path}", remedy="Delete the file, or leave --resume out.")
+    return steps
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -180,13 +196,17 @@ def _build(args: argparse.Namespace, config: BuildConfig, group: Processes, bega
     """Read the images and make the stylizer, with the other processes if there are any."""
     from nnunet_osasis.gate.calibration import EvenlySpaced
     from nnunet_osasis.images.intensity import IntensityRange
+    from nnunet_osasis.maps.field_of_view import spaced
     from nnunet_osasis.runtime.locks import output_lock
     from nnunet_osasis.runtime.records import atomic_write_json
     from nnunet_osasis.training.build import WORK, StylizerBuild, lent_calibrator, stage_plan, stage_times
-    from nnunet_osasis.training.sources import load_counterpart, load_reference, load_sources
+    from nnunet_osasis.training.sources import check_reference, load_counterpart, load_reference, load_sources
 
     size = config.preset.model["sample_size"]
     data, lender = _data(args), _lender(args, size)
+    _, first = next(iter(data.arrays()))  # a wrong reference is told before a thousand images are read
+    for array, name in zip(data.styles, args.style, strict=True):
+        check_reference(array, len(first), name=f"the reference {name}")
     output = data.output
     lends = lender is not None and lender.has_networks
     if lender is not None and not lends and args.stop_after != "maps":
@@ -195,10 +215,10 @@ def _build(args: argparse.Namespace, config: BuildConfig, group: Processes, bega
     if args.intensity_range:
         intensity = IntensityRange("fixed", *args.intensity_range)
     details: list = []
-    spread = EvenlySpaced()
+    spread, thinned = EvenlySpaced(), EvenlySpaced(spaced)
     sources, intensity = load_sources(
         data.arrays, size, intensity=intensity, schemes=data.schemes, window=data.window, max_images=args.max_images,
-        details=details, gate_images=spread,
+        details=details, gate_images=spread, frame_images=thinned,
     )  # fmt: skip
     channels = sources.shape[1]
     if lender is not None and lender.in_channels != channels:
@@ -211,7 +231,7 @@ def _build(args: argparse.Namespace, config: BuildConfig, group: Processes, bega
     ]
     counterpart = None
     if args.style_source_image is not None:
-        counterpart = load_counterpart(args.style_source_image, channels, intensity, size)
+        counterpart = load_counterpart(args.style_source_image, channels, intensity, size, gray=args.gray)
     autoencoder = lender.autoencoder if lender is not None and lends else None
 
     def on_maps(stylizer: OSASISStylizer) -> None:
@@ -230,6 +250,7 @@ def _build(args: argparse.Namespace, config: BuildConfig, group: Processes, bega
             more_references=references[1:],
             details=details,
             gate_images=spread.kept,
+            frame_images=thinned.kept,
             autoencoder=autoencoder,
             calibrator=lent_calibrator(lender, sources),
             counterpart=counterpart,
@@ -277,12 +298,14 @@ def _prepare_output(args: argparse.Namespace, output: Path) -> None:
 
 def _report(stylizer: OSASISStylizer, output: Path) -> None:
     """Print where the stylizer and its pictures are, which read-outs are one pass, and what it is worth."""
+    from nnunet_osasis.maps.field_of_view import NO_FRAME
     from nnunet_osasis.stylizer.advice import advice
     from nnunet_osasis.stylizer.one_pass import one_pass_facts
     from nnunet_osasis.training.build import WORK
 
     one_pass = ", ".join(one_pass_facts(stylizer.state)["readouts"]) or "no read-out"
     print(f"Stylizer: {output}\nPictures: {output / WORK / 'grid_stylized.png'}\nIn one pass: {one_pass}")
+    print(f"Frame: {stylizer.frame or NO_FRAME}")
     if not stylizer.has_networks:
         print(
             "The networks are not trained yet: the same command with --resume, without --stop-after, goes on to them."

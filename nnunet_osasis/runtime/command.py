@@ -96,6 +96,13 @@ def add_version(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--version", action="version", version=f"%(prog)s of nnunet-osasis {version}")
 
 
+def add_gray(parser: argparse._ActionsContainer) -> None:
+    """Add ``--gray``."""
+    parser.add_argument(
+        "--gray", "--grey", action="store_true", help="make one channel of images that are gray but stored as RGB"
+    )
+
+
 def add_device(parser: argparse._ActionsContainer) -> None:
     """Add nnU-Net's ``-device`` option."""
     parser.add_argument(

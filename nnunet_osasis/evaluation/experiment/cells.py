@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import zlib
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from nnunet_osasis.evaluation.experiment.config import Experiment, MethodSpec, NetworkSpec
+from nnunet_osasis.evaluation.experiment.config import IMAGENET, Experiment, MethodSpec, NetworkSpec
 from nnunet_osasis.evaluation.experiment.data import SOURCE, Prepared
-from nnunet_osasis.runtime.storage import sha256_of_json
+from nnunet_osasis.runtime.storage import sha256_of_file, sha256_of_json
 
 FORMAT = 1
 """Version of the predictions; raised when equal settings would give other ones, so that old cells are not reused."""
@@ -63,7 +64,9 @@ class Cell:
         method = next(m for m in values["methods"] if m["name"] == self.method.name)
         truth = prepared.truths[self.target or ""].sha256 if self.method.kind == "truth" else None
         folds = [experiment.seeds.index(self.seed), len(experiment.seeds)]
-        extra = {"folds": folds} if experiment.budget.engine == "nnunet" else {}
+        extra: dict[str, Any] = {"folds": folds} if experiment.budget.engine == "nnunet" else {}
+        if self.network.weights is not None:
+            extra["weights"] = _sha256_of_weights(self.network)
         return sha256_of_json(
             {
                 "format": FORMAT,
@@ -90,6 +93,13 @@ def longer_cells(experiment: Experiment) -> list[Cell]:
         return []
     method = next(method for method in experiment.methods if method.name == experiment.baseline)
     return [Cell(net, method, None, experiment.seeds[0], (SOURCE,), STRETCH) for net in experiment.networks]
+
+
+def _sha256_of_weights(network: NetworkSpec) -> str | None:
+    from nnunet_osasis.networks.imagenet import find_imagenet_weights
+
+    path = find_imagenet_weights(str(network.encoder)) if network.weights == IMAGENET else Path(str(network.weights))
+    return None if path is None else sha256_of_file(path)
 
 
 def all_cells(experiment: Experiment) -> list[Cell]:

@@ -44,6 +44,7 @@ def folders_experiment(
     split_seed: int = 0,
     budget: Budget | None = None,
     stylizer: StylizerSpec | None = None,
+    gray: bool = False,
 ) -> Experiment:
     """Return the experiment on folders with ``images`` and ``masks``: nnU-Net's U-Net, all methods, three trainings.
 
@@ -59,13 +60,14 @@ def folders_experiment(
         split_seed: seed of the draw of the in-domain test.
         budget: length of the trainings.
         stylizer: how stylizers are made.
+        gray: make one channel of images of three.
 
     Raises:
         OsasisError: folders outside ``data``, or fewer than 6 training, 3 in-domain test or 3 target images.
     """
-    train, other = _image_set(source, data, groups), _image_set(target, data, groups)
+    train, other = (_image_set(folder, data, groups, gray=gray) for folder in (source, target))
     if source_test is not None:
-        test = _image_set(source_test, data, groups)
+        test = _image_set(source_test, data, groups, gray=gray)
     else:
         cases = select_cases(train, data, what="The source")
         names = sorted({case.group for case in cases})
@@ -99,9 +101,9 @@ def _target_name(folder: Path) -> str:
     return "target" if name in ("", SOURCE) else name
 
 
-def _image_set(folder: Path, data: Path, groups: str) -> ImageSet:
+def _image_set(folder: Path, data: Path, groups: str, *, gray: bool) -> ImageSet:
     folder = folder.resolve()
     if not folder.is_relative_to(data.resolve()):
         raise OsasisError("Source and target must lie inside the data folder", found=folder, remedy="Choose --data.")
     place = folder.relative_to(data.resolve())
-    return ImageSet(images=str(place / "images"), masks=str(place / "masks"), groups=groups)
+    return ImageSet(images=str(place / "images"), masks=str(place / "masks"), groups=groups, gray=gray)

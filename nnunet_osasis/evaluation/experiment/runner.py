@@ -220,14 +220,15 @@ def _style_all(
             folder = stylizers[target, losses_of(method)]
         digest = None if folder is None else stylizer_digest(folder)
         output = styled_path(options.workspace, method, target)
-        queue.append(Task(output.name, tasks.style, (method, prepared, target, folder, digest, output)))
+        arguments = (method, prepared, target, folder, digest, output)
+        queue.append(Task(output.name, tasks.style, arguments, takes_device=True))
     records: dict[str, dict[str, Any]] = {}
 
     def done(task: Task, record: dict[str, Any]) -> None:
         records[task.name] = record
         log("styled", name=task.name, **record)
 
-    run_tasks(queue, workers=options.workers, devices=("cpu",), describe="style", done=done, preload=PRELOAD)
+    run_tasks(queue, workers=options.workers, devices=options.devices, describe="style", done=done, preload=PRELOAD)
     return [records[task.name] for task in queue]
 
 

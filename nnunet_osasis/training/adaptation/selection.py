@@ -20,7 +20,7 @@ from nnunet_osasis.diffusion.unet import ConditionalUNet
 from nnunet_osasis.errors import OsasisError
 from nnunet_osasis.gate.structure import structure_agreement
 from nnunet_osasis.images.slices import evenly_spaced
-from nnunet_osasis.maps.field_of_view import field_of_view
+from nnunet_osasis.maps.field_of_view import field_of_view, find_frame, own_view
 from nnunet_osasis.maps.parametric import fit_images
 from nnunet_osasis.training.checkpoint import EMA, TensorStore
 
@@ -101,8 +101,8 @@ class Selection:
         self.sampler, self.averages = sampler, averages
         chosen = evenly_spaced(len(sources), SCORED_IMAGES)
         self.images = sources[chosen].to(style_a)
-        self.view = field_of_view(self.images)
-        pair_view = field_of_view(style_b.cpu())
+        self.view = field_of_view(self.images, find_frame(self.images))
+        pair_view = own_view(style_b.cpu())
         pair = fit_images(style_a.cpu(), style_b.cpu(), pair_view)
         self.expected = pair(self.images).clamp(-1, 1)
         with torch.no_grad():

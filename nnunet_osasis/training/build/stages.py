@@ -24,7 +24,7 @@ from nnunet_osasis.images.grids import save_grid
 from nnunet_osasis.images.intensity import IntensityRange, to_unit
 from nnunet_osasis.images.slices import evenly_spaced
 from nnunet_osasis.maps.detail import DetailChange, DetailStatistics
-from nnunet_osasis.maps.field_of_view import field_of_view
+from nnunet_osasis.maps.field_of_view import find_frame, own_view
 from nnunet_osasis.maps.resize import resize
 from nnunet_osasis.runtime import distributed as processes
 from nnunet_osasis.runtime.locks import output_lock
@@ -88,6 +88,7 @@ class StylizerBuild:
         more_references: further images of the target domain, for the maps.
         details: sharpness and noise of the source images at their own size.
         gate_images: source images at their own size that the structure gate is calibrated on.
+        frame_images: source images that the frame is looked for in, their pixels not averaged; none takes ``sources``.
         autoencoder: a pretrained ``D_A``; None pretrains one.
         calibrator: a trained calibrator; None trains one.
         counterpart: the reference as the source shows it ``(1, C, S, S)``, for the pair maker ``file``.
@@ -108,6 +109,7 @@ class StylizerBuild:
         more_references: Sequence[np.ndarray] = (),
         details: Sequence[DetailStatistics] = (),
         gate_images: Sequence[np.ndarray] = (),
+        frame_images: Sequence[np.ndarray] = (),
         autoencoder: DiffusionAutoencoder | None = None,
         calibrator: Calibrator | None = None,
         counterpart: torch.Tensor | None = None,
@@ -122,6 +124,7 @@ class StylizerBuild:
         self.lent_autoencoder, self.counterpart, self.tensorboard = autoencoder, counterpart, tensorboard
         self.lent_calibrator = calibrator if config.calibrator.iterations else None
         self.details, self.gate_images = details, gate_images or list(sources.numpy())
+        self.frame_images = frame_images or list(sources.numpy())
         self.references = [self._unit(image) for image in self.native_references]
         self.work = output / WORK
 
@@ -232,7 +235,7 @@ class StylizerBuild:
         readout = config.readout if config.readout in maps else FALLBACK
         stylizer = OSASISStylizer(
             reference=self.native_references[0], maps=maps, config=self._stylizer_config(readout),
-            calibrator=calibrator, detail=self._detail(), card=self.card(),
+            calibrator=calibrator, detail=self._detail(), frame=find_frame(self.frame_images), card=self.card(),
             diagnostics=suitability(agreement, calibrator, sources, config.calibrator, count=len(self.references)),
         )  # fmt: skip
         stylizer.gate = self._gate(stylizer)
@@ -346,7 +349,7 @@ class StylizerBuild:
         y = pair.reference
         if self.config.adapt.align_pair:
             recolored = pair.maps()[1](y).clamp(-1, 1)
-            return torch.where(field_of_view(y), recolored, y)
+            return torch.where(own_view(y), recolored, y)
         distance = (pair.counterparts - y).abs().mean(dim=(1, 2, 3))
         return pair.counterparts[distance.argmin()][None]
 
