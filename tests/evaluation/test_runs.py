@@ -43,6 +43,8 @@ def test_the_report_and_its_numbers_are_there(finished_study: Study) -> None:
     for verdict in results["verdicts"]:
         assert verdict["title"] in page and verdict["title"] in text
     assert [(v["network"], v["target"]) for v in results["verdicts"]] == [("unet", "camera"), ("unet", "b")]
+    order = [text.index(part) for part in ("(pictures/differences_", "## What was run", "(pictures/scores_")]
+    assert order == sorted(order)  # the differences come first
     assert "&lt;markup&gt;" in page and "osasis-report e.json" in text
     assert results["experiment_sha256"] == finished_study.spec.sha256
     linked = {line.split("](")[1].split(")")[0] for line in text.splitlines() if line.startswith("![")}
