@@ -105,7 +105,7 @@ def main(argv: list[str] | None = None) -> float:
     if args.stylizer is None:
         args.stylizer = args.output / "stylizer"
         command = [str(Path(sys.executable).parent / "osasis-pretrain-stylizer"), "--images", str(args.images)]
-        command += ["--style", str(args.style), "--output", str(args.stylizer), "--minutes", "3", "--resume"]
+        command += ["--style", str(args.style), "--output", str(args.stylizer), "--stop-after", "maps", "--resume"]
         subprocess.run(command, check=True)
 
     set_determinism(0)

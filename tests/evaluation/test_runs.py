@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 import shutil
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -16,7 +17,7 @@ from filelock import FileLock
 
 from nnunet_osasis import OsasisError
 from nnunet_osasis.evaluation.experiment.cells import all_cells
-from nnunet_osasis.evaluation.experiment.runner import Options, run_experiment, score_all
+from nnunet_osasis.evaluation.experiment.runner import Options, plan_lines, run_experiment, score_all
 from nnunet_osasis.evaluation.experiment.tasks import load_pictures, save_pictures
 from nnunet_osasis.evaluation.report.report import rows_csv, write_report
 
@@ -43,6 +44,8 @@ def test_the_report_and_its_numbers_are_there(finished_study: Study) -> None:
     for verdict in results["verdicts"]:
         assert verdict["title"] in page and verdict["title"] in text
     assert [(v["network"], v["target"]) for v in results["verdicts"]] == [("unet", "camera"), ("unet", "b")]
+    order = [text.index(part) for part in ("(pictures/differences_", "## What was run", "(pictures/scores_")]
+    assert order == sorted(order)  # the differences come first
     assert "&lt;markup&gt;" in page and "osasis-report e.json" in text
     assert results["experiment_sha256"] == finished_study.spec.sha256
     linked = {line.split("](")[1].split(")")[0] for line in text.splitlines() if line.startswith("![")}
@@ -53,6 +56,27 @@ def test_the_report_and_its_numbers_are_there(finished_study: Study) -> None:
     assert page.count("data:image/png;base64,") == len(linked)
     events = [json.loads(line)["event"] for line in (root / "log.jsonl").read_text().splitlines()]
     assert events[0] == "prepared" and events[-1] == "scored" and events.count("trained") == 21  # one of them longer
+
+
+def test_the_plan_counts_and_times_the_trainings_before_anything_is_trained(
+    finished_study: Study, tmp_path: Path
+) -> None:
+    spec, prepared = finished_study.spec, finished_study.outcome.prepared
+    plan = plan_lines(spec, prepared, Options(tmp_path, 2))
+    assert plan[0].startswith("Plan: 20 trainings of 2 steps (1 network(s), 7 methods, 2 target(s), 2 trainings each)")
+    assert "And 1 of 2 times the steps" in plan[1] and re.search(r"take about \d+ (s|min) here; stylizers", plan[2])
+    assert "(21 are there from an earlier run)" in plan_lines(spec, prepared, Options(finished_study.workspace, 2))[2]
+    assert finished_study.outcome.longer["unet"]["steps"] == 4
+    assert 0 <= finished_study.outcome.longer["unet"]["score"] <= 1
+
+
+def test_trainings_of_nnunet_are_planned_as_well(finished_study: Study, tmp_path: Path) -> None:
+    budget = {"engine": "nnunet", "trainer_length": "5epochs", "features": [4, 8, 8], "side": 32, "patch": 32}
+    spec = experiment(methods=["none", "fda"], budget=budget)
+    plan = plan_lines(spec, finished_study.outcome.prepared, Options(tmp_path, 1))
+    assert plan[0].startswith("Plan: 3 trainings of 1250 steps") and len(plan) == 2 and "take about" in plan[1]
+    unplanned = experiment(methods=["none"], budget={**budget, "features": []})
+    assert "known after the first" in plan_lines(unplanned, finished_study.outcome.prepared, Options(tmp_path, 1))[1]
 
 
 class _Balance(HTMLParser):

@@ -12,7 +12,7 @@ import pytest
 from nnunet_osasis.evaluation.report import statistics
 from nnunet_osasis.evaluation.report.document import Code, Heading, Picture, Table, Text, to_html, to_markdown
 from nnunet_osasis.evaluation.report.summary import summarise
-from nnunet_osasis.evaluation.report.tables import main_table, metric_table, score_table
+from nnunet_osasis.evaluation.report.tables import main_table, metric_table, metric_tables, score_table
 from nnunet_osasis.evaluation.report.verdict import check_sentences, verdict
 
 from .scores import rows_of
@@ -218,6 +218,21 @@ def test_tables_show_undefined_values_as_such_and_json_stays_valid() -> None:
     json.dumps([entries, verdict(entries)], allow_nan=False)
 
 
+@pytest.mark.parametrize(
+    "metrics", [["dice"], ["dice", "iou", "s", "e_max", "wf", "mae", "hd95", "nsd", "specificity"]]
+)
+def test_tables_fit_a_page(metrics: list[str]) -> None:
+    """In Markdown a page of landscape A4 has room for about 130 characters; HTML wraps what is wider."""
+    spec = experiment(methods=[*METHODS, "truth"], targets=CAMERA, seeds=[0, 1, 2], metrics=metrics)
+    rows, groups = rows_of(spec, dict.fromkeys([*METHODS, "truth"], 0.6))
+    entries = summarise(spec, rows, groups)
+    frames = [main_table(entries), score_table(spec, entries), *metric_tables(spec, entries)]
+    assert len(frames) == 2 + -(-len(metrics) // 6)
+    text, page = (render("T", [Table(frame) for frame in frames]) for render in (to_markdown, to_html))
+    assert max(len(line) for line in text.splitlines()) <= 130
+    assert "nowrap" not in page and "@media print" in page
+
+
 def test_the_page_is_whole_and_nothing_in_it_is_markup_by_accident() -> None:
     blocks = [
         Heading("a < b"), Text("<script>", strong=True), Table(pd.DataFrame({"x": ["a|b", "<b>"], "y": ["1", "0.50"]})),
@@ -230,5 +245,5 @@ def test_the_page_is_whole_and_nothing_in_it_is_markup_by_accident() -> None:
     assert (
         re.search(r"\| a\\\|b +\| +1 \|\n\| &lt;b&gt; +\| +0\.50 \|", text)
         and "](pictures/p.png)" in text
-        and text.startswith("# T & t\n")
+        and text.startswith("# T &amp; t\n")
     )

@@ -1,5 +1,7 @@
 """Where a training run finds its stylizer."""
 
+from dataclasses import replace
+
 import pytest
 
 from nnunet_osasis.errors import OsasisError
@@ -28,6 +30,14 @@ def test_without_a_stylizer_both_places_and_the_command_are_named(home):
     assert '"osasis": {"stylizer": ...}' in message
     assert str(home.preprocessed(RGB) / "osasis" / "2d") in message
     assert "osasis-pretrain-stylizer -d 901 -c 2d --style reference.png" in message
+
+
+def test_the_command_names_a_reference_in_the_datasets_own_format(home):
+    """nnU-Net's reader of a NIfTI dataset cannot read a .png."""
+    setup = NnunetConfiguration.load(901, "2d")
+    volumes = replace(setup, dataset_json={**setup.dataset_json, "file_ending": ".nii.gz"})
+    with pytest.raises(OsasisError, match=r"--style reference\.nii\.gz"):
+        find_stylizer(volumes, OsasisOptions())
 
 
 def test_a_named_stylizer_that_is_missing_is_not_silently_replaced(home, tmp_path):

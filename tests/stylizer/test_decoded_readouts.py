@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from specimens import SIZE, unit_images
+from specimens import SIZE, randomise, unit_images
 from torchvision.transforms.functional import gaussian_blur
 
 from nnunet_osasis import OSASISStylizer
@@ -131,3 +131,30 @@ def test_frames_stay(stylizer: OSASISStylizer, readout: str, size: tuple[int, in
         found = stylizer.stylize(images, readout=readout, direction=direction, joint=True)
         assert torch.equal(found[..., :9], images[..., :9])
         assert not torch.equal(found, images)
+
+
+@pytest.mark.parametrize("readout", NETWORK_READOUTS)
+@pytest.mark.parametrize("size", SIZES)
+def test_the_spn_has_a_part_in_every_picture(stylizer: OSASISStylizer, readout: str, size: tuple[int, int]) -> None:
+    """What it adds before every reverse step is in the result; its weight in the sampler scales it."""
+    stylizer.spn = randomise(copy.deepcopy(stylizer.spn))
+    images, sampler = pictures(2, size), stylizer.config.sampler
+    results = [
+        stylizer.configured(sampler=replace(sampler, spn_weight=weight)).stylize(images, readout=readout)
+        for weight in (0.0, sampler.spn_weight, 3 * sampler.spn_weight)
+    ]
+    small, large = ((result - results[0]).abs().mean() for result in results[1:])
+    assert small > 1e-4 and large > 1.5 * small
+
+
+@pytest.mark.parametrize("readout", [*NETWORK_READOUTS, "combined", "student"])
+@pytest.mark.parametrize("size", SIZES)
+def test_strength_is_a_share_of_the_change_at_every_size(
+    stylizer: OSASISStylizer, readout: str, size: tuple[int, int]
+) -> None:
+    images = pictures(2, size)
+    full = stylizer.stylize(images, readout=readout, strength=1.0)
+    assert (full - images).abs().mean() > 1e-4
+    for strength in (0.0, 0.3):
+        found = stylizer.stylize(images, readout=readout, strength=strength)
+        torch.testing.assert_close(found, images + strength * (full - images), atol=1e-5, rtol=0)

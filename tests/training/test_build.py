@@ -25,7 +25,9 @@ from nnunet_osasis.images.intensity import IntensityRange
 from nnunet_osasis.maps.base import MeanMap
 from nnunet_osasis.runtime.records import read_jsonl
 from nnunet_osasis.scripts import pretrain_stylizer, stylize
+from nnunet_osasis.training import distil as distil_module
 from nnunet_osasis.training import presets as preset_module
+from nnunet_osasis.training.adaptation.selection import DIVERGED
 from nnunet_osasis.training.build import BuildConfig, StylizerBuild, stage_plan, times
 from nnunet_osasis.training.build import settings as build_settings
 from nnunet_osasis.training.build import stages as build_stages
@@ -224,16 +226,7 @@ def test_minutes_and_steps_exclude_each_other(command: list[str], capsys: pytest
 def test_resume_names_the_setting_that_differs_before_it_measures(
     command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class Cut(Exception):
-        pass
-
-    def cut(*_: object, **__: object) -> None:
-        raise Cut
-
-    with monkeypatch.context() as patch:
-        patch.setattr(build_stages, "make_style_pair", cut)  # after pretraining
-        with pytest.raises(Cut):
-            pretrain_stylizer.main(command)
+    begun(command, monkeypatch, build_stages, "make_style_pair")  # after pretraining
     monkeypatch.setattr(pretrain_stylizer, "FEW_STEPS", 0)
     monkeypatch.setattr(times, "seconds_per_step", cut)
     with pytest.raises(OsasisError, match=r"pretraining\.batch_size 2 there and 3 now"):
@@ -245,3 +238,51 @@ def test_resume_names_the_setting_that_differs_before_it_measures(
     assert OSASISStylizer.from_pretrained(tmp_path / "s").has_networks
     with pytest.raises(OsasisError, match=r"adaptation\.iterations 1 there and 2 now"):
         pretrain_stylizer.main([*command, "--resume", "--adapt-iterations", "2"])
+
+
+class Cut(Exception):
+    """Stands for whatever ends a run."""
+
+
+def cut(*_: object, **__: object) -> None:
+    raise Cut
+
+
+def begun(command: list[str], monkeypatch: pytest.MonkeyPatch, module: object, name: str) -> None:
+    """Run the command until ``name`` would be called."""
+    with monkeypatch.context() as patch:
+        patch.setattr(module, name, cut)
+        with pytest.raises(Cut):
+            pretrain_stylizer.main(command)
+
+
+def test_a_diverged_adaptation_goes_on_as_its_remedy_says(
+    command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun(command, monkeypatch, build_stages, "distil")  # after the adaptation
+    again = [*command, "--resume", "--adapt-learning-rate", "1e-5"]
+    assert "delete training/adapt.safetensors" in DIVERGED and "--adapt-learning-rate" in DIVERGED
+    with pytest.raises(OsasisError, match=r"adaptation\.learning_rate"):
+        pretrain_stylizer.main(again)
+    (tmp_path / "s/training/adapt.safetensors").unlink()
+    pretrain_stylizer.main(again)
+    assert OSASISStylizer.from_pretrained(tmp_path / "s").card["adaptation"]["learning_rate"] == 1e-5
+
+
+def test_a_student_is_left_out_as_its_remedy_says(
+    command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with_student = [*command, "--distil", "local_affine", "--distil-iterations", "2"]
+    begun(with_student, monkeypatch, distil_module, "fidelity")
+    assert (tmp_path / "s/training/student.safetensors").is_file()
+    pretrain_stylizer.main([*command, "--resume", "--no-distil"])
+    assert OSASISStylizer.from_pretrained(tmp_path / "s").student is None
+
+
+def test_a_calibrator_is_left_out_as_its_remedy_says(
+    command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun(command, monkeypatch, build_stages, "show_stylized")
+    assert (tmp_path / "s/training/calibrator.safetensors").is_file()
+    pretrain_stylizer.main([*command, "--overwrite", "--calibrator-iterations", "0", "--stop-after", "maps"])
+    assert OSASISStylizer.from_pretrained(tmp_path / "s").calibrator is None

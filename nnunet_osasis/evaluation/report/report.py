@@ -91,9 +91,12 @@ def write_report(
     pictures = workspace / "pictures"
     for old in pictures.glob("*"):  # an earlier run may have drawn images that this one must not show
         old.unlink()
-    content: list[Block] = [
-        Text(f"{found['network']} on {found['target']}: {found['title']}", strong=True) for found in results["verdicts"]
-    ]
+    content: list[Block] = []
+    for found, entries in zip(results["verdicts"], blocks(results["summary"]).values(), strict=True):
+        path = pictures / f"differences_{found['network']}_{found['target']}.png"
+        caption = f"What each method adds to no style transfer, on {found['target']} and in-domain."
+        content.append(Text(f"{found['network']} on {found['target']}: {found['title']}", strong=True))
+        content += _picture(figures.forest(entries, experiment.metrics[0], path), caption)
     if limits:
         content.append(Text(limits))
     content += _what(experiment, results)
@@ -101,8 +104,6 @@ def write_report(
     for found, entries in zip(results["verdicts"], blocks(results["summary"]).values(), strict=True):
         name = f"{found['network']}_{found['target']}"
         content += [Heading(f"{found['network']}, {found['target']}"), Text(found["title"], strong=True)]
-        forest = figures.forest(entries, experiment.metrics[0], pictures / f"differences_{name}.png")
-        content += _picture(forest, f"What each method adds to no style transfer, on {found['target']} and in-domain.")
         content += [Text(sentence) for sentence in found["sentences"]]
         if with_images:
             pair = figures.before_after(entries, experiment, outcome, workspace, pictures / f"before_after_{name}.png")

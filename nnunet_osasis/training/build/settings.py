@@ -85,6 +85,19 @@ VERSIONS = ("version", "torch", "diffusers", "python")
 SECOND_STAGE = ("pretraining", "adaptation", "student", "style_embedder")
 """Entries of a card that the maps do not depend on; checkpoints of the networks have identities of their own."""
 
+SETTINGS = "settings.json"
+"""File in the work folder with the card of the run whose checkpoints lie beside it."""
+
+DATA = ("sources_sha256", "reference_sha256", "more_references_sha256", "style_source_sha256")
+
+CHECKPOINTED = {
+    "calibrator.safetensors": (*DATA, "calibrator"),
+    "pretrain.safetensors": (*DATA, "preset", "pretraining"),
+    "adapt.safetensors": (*DATA, "preset", "pretraining", "adaptation", "style_embedder"),
+    "student.safetensors": (*DATA, "preset", "pretraining", "adaptation", "style_embedder", "student"),
+}
+"""Entries of the card that decide what a checkpoint holds."""
+
 
 def build_card(
     config: BuildConfig,

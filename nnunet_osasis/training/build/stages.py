@@ -40,11 +40,13 @@ from nnunet_osasis.training.adaptation.adapt import adapt
 from nnunet_osasis.training.adaptation.embedders import make_embedder
 from nnunet_osasis.training.build.diagnostics import EXAMPLES, pair_qualities, show_stylized, suitability
 from nnunet_osasis.training.build.settings import (
+    CHECKPOINTED,
     FALLBACK,
     MAPS,
     NETWORKS,
     SECOND_STAGE,
     VERSIONS,
+    SETTINGS,
     BuildConfig,
     build_card,
     check_possible,
@@ -60,20 +62,6 @@ from nnunet_osasis.training.style_pair import StylePair, make_style_pair
 
 WORK = "training"
 """Subfolder of the output for logs, grids and, until the end, checkpoints."""
-
-
-SETTINGS = "settings.json"
-"""File in the work folder with the card of the run whose checkpoints lie beside it."""
-
-DATA = ("sources_sha256", "reference_sha256", "more_references_sha256", "style_source_sha256")
-
-CHECKPOINTED = {
-    "calibrator.safetensors": (*DATA, "calibrator"),
-    "pretrain.safetensors": (*DATA, "preset", "pretraining"),
-    "adapt.safetensors": (*DATA, "preset", "pretraining", "adaptation", "style_embedder"),
-    "student.safetensors": (*DATA, "preset", "pretraining", "adaptation", "style_embedder", "student"),
-}
-"""Entries of the card that decide what a checkpoint holds."""
 
 
 class StylizerBuild:

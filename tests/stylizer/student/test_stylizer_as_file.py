@@ -87,3 +87,12 @@ def test_other_names_and_folders_are_refused(stylizer: OSASISStylizer, tmp_path:
 def test_options_that_do_not_go_together_are_refused(options: list[str]) -> None:
     with pytest.raises(SystemExit):
         export.main(options)
+
+
+def test_without_its_packages_no_format_is_recommended_that_a_stylizer_has_not(
+    stylizer: OSASISStylizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(portable.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(OsasisError, match=r"Run: pip install onnx onnxscript onnxruntime$|onnxruntime\.$") as caught:
+        export_one_pass(stylizer, tmp_path / "s.onnx")
+    assert "torchscript" not in str(caught.value)
