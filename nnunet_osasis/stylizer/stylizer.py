@@ -21,6 +21,7 @@ from nnunet_osasis.images.units import check_units
 from nnunet_osasis.maps.base import PixelMap, blend
 from nnunet_osasis.maps.detail import DetailChange
 from nnunet_osasis.maps.field_of_view import field_of_view
+from nnunet_osasis.maps.parametric import ParametricMap
 from nnunet_osasis.maps.resize import resize
 from nnunet_osasis.runtime.compute import as_usual
 from nnunet_osasis.stylizer.config import DIRECTIONS, StylizerConfig, check_call
@@ -249,6 +250,15 @@ class OSASISStylizer:
                 remedy="Choose another read-out, or make the stylizer anew (with a calibrator).",
             )
         return change
+
+    def sees_axes(self, *, backwards: bool = False) -> bool:
+        """Whether the configured read-out's result depends on which way round an image is held."""
+        name = self.config.readout
+        if not is_map(name) or (self.config.detail and not backwards):
+            return True
+        change = self.maps.get(f"{name}_inverse" if backwards else name)
+        parts = [] if change is None else [part for part in change.modules() if isinstance(part, ParametricMap)]
+        return any("field" in part.terms for part in parts)
 
     @as_usual()
     def as_module(self, direction: str = DIRECTIONS[0], readout: str | None = None) -> OnePass:

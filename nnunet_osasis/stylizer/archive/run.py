@@ -21,7 +21,7 @@ from nnunet_osasis.gate.calibration import chosen_indices
 from nnunet_osasis.gate.pictures import PICTURE, as_picture, save_worst
 from nnunet_osasis.images.image import NATURAL_SUFFIXES, LoadedImage, image_stem, image_suffix, onto_grid
 from nnunet_osasis.images.io import files_of, list_images, read_image, write_like
-from nnunet_osasis.images.slices import best_slice, read_in_slices, slice_axis, slices_back, slices_first
+from nnunet_osasis.images.slices import Cut, best_slice, cut_of, read_in_slices, slices_back, slices_first
 from nnunet_osasis.runtime.distributed import Shard
 from nnunet_osasis.runtime.storage import atomic_write, remove_stale_temporaries, sha256_of_file, sha256_of_json
 from nnunet_osasis.stylizer.archive.prefetch import prefetched
@@ -141,13 +141,13 @@ class _Image:
 
     Attributes:
         loaded: the image.
-        axis: axis of its slices.
+        axis: how it is cut into slices.
         labels: its mask's labels, ``(H, W)`` or ``(D, H, W)``, if the gate looks at them.
         entry: digests for the log.
     """
 
     loaded: LoadedImage
-    axis: int
+    axis: Cut
     labels: np.ndarray | None
     entry: dict[str, str]
 
@@ -188,7 +188,7 @@ class _Run:
                 found=path,
                 remedy="Run the same command again when it is complete; finished results are kept.",
             )
-        axis, labels = slice_axis(loaded.spacing, loaded.array.shape[1:]), None
+        axis, labels = cut_of(loaded), None
         if path in self.masks and (self.gate is not None or not copied):
             array = _read_mask(self.masks[path], loaded)
             labels = _labels(slices_first(array, axis))
@@ -202,7 +202,7 @@ class _Run:
         return self.restyled(image.loaded, image.axis, image.labels, self.gate)
 
     def restyled(
-        self, loaded: LoadedImage, axis: int, labels: np.ndarray | None, gate: StructureGate | None
+        self, loaded: LoadedImage, axis: Cut, labels: np.ndarray | None, gate: StructureGate | None
     ) -> GateResult:
         """Volumes are cut along ``axis``. The result has the axes of ``loaded.array``."""
         try:
@@ -286,7 +286,7 @@ def _show_worst(run: _Run, files: dict[str, Path]) -> None:
     summaries = [(case, summary) for case, summary in summarize_cases(audits_in(run.output)).items() if case in files]
     for case, summary in sorted(summaries, key=by_badness)[:WORST]:
         loaded = read_image(files[case])
-        axis = slice_axis(loaded.spacing, loaded.array.shape[1:])
+        axis = cut_of(loaded)
         full = run.restyled(loaded, axis, None, None).image
         used = read_image(run.output / case).array
         sliced = [slices_first(np.asarray(array, np.float32), axis) for array in (loaded.array, full, used)]
