@@ -101,8 +101,9 @@ def layout_of(img: Any, shape: Sequence[int], axes: str, chosen: int | str, *, m
     flips = tuple(i for i in range(n) if backward[i])
     if n == 2:
         return Layout(tuple(order), flips)
-    front = int(chosen) % 3
-    if chosen == "auto":
+    if chosen != "auto":
+        front = int(chosen) % 3
+    else:
         spacing = _spacing(sample)
         front = order[slice_axis(None if spacing is None else [spacing[i] for i in order], [shape[i] for i in order])]
     return Layout((front, *(axis for axis in order if axis != front)), flips)
