@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -43,7 +43,8 @@ class OSASISStylize(StyleTransform):
         device: for a stylizer folder, where it works (``cpu`` by default).
         batched: inputs have a batch axis first, ``(B, C, H, W[, D])``, as a DataLoader returns them.
         gate: compare every result with its image by the structure gate: what fails is weakened, and stays as it is
-            when that fails too. None: if the stylizer has thresholds for its read-out.
+            when that fails too. None: by the package's least scores where the stylizer has no thresholds for its
+            read-out; True refuses such a stylizer.
         audit: a file that gets a line of JSON for every decision (``osasis-info --audit`` reads it).
         value_range: the values that an earlier transform made of the lowest and the highest value of the stylizer's
             range, such as ``(0, 1)`` after ``ScaleIntensityRanged``: images are brought to the stylizer's units and
@@ -88,7 +89,12 @@ class OSASISStylize(StyleTransform):
         return self.handle.get().config.strength if self.strength is None else self.strength
 
     def _restyle(
-        self, arrays: list[np.ndarray], strengths: list[float | None], seeds: Sequence[int] | None, names: Sequence[str]
+        self,
+        arrays: list[np.ndarray],
+        strengths: list[float | None],
+        seeds: Sequence[int] | None,
+        names: Sequence[str],
+        stored: Callable[[np.ndarray], np.ndarray],
     ) -> list[np.ndarray]:
         stylizer = self.handle.get()
         own = stylizer.config.strength
@@ -98,7 +104,7 @@ class OSASISStylize(StyleTransform):
             changed = stylizer.stylize_arrays(natives, amounts, direction=self.direction)
         except UnitsError as error:
             raise _where_to_scale(error) from error
-        used = self.gating(stylizer, natives, changed, amounts, names)
+        used = self.gating(stylizer, natives, changed, amounts, names, self._as_stored(stored, stylizer))
         return [
             array if result is native else self._from_native(result, stylizer.config.intensity)
             for array, native, result in zip(arrays, natives, used, strict=True)
@@ -116,6 +122,15 @@ class OSASISStylize(StyleTransform):
                     check_units(self._to_native(sample, intensity), intensity)
                 except UnitsError as error:
                     raise _where_to_scale(error) from error
+
+    def _as_stored(
+        self, stored: Callable[[np.ndarray], np.ndarray], stylizer: OSASISStylizer
+    ) -> Callable[[np.ndarray], np.ndarray]:
+        """Return what turns a result in native units into what is handed out of it, in native units."""
+        if self.value_range is None:
+            return stored
+        intensity = stylizer.config.intensity
+        return lambda image: self._to_native(stored(self._from_native(image, intensity)), intensity)
 
     def _to_native(self, array: np.ndarray, intensity: IntensityRange) -> np.ndarray:
         """Bring values from ``value_range`` to the units of ``intensity``; the array itself without one."""

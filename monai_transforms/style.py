@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from numbers import Integral
 from typing import Any
 
@@ -83,9 +84,17 @@ class StyleTransform(Transform):
         """Refuse what the transfer could not restyle, for random transforms that leave an image as it is."""
 
     def _restyle(
-        self, arrays: list[np.ndarray], strengths: list[float | None], seeds: Sequence[int] | None, names: Sequence[str]
+        self,
+        arrays: list[np.ndarray],
+        strengths: list[float | None],
+        seeds: Sequence[int] | None,
+        names: Sequence[str],
+        stored: Callable[[np.ndarray], np.ndarray],
     ) -> list[np.ndarray]:
-        """Images ``(C, H, W)`` or volumes ``(C, D, H, W)``, native units; ``seeds`` for a transfer that draws."""
+        """Images ``(C, H, W)`` or volumes ``(C, D, H, W)``, native units; ``seeds`` for a transfer that draws.
+
+        ``stored`` turns a result into what is handed out of it.
+        """
         if seeds is not None and isinstance(self.transfer, RandomControl):
             return [
                 self.transfer.augment(array, np.random.default_rng(seed), strength=strength)
@@ -126,7 +135,9 @@ class StyleTransform(Transform):
             for i, sample in enumerate(samples)
         ]
         arranged = [layout.arrange(a) if layout else a for a, layout in zip(samples, layouts, strict=True)]
-        restyled = self._restyle(arranged, strengths, seeds, file_names(img, len(samples)))
+        coarse = isinstance(img, torch.Tensor) and img.dtype == torch.bfloat16
+        stored = partial(_stored, dtype=array.dtype, coarse=coarse)
+        restyled = self._restyle(arranged, strengths, seeds, file_names(img, len(samples)), stored)
         results = []
         for sample, image, layout, amount in zip(samples, restyled, layouts, strengths, strict=True):
             if amount == 0 or layout is None:
@@ -169,6 +180,12 @@ class StyleTransform(Transform):
                 "An image must hold numbers of 64 bits at most", found=f"dtype {array.dtype}", remedy="Use float32."
             )
         return array.astype(array.dtype.newbyteorder("="), copy=False)
+
+
+def _stored(image: np.ndarray, dtype: np.dtype, coarse: bool) -> np.ndarray:
+    """What is handed out of a result: cast to ``dtype``, and as exact as bfloat16 if ``coarse``."""
+    exact = to_dtype(image, dtype)
+    return torch.from_numpy(exact).to(torch.bfloat16).float().numpy() if coarse else exact
 
 
 def file_names(img: NdarrayOrTensor, count: int) -> list[str]:

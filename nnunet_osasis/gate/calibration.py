@@ -9,10 +9,11 @@ of large ones the middle is taken.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import torch
+from scipy import ndimage
 from tqdm import tqdm
 
 from nnunet_osasis.errors import OsasisError
@@ -21,11 +22,15 @@ from nnunet_osasis.gate.local import smooth
 from nnunet_osasis.gate.scores import StructureScores, score_structure
 from nnunet_osasis.gate.thresholds import CALIBRATED, GateThresholds
 from nnunet_osasis.images.slices import evenly_spaced
+from nnunet_osasis.maps.field_of_view import Frame
 from nnunet_osasis.maps.parametric import places
 from nnunet_osasis.runtime.compute import generator_for
 from nnunet_osasis.synthetic.acquisition import family_for
 
 logger = logging.getLogger(__name__)
+
+DARK = -0.8
+"""Level in [-1, 1] up to which an image is too dark to draw a lesion into."""
 
 VIEWS = 12
 """Number of random acquisitions of each image."""
@@ -33,8 +38,20 @@ VIEWS = 12
 FALSE_ALARMS = 0.01
 """Share of undamaged views that may fail."""
 
-SLACK = {"lesion_contrast": 0.0, "lesion_edges": 0.5}
+SLACK = {"lesion_contrast": 0.7, "lesion_edges": 0.5}
 """Place of a lesion score's threshold between erased lesions (0) and undamaged ones (1)."""
+
+ERASED_SMALL = "erased_small"
+"""Name of the damage that erases the small lesion below, nothing else."""
+
+SMALL_PX, FAINT = 64, 32 / 127.5
+"""Number of pixels, and contrast in [-1, 1], of the lesion that is drawn into every image: real ones are small too."""
+
+STRENGTH = 0.5
+"""How far colors are from the source's: at 1 the random tone curves have kinks that show as contours."""
+
+CLIPPED_SAMPLE = 4096
+"""Number of pixels that tell how much a view clips."""
 
 MIN_DETECTION = 0.95
 """Share of erased lesions that a good calibration finds; a lower one is logged."""
@@ -71,32 +88,60 @@ def likely_lesion(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return lesion
 
 
-def _views(images: Sequence[np.ndarray], family: str, seed: int) -> Iterator[tuple[np.ndarray, list[np.ndarray]]]:
-    """Every image with ``VIEWS`` random acquisitions of it, noise and resolution left as they are.
+def with_small_lesion(image: np.ndarray, mask: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """The image with one more lesion, a soft disc away from ``mask``, and the disc: bool ``(H, W)``.
 
-    Twice as many are drawn, and those that clip least are kept: what a camera clips is lost structure.
+    It is darker than bright surroundings, brighter than others. Without room for it the image comes back as it is.
     """
-    for index, image in enumerate(images):
-        acquisitions, generator = family_for(family, len(image)), generator_for(seed, index, stream=7)
-        flat = torch.from_numpy(np.ascontiguousarray(image, np.float32))[None].flatten(2)
-        where = places(*image.shape[1:]).flatten(1)[None]
-        views = []
-        for _ in range(2 * VIEWS):
-            shown = acquisitions.show(flat, where, acquisitions.sample(1, len(image), generator))
-            views.append(shown.view(image.shape).numpy())
-        unclipped = ~clipped(image)
-        lost = [float((clipped(view) & unclipped).mean()) for view in views]
-        yield image, [views[i] for i in np.argsort(lost, kind="stable")[:VIEWS]]
+    room = np.minimum(ndimage.distance_transform_edt(np.pad(~mask, 1))[1:-1, 1:-1], 1e6)
+    disc, shown = np.zeros_like(mask), ndimage.gaussian_filter(image.mean(axis=0), 4) > DARK
+    places = np.flatnonzero((room > 2.5 * np.sqrt(SMALL_PX)) & shown)
+    if not len(places):
+        return image, disc
+    center = np.zeros_like(mask)
+    center.flat[rng.choice(places)] = True
+    away = ndimage.distance_transform_edt(~center)
+    disc.flat[np.argsort(away, axis=None, kind="stable")[:SMALL_PX]] = True
+    contrast = -FAINT if image[:, disc].mean() > 0 else FAINT
+    soft = ndimage.gaussian_filter(disc.astype(np.float32), 0.6)
+    return (image + contrast * soft).clip(-1, 1).astype(np.float32), disc
 
 
-def clipped(image: np.ndarray) -> np.ndarray:
-    """Pixels at the limits that a channel of ``(C, H, W)`` reaches: bool, same shape."""
-    low, high = image.min(axis=(1, 2), keepdims=True), image.max(axis=(1, 2), keepdims=True)
-    return (image <= low + 1e-3) | (image >= high - 1e-3)
+def _views(image: np.ndarray, family: str, seed: int, index: int) -> list[np.ndarray]:
+    """``VIEWS`` random acquisitions of an image ``(C, H, W)``; every other one has its own resolution and noise too.
+
+    Four times as many are drawn, and those that clip least are taken: what a camera clips is lost structure.
+    """
+    acquisitions, generator = family_for(family, len(image)), generator_for(seed, index, stream=7)
+    flat = torch.from_numpy(np.ascontiguousarray(image, np.float32))[None].flatten(2)
+    where = places(*image.shape[1:]).flatten(1)[None]
+    drawn = [acquisitions.sample(1, len(image), generator, STRENGTH) for _ in range(4 * VIEWS)]
+    some = slice(None, None, max(1, flat.shape[-1] // CLIPPED_SAMPLE))
+    unclipped = ~clipped(flat[0, :, some].numpy())
+    samples = [acquisitions.show(flat[..., some], where[..., some], parameters)[0].numpy() for parameters in drawn]
+    lost = [float(((np.abs(sample) > 1 - 1e-3) & unclipped).mean()) for sample in samples]
+    views = []
+    for rank, i in enumerate(np.argsort(lost, kind="stable")[:VIEWS]):
+        shown = acquisitions.show(flat, where, drawn[i]).view(1, *image.shape)
+        if rank % 2:  # resolution and noise as far from the source as cameras are
+            shown = acquisitions.degrade(shown, acquisitions.sample(1, len(image), generator), generator)
+        views.append(shown[0].numpy())
+    return views
+
+
+def clipped(values: np.ndarray) -> np.ndarray:
+    """Values at the limits that a channel of ``(C, N)`` reaches: bool, same shape."""
+    low, high = values.min(axis=1, keepdims=True), values.max(axis=1, keepdims=True)
+    return (values <= low + 1e-3) | (values >= high - 1e-3)
 
 
 def calibrate_gate(
-    images: Sequence[np.ndarray], *, family: str = "auto", seed: int = 0, restyle: Restyle | None = None
+    images: Sequence[np.ndarray],
+    *,
+    family: str = "auto",
+    seed: int = 0,
+    restyle: Restyle | None = None,
+    frame: Frame | None = None,
 ) -> GateThresholds:
     """Measure thresholds.
 
@@ -106,6 +151,7 @@ def calibrate_gate(
         seed: of the random acquisitions and of the damage.
         restyle: restyles an image to itself, for read-outs that run the networks: what their round trip loses is no
             fault of an image. These views count as undamaged too.
+        frame: of the images; it counts for nothing.
 
     Raises:
         OsasisError: there is no image.
@@ -115,33 +161,36 @@ def calibrate_gate(
     chosen = with_structure([middle(i) for i in images])
     chosen = [chosen[i] for i in chosen_indices(len(chosen))]
     good: list[StructureScores] = []
-    bad: dict[str, list[StructureScores]] = {kind: [] for kind in KINDS}
-    rows = tqdm(_views(chosen, family, seed), total=len(chosen), desc="calibrate gate", unit="image", leave=False)
-    for index, (image, views) in enumerate(rows):
+    bad: dict[str, list[StructureScores]] = {kind: [] for kind in (*KINDS, ERASED_SMALL)}
+    for index, image in enumerate(tqdm(chosen, desc="calibrate gate", unit="image", leave=False)):
         rng = np.random.default_rng([seed, index])
         mask = likely_lesion(image, rng)
+        image, disc = with_small_lesion(image, mask, rng)
+        labels = mask + 2 * disc.astype(np.uint8)
+        views = _views(image, family, seed, index)
         if restyle is not None:
             views = [*views, restyle(image)]
-        good += [score_structure(image, view, mask.astype(np.uint8)) for view in views]
-        if mask.any():
-            for kind, damage in KINDS.items():
-                bad[kind].append(score_structure(image, damage(views[-1], mask, rng), mask.astype(np.uint8)))
-    scores = between(thresholds_for(good), bad["erased"] + bad["erased_textured"])
+        good += [score_structure(image, view, labels, frame) for view in views]
+        for kind, damage, lesion in (*((*item, mask) for item in KINDS.items()), (ERASED_SMALL, KINDS["erased"], disc)):
+            if lesion.any():
+                bad[kind].append(score_structure(image, damage(views[-1], lesion, rng), labels, frame))
+    scores = between(thresholds_for(good), bad["erased"] + bad["erased_textured"] + bad[ERASED_SMALL])
+    least = GateThresholds(scores).least
     caught = {
-        kind: {"without_mask": share_failed(damaged, without_mask(scores)), "with_mask": share_failed(damaged, scores)}
+        kind: {"without_mask": share_failed(damaged, without_mask(least)), "with_mask": share_failed(damaged, least)}
         for kind, damaged in bad.items()
         if damaged
     }
-    if caught.get("erased", {}).get("with_mask", 1.0) < MIN_DETECTION:
+    if (found := caught.get("erased", {}).get("with_mask", 1.0)) < MIN_DETECTION:
         logger.warning(
             "The structure gate finds %.0f %% of lesions erased on purpose in these images; look at its decisions.",
-            100 * caught["erased"]["with_mask"],
+            100 * found,
         )
     return GateThresholds(
         scores,
         round_trip=restyle is not None,
         views=len(good),
-        false_alarms=share_failed(good, scores),
+        false_alarms=share_failed(good, least),
         detection=caught,
     )
 
@@ -155,9 +204,8 @@ def with_structure(images: Sequence[np.ndarray]) -> list[np.ndarray]:
 def between(scores: Mapping[str, float], erased: Sequence[StructureScores]) -> dict[str, float]:
     """Thresholds of lesions between what 95 % of erased ones do not reach and what undamaged ones do (``SLACK``).
 
-    Ellipses stand in for lesions here: real outlines are less sharp, and need not be as good as the worst ellipse. Some
-    scanners show lesions with less contrast, and to learn that is what stylization is for: only as little contrast as
-    erased lesions keep is too little.
+    Ellipses and discs stand in for lesions here: real outlines are less sharp, and need not be as good as the worst
+    of them.
     """
     moved = dict(scores)
     for name in set(scores) - set(without_mask(scores)):
@@ -202,17 +250,18 @@ def middle(image: np.ndarray) -> np.ndarray:
 
 
 class EvenlySpaced:
-    """Keeps at most ``2 IMAGES`` of a stream of arrays, evenly spaced, whatever its length."""
+    """Keeps at most ``2 IMAGES`` of a stream of arrays, evenly spaced, whatever its length; by default their middle."""
 
-    def __init__(self) -> None:
+    def __init__(self, cut: Callable[[np.ndarray], np.ndarray] = middle) -> None:
         self.kept: list[np.ndarray] = []
+        self._cut = cut
         self._stride, self._seen = 1, 0
 
     def add(self, image: np.ndarray) -> None:
-        """The next ``(C, H, W)`` in [-1, 1]; of larger ones the middle is kept."""
+        """The next ``(C, H, W)`` in [-1, 1]; what ``cut`` leaves of it is kept."""
         if self._seen % self._stride == 0:
             if len(self.kept) == 2 * IMAGES:
                 self.kept, self._stride = self.kept[::2], 2 * self._stride
             if self._seen % self._stride == 0:
-                self.kept.append(np.array(middle(image), np.float32))
+                self.kept.append(np.array(self._cut(image), np.float32))
         self._seen += 1

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
 from scipy import ndimage
 
+from nnunet_osasis.gate.parts import places_to_judge, worst_of
 from nnunet_osasis.gate.scores import StructureScores, score_structure
 from nnunet_osasis.gate.thresholds import GateThresholds
+from nnunet_osasis.images.image import to_dtype
 from nnunet_osasis.images.intensity import IntensityRange, to_unit
+from nnunet_osasis.maps.field_of_view import Frame
 
 WEAKER = (0.75, 0.5, 0.25)
 """Shares of the requested strength that are tried, in order, when the full one fails."""
@@ -66,7 +70,7 @@ class GateResult:
     """An image that may be used, and the decision that it rests on.
 
     Attributes:
-        image: float32 in native units.
+        image: in native units, as it is stored: in its source's type, rounded and clipped.
         decision: what was decided.
     """
 
@@ -118,44 +122,60 @@ class StructureGate:
         intensity: how native units become [-1, 1].
         segmenter: a frozen network that is asked about source and restyled image.
         default_strength: the stylizer's own strength, for callers without one.
+        frame: of the images that are restyled; it counts for nothing.
     """
 
     thresholds: GateThresholds
     intensity: IntensityRange
     segmenter: Segmenter | None = None
     default_strength: float = 1.0
+    frame: Frame | None = None
 
     def identity(self) -> dict[str, Any]:
         """JSON of all that decides, for caches: another gate may decide otherwise."""
         identity: dict[str, Any] = {"thresholds": self.thresholds.least, "weaker": list(WEAKER)}
+        if self.frame is not None:
+            identity["frame"] = self.frame.to_json()
         if self.segmenter is not None:
             identity["segmenter"] = self.segmenter.fingerprint
         return identity
 
     def __call__(
-        self, source: np.ndarray, changed: np.ndarray, strength: float, mask: np.ndarray | None = None
+        self,
+        source: np.ndarray,
+        changed: np.ndarray,
+        strength: float,
+        mask: np.ndarray | None = None,
+        stored: Callable[[np.ndarray], np.ndarray] | None = None,
     ) -> GateResult:
-        """Use ``changed``, or weaken it until it passes.
+        """Use ``changed``, or weaken it until it passes. What is judged is what is stored, and that is returned.
 
         Args:
             source: ``(C, H, W)`` or ``(C, D, H, W)``, native units; also the result when nothing passes.
             changed: ``source`` restyled at ``strength``, native units.
             strength: the strength that ``changed`` was made with, in [0, 1].
             mask: labels of the spatial shape of ``source``; every component of a positive value is a lesion.
+            stored: turns an image in native units into what is stored of it; None casts to the type of ``source``,
+                which rounds and clips whole numbers.
 
         Raises:
             OsasisError: a mask or a restyled image of another size, or what the segmenter raises.
         """
         if strength == 0:
-            return GateResult(source.astype(np.float32), Decision("full", 0.0, 0.0, {}, {}))
+            return GateResult(source.copy(), Decision("full", 0.0, 0.0, {}, {}))
         bounds = self.intensity.bounds(source)
-        before = to_unit(source, bounds)
+        places = places_to_judge(source, changed, mask)
         answer = None if self.segmenter is None else self.segmenter(source)
         least = self.thresholds.least
         first: StructureScores | None = None
         for share in (1.0, *WEAKER):
-            image = weaken(source, changed, share)
-            scores = score_structure(before, to_unit(image, bounds), mask)
+            image = _stored(source, changed, share, stored)
+            parts = []
+            for place in places:
+                labels = None if mask is None else mask[place[1:]]
+                units = to_unit(source[place], bounds), to_unit(image[place], bounds)
+                parts.append(score_structure(*units, labels, self.frame))
+            scores = worst_of(parts)
             if self.segmenter is not None and answer is not None:
                 scores = _with_segmenter(scores, answer, self.segmenter(image), mask)
             first = first or scores
@@ -165,7 +185,21 @@ class StructureGate:
                 return GateResult(image, decision)
         assert first is not None  # noqa: S101 (the loop ran)
         decision = Decision("original", 0.0, strength, first.values(), first.failures(least), first.lesions)
-        return GateResult(source.astype(np.float32), decision)
+        return GateResult(source.copy(), decision)
+
+
+def _stored(
+    source: np.ndarray, changed: np.ndarray, share: float, stored: Callable[[np.ndarray], np.ndarray] | None
+) -> np.ndarray:
+    """What is stored of ``changed`` at ``share``; by default plane by plane, as a whole image in float32 is large."""
+    if stored is not None:
+        return stored(weaken(source, changed, share))
+    if share == 1 and changed.dtype == source.dtype:
+        return changed
+    result = np.empty_like(source)
+    for plane in np.ndindex(source.shape[:-2]):
+        result[plane] = to_dtype(weaken(source[plane], changed[plane], share), source.dtype)
+    return result
 
 
 def _with_segmenter(

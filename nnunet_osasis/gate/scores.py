@@ -9,14 +9,12 @@ import numpy as np
 import torch
 
 from nnunet_osasis.errors import OsasisError
+from nnunet_osasis.gate.fine import fine_structure
 from nnunet_osasis.gate.lesions import lesion_scores
-from nnunet_osasis.gate.local import smooth, unexplained
-from nnunet_osasis.gate.structure import structure_agreement
-from nnunet_osasis.gate.thresholds import CALIBRATED
-from nnunet_osasis.maps.field_of_view import field_of_view
-
-SEGMENTED = ("segmenter_dice", "segmenter_lesions")
-"""Scores that a frozen segmenter gives."""
+from nnunet_osasis.gate.local import noise_variance, smooth, unexplained
+from nnunet_osasis.gate.structure import direction_agreement, structure_agreement
+from nnunet_osasis.gate.thresholds import FLOORS
+from nnunet_osasis.maps.field_of_view import Frame, field_of_view
 
 
 @dataclass(frozen=True)
@@ -30,6 +28,8 @@ class StructureScores:
         mutual_information: normalized, 0 to 1; one-channel images only.
         lesion_contrast: of the worst lesion; None without a mask that has a visible lesion.
         lesion_edges: of the worst lesion; None without a mask that has a visible lesion.
+        directions: share of edges that run the same way, dark to bright, less those that run the other way.
+        fine_structure: 1 without patterns of a few pixels that the source has not.
         lesions: number of lesions that were scored.
         segmenter_dice: Dice of a frozen segmenter's answers to source and restyled image, if there is one.
         segmenter_lesions: share of the lesions it finds in the source that it finds in the stylized image as well.
@@ -41,14 +41,15 @@ class StructureScores:
     mutual_information: float | None = None
     lesion_contrast: float | None = None
     lesion_edges: float | None = None
+    directions: float = 1.0
+    fine_structure: float = 1.0
     lesions: int = 0
     segmenter_dice: float | None = None
     segmenter_lesions: float | None = None
 
     def values(self) -> dict[str, float]:
         """The scores there are, by name, rounded as the audit has them."""
-        names = (*CALIBRATED, *SEGMENTED)
-        scores = {name: getattr(self, name) for name in names}
+        scores = {name: getattr(self, name) for name in FLOORS}
         return {name: round(float(value), 4) for name, value in scores.items() if value is not None}
 
     def failures(self, thresholds: Mapping[str, float]) -> dict[str, float]:
@@ -56,13 +57,16 @@ class StructureScores:
         return {name: value for name, value in self.values().items() if not value >= thresholds.get(name, -np.inf)}
 
 
-def score_structure(source: np.ndarray, stylized: np.ndarray, mask: np.ndarray | None = None) -> StructureScores:
+def score_structure(
+    source: np.ndarray, stylized: np.ndarray, mask: np.ndarray | None = None, frame: Frame | None = None
+) -> StructureScores:
     """Score a stylized image.
 
     Args:
         source: ``(C, H, W)``, or ``(C, D, H, W)`` with slices along ``D``, in [-1, 1].
         stylized: the restyled image, likewise.
         mask: labels ``(H, W)`` or ``(D, H, W)``; every component of every positive value is a lesion.
+        frame: of the set that the image belongs to; it counts for nothing.
 
     Raises:
         OsasisError: shapes differ.
@@ -73,10 +77,15 @@ def score_structure(source: np.ndarray, stylized: np.ndarray, mask: np.ndarray |
             found=f"{stylized.shape[1:]} and {None if mask is None else mask.shape} for {source.shape[1:]}",
             remedy="Resample them.",
         )
+    with torch.autocast("cpu", enabled=False):  # whatever the caller computes in
+        return _scores(np.asarray(source, np.float32), np.asarray(stylized, np.float32), mask, frame)
+
+
+def _scores(source: np.ndarray, stylized: np.ndarray, mask: np.ndarray | None, frame: Frame | None) -> StructureScores:
     before, after = (np.moveaxis(image, 1, 0) if image.ndim == 4 else image[None] for image in (source, stylized))
     quiet = smooth(before), smooth(after)
-    lost, invented = unexplained(*quiet)
-    view = field_of_view(torch.from_numpy(np.ascontiguousarray(before, np.float32)), joint=len(before) > 1)
+    lost, invented = unexplained(*quiet, noise_variance(after))
+    view = field_of_view(torch.from_numpy(np.ascontiguousarray(before)), frame, joint=len(before) > 1)
     shared = None
     if len(source) == 1:
         from skimage.metrics import (
@@ -91,6 +100,8 @@ def score_structure(source: np.ndarray, stylized: np.ndarray, mask: np.ndarray |
     lesions = None if labels is None else lesion_scores(quiet[0].numpy(), quiet[1].numpy(), labels)
     return StructureScores(
         boundaries=_boundaries(quiet, view),
+        directions=_directions(quiet),
+        fine_structure=fine_structure(before, after),
         structure_kept=1 - float(lost.max()),
         structure_not_invented=1 - float(invented.max()),
         mutual_information=shared,
@@ -98,6 +109,13 @@ def score_structure(source: np.ndarray, stylized: np.ndarray, mask: np.ndarray |
         lesion_edges=lesions[1] if lesions else None,
         lesions=lesions[2] if lesions else 0,
     )
+
+
+def _directions(quiet: tuple[torch.Tensor, torch.Tensor]) -> float:
+    """Agreement of the edges' directions over all slices together; 1 where an image has no edges."""
+    if min(quiet[0].shape[-2:]) < 3 or any(float(image.var(correction=0)) < 1e-8 for image in quiet):
+        return 1.0
+    return float(direction_agreement(_stacked(quiet[0]), _stacked(quiet[1])))
 
 
 def _boundaries(quiet: tuple[torch.Tensor, torch.Tensor], view: torch.Tensor) -> float:

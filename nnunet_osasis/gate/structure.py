@@ -6,12 +6,25 @@ import torch
 from torch.nn import functional as F
 
 
-def gradient_magnitude(images: torch.Tensor) -> torch.Tensor:
-    """Gradient of the mean over channels, by central differences: ``(B, H - 2, W - 2)``."""
+def gradients(images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Gradient of the mean over channels along columns and rows, by central differences: ``(B, H - 2, W - 2)`` each."""
     gray = images.mean(dim=1)
-    across = gray[:, 1:-1, 2:] - gray[:, 1:-1, :-2]
-    down = gray[:, 2:, 1:-1] - gray[:, :-2, 1:-1]
+    return gray[:, 1:-1, 2:] - gray[:, 1:-1, :-2], gray[:, 2:, 1:-1] - gray[:, :-2, 1:-1]
+
+
+def gradient_magnitude(images: torch.Tensor) -> torch.Tensor:
+    """Magnitude of the gradient: ``(B, H - 2, W - 2)``."""
+    across, down = gradients(images)
     return (across.square() + down.square()).sqrt()
+
+
+def direction_agreement(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    """Whether edges of two batches run the same way, dark to bright: ``(B,)``, 1 for all of them, -1 for none.
+
+    It is the cosine between the gradients of ``a`` and ``b`` ``(B, C, H, W)``; 0 where one is flat.
+    """
+    x, y = (torch.stack(gradients(v), dim=1).flatten(1) for v in (a, b))
+    return (x * y).sum(dim=1) / (x.norm(dim=1) * y.norm(dim=1)).clamp(min=1e-8)
 
 
 def structure_agreement(a: torch.Tensor, b: torch.Tensor, view: torch.Tensor | None = None) -> torch.Tensor:

@@ -13,6 +13,20 @@ CALIBRATED = (
 )  # fmt: skip
 """Scores whose thresholds are measured on source images; the higher, the better."""
 
+FLOORS = {
+    "boundaries": 0.7,
+    "directions": 0.0,
+    "fine_structure": 0.3,
+    "structure_kept": 0.4,
+    "structure_not_invented": 0.4,
+    "mutual_information": 0.1,
+    "lesion_contrast": 0.75,
+    "lesion_edges": 0.5,
+    "segmenter_dice": 0.975,
+    "segmenter_lesions": 1.0,
+}
+"""The least of every score. No stylizer's folder, which may come from anywhere, can lower or leave out one of them."""
+
 FORMER = {"kept": "structure_kept", "own": "structure_not_invented"}
 """Names that scores have in older files, and their names now."""
 
@@ -30,10 +44,10 @@ class GateThresholds:
     False
 
     Attributes:
-        scores: least values by the names of ``CALIBRATED``.
+        scores: least values by name; what is lower than in ``FLOORS``, or missing, is as there.
         round_trip: whether round trips of the networks counted as undamaged, as read-outs that run them need.
         segmenter_dice: least Dice between a frozen segmenter's answers to source and stylized image, if one is given;
-            0.975 is an IoU of 0.95. No lesion that it finds may be lost, whatever this value is.
+            0.975 is an IoU of 0.95, and the floor. No lesion that it finds may be lost, whatever this value is.
         views: number of undamaged views they were measured on.
         false_alarms: share of these views that fail.
         detection: share of damaged views that fail, by kind of damage, without and (``with_mask``) with the mask.
@@ -48,9 +62,9 @@ class GateThresholds:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "scores", renamed(self.scores))
-        if unknown := sorted(set(self.scores) - set(CALIBRATED)):
+        if unknown := sorted(set(self.scores) - set(FLOORS)):
             raise OsasisError(
-                "A gate's thresholds must be of known scores", found=unknown, remedy=f"Use {', '.join(CALIBRATED)}."
+                "A gate's thresholds must be of known scores", found=unknown, remedy=f"Use {', '.join(FLOORS)}."
             )
         for name, value in {**self.scores, "segmenter_dice": self.segmenter_dice}.items():
             if isinstance(value, bool) or not isinstance(value, int | float) or not -1 <= value <= 1:
@@ -58,8 +72,9 @@ class GateThresholds:
 
     @property
     def least(self) -> dict[str, float]:
-        """All thresholds by name."""
-        return {**self.scores, "segmenter_dice": self.segmenter_dice, "segmenter_lesions": 1.0}
+        """All thresholds by name, none below its floor."""
+        own = {**self.scores, "segmenter_dice": self.segmenter_dice}
+        return {name: max(floor, own.get(name, floor)) for name, floor in FLOORS.items()}
 
     def serves(self, *, needs_round_trip: bool) -> bool:
         """Whether they fit a read-out; one that runs the networks needs their round trip among the undamaged views."""

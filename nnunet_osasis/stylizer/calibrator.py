@@ -16,7 +16,7 @@ from diffusers.configuration_utils import register_to_config
 from torch import nn
 
 from nnunet_osasis.errors import OsasisError
-from nnunet_osasis.maps.field_of_view import field_of_view
+from nnunet_osasis.maps.field_of_view import own_view
 from nnunet_osasis.maps.parametric import ParametricMap, feature_count
 from nnunet_osasis.stylizer.weights import GROUPS, QUANTILES, description_size
 
@@ -72,7 +72,7 @@ def describe(images: torch.Tensor) -> torch.Tensor:
     brightness (how color changes with light is what a tone curve bends).
     """
     rows = []
-    for image, view in zip(images, field_of_view(images), strict=True):
+    for image, view in zip(images, own_view(images), strict=True):
         pixels = image[:, view[0]] if int(view.sum()) >= MIN_PIXELS_IN_VIEW else image.flatten(1)
         quantiles = torch.quantile(pixels, torch.tensor(QUANTILES).to(pixels), dim=1)
         first, second = torch.tril_indices(len(pixels), len(pixels))

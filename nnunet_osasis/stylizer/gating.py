@@ -49,7 +49,7 @@ def calibrate_for(stylizer: OSASISStylizer, images: Sequence[np.ndarray], *, fam
     from nnunet_osasis.gate.calibration import calibrate_gate  # most stylizers bring their thresholds
 
     restyle = round_trip(stylizer) if needs_networks(stylizer.config.readout) else None
-    return calibrate_gate(images, family=family, seed=seed, restyle=restyle)
+    return calibrate_gate(images, family=family, seed=seed, restyle=restyle, frame=stylizer.frame)
 
 
 def own_gate(
@@ -60,6 +60,11 @@ def own_gate(
     if stylizer.gate is None or not stylizer.gate.serves(needs_round_trip=needs_round_trip):
         return None
     return _gate(stylizer, stylizer.gate, segmenter)
+
+
+def floor_gate(stylizer: OSASISStylizer) -> StructureGate:
+    """The gate of the package's floors, for a stylizer without thresholds and no images at hand to measure them on."""
+    return _gate(stylizer, GateThresholds({}), None)
 
 
 def structure_gate(
@@ -106,7 +111,7 @@ def stored_gate(
                 known = read_sealed_json(path, what="The gate's thresholds")
                 if {name: known.get(name) for name in identity} == identity:
                     return _gate(stylizer, GateThresholds(**known["thresholds"]), segmenter)
-            except (OsasisError, KeyError, TypeError) as error:
+            except (OsasisError, KeyError, TypeError, AttributeError) as error:
                 logger.warning("%s is damaged (%s): the gate's thresholds are measured again.", path, error)
         gate = structure_gate(stylizer, images, segmenter=segmenter)
         write_sealed_json(path, identity | {"thresholds": gate.thresholds.to_json()})
@@ -114,4 +119,4 @@ def stored_gate(
 
 
 def _gate(stylizer: OSASISStylizer, thresholds: GateThresholds, segmenter: Segmenter | None) -> StructureGate:
-    return StructureGate(thresholds, stylizer.config.intensity, segmenter, stylizer.config.strength)
+    return StructureGate(thresholds, stylizer.config.intensity, segmenter, stylizer.config.strength, stylizer.frame)
