@@ -37,8 +37,9 @@ class OSASISStylize(StyleTransform):
         slice_axis: spatial axis (0, 1 or 2) that volumes are cut along. ``auto``: the axis of the coarsest spacing of a
             MetaTensor, the last axis where spacing is isotropic or unknown, an only axis of length 1.
         axes: what the spatial axes are. ``xyz``: ``(X, Y[, Z])``, as MONAI's readers return files; ``hwd``: rows first,
-            ``(H, W[, D])``; ``auto``: the former for MetaTensors that name the file they were read from. Read-outs
-            that run networks must see images the way up they were trained on; pixelwise ones do not care.
+            ``(H, W[, D])``; ``auto``: as the traces of reader and spatial transforms in a MetaTensor say, ``hwd``
+            for what names no file. Read-outs that run networks, and maps with a slope across the picture, must see
+            images the way up they were trained on: where the traces leave that open they refuse. Others do not care.
         device: for a stylizer folder, where it works (``cpu`` by default).
         batched: inputs have a batch axis first, ``(B, C, H, W[, D])``, as a DataLoader returns them.
         gate: compare every result with its image by the structure gate: what fails is weakened, and stays as it is
@@ -51,8 +52,8 @@ class OSASISStylize(StyleTransform):
 
     Raises:
         OsasisError: no stylizer there, unknown options; on use: wrong channel count or rank, NaN, empty, boolean or
-            constant images, values that cannot be in the stylizer's units or in ``value_range``, a batch without
-            ``batched``, CUDA in a forked worker.
+            constant images, values that cannot be in the stylizer's units or in ``value_range``, axes that cannot be
+            told, a batch without ``batched``, CUDA in a forked worker.
     """
 
     def __init__(
@@ -108,6 +109,9 @@ class OSASISStylize(StyleTransform):
             array if result is native else self._from_native(result, stylizer.config.intensity)
             for array, native, result in zip(arrays, natives, used, strict=True)
         ]
+
+    def _must_know_axes(self) -> bool:
+        return self.handle.get().sees_axes(backwards=self.direction == DIRECTIONS[1])
 
     def check(self, img: NdarrayOrTensor) -> None:
         """Raise ``OsasisError`` for values that cannot be in the stylizer's units, or in ``value_range``."""

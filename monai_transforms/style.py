@@ -15,7 +15,7 @@ from monai.transforms.transform import RandomizableTransform, Transform
 from monai.utils.enums import TransformBackends
 from monai.utils.type_conversion import convert_to_dst_type, convert_to_numpy
 
-from monai_transforms.layout import arrange, check_axes, check_axis, permutation
+from monai_transforms.layout import check_axes, check_axis, layout_of
 from nnunet_osasis.controls import RandomControl
 from nnunet_osasis.errors import OsasisError
 from nnunet_osasis.images.image import to_dtype
@@ -76,6 +76,10 @@ class StyleTransform(Transform):
     def _default_strength(self) -> float | None:
         return self.strength
 
+    def _must_know_axes(self) -> bool:
+        """Whether the result depends on which axis is which."""
+        return False
+
     def check(self, img: NdarrayOrTensor) -> None:
         """Refuse what the transfer could not restyle, for random transforms that leave an image as it is."""
 
@@ -121,20 +125,25 @@ class StyleTransform(Transform):
         amounts: Sequence[Any] = strength if several else [strength] * len(samples)  # type: ignore[assignment]
         _check_counts(len(samples), amounts, seeds)
         strengths = [None if amount is None else check_strength(amount) for amount in amounts]
-        orders = [
-            permutation(img, sample.shape[1:], self.axes, self.slice_axis, i) if sample.ndim in (3, 4) else ()
+        must_know = self._must_know_axes() and any(amount != 0 for amount in strengths)
+        layouts = [
+            layout_of(
+                img[i] if self.batched else img, sample.shape[1:], self.axes, self.slice_axis, must_know=must_know
+            )
+            if sample.ndim in (3, 4)
+            else None
             for i, sample in enumerate(samples)
         ]
-        arranged = [arrange(sample, order) if order else sample for sample, order in zip(samples, orders, strict=True)]
+        arranged = [layout.arrange(a) if layout else a for a, layout in zip(samples, layouts, strict=True)]
         coarse = isinstance(img, torch.Tensor) and img.dtype == torch.bfloat16
         stored = partial(_stored, dtype=array.dtype, coarse=coarse)
         restyled = self._restyle(arranged, strengths, seeds, file_names(img, len(samples)), stored)
         results = []
-        for sample, image, order, amount in zip(samples, restyled, orders, strengths, strict=True):
-            if amount == 0:
+        for sample, image, layout, amount in zip(samples, restyled, layouts, strengths, strict=True):
+            if amount == 0 or layout is None:
                 results.append(sample.copy())
             else:
-                results.append(to_dtype(arrange(image, np.argsort(order).tolist()), array.dtype))
+                results.append(to_dtype(layout.back(image), array.dtype))
         result = torch.from_numpy(np.stack(results) if self.batched else results[0])
         return convert_to_dst_type(result, img, dtype=img.dtype)[0]
 

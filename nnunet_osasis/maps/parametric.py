@@ -43,8 +43,8 @@ def _axes(height: int, width: int, like: torch.Tensor, rows: slice = slice(None)
     """Return the places of ``rows`` of a picture as ``(h, W)``, ``(1, W)`` and ``(h, 1)``, as exporters can follow."""
 
     def axis(size: int) -> torch.Tensor:
-        step: Any = 2 / torch.sym_max(size - 1, 1)
-        return torch.arange(size, device=like.device, dtype=like.dtype) * step - 1
+        last: Any = torch.sym_max(size - 1, 1)  # counted from the middle, so that both halves are equal to the bit
+        return (torch.arange(size, device=like.device, dtype=like.dtype) * 2 - (size - 1)) / last
 
     row, column = axis(height)[rows, None], axis(width)[None, :]
     return (row * row + column * column) / 2, column, row

@@ -206,7 +206,7 @@ class StylizedCache:
 
     def _before_and_after(self, row: dict[str, Any]) -> tuple[Any, Any, Any]:
         """The source, at full strength, and as it was used, each ``(C, H, W)``."""
-        source = self._cases.unnormalized(row["case"])
+        source = self._cases.seen(row["case"])
         full = self._transfer.stylize_array(source, strength=row["wanted_strength"])
         share = 1.0 if row["decision"] == "full" else row["strength"] / row["wanted_strength"]
         before, at_full, at_last = as_picture(source, full, source + share * (full - source))

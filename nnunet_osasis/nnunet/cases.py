@@ -6,7 +6,7 @@ only preprocessed data, they are recovered from there if nnU-Net's normalization
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,8 +18,9 @@ from nnunetv2.utilities.crossval_split import generate_crossval_split
 from nnunetv2.utilities.utils import get_filenames_of_train_images_and_targets
 
 from nnunet_osasis.errors import OsasisError
+from nnunet_osasis.images.slices import Cut, slices_first
 from nnunet_osasis.nnunet.configuration import NnunetConfiguration, preprocessed_folder
-from nnunet_osasis.nnunet.restyle import Restyle, restyling_preprocessor
+from nnunet_osasis.nnunet.restyle import Restyle, cut_of_case, restyling_preprocessor
 from nnunet_osasis.runtime.records import read_json, read_json_value
 
 PLANS = "nnUNetPlans"
@@ -69,6 +70,10 @@ class RawCases:
 
     def unnormalized(self, key: str) -> np.ndarray:
         """The case as nnU-Net is about to normalize it: ``(C, Z, Y, X)`` float32, native units, transposed, cropped."""
+        return np.ascontiguousarray(crop_to_nonzero(_read_uncropped(self._setup, self._case(key)["images"])[0])[0])
+
+    def seen(self, key: str) -> np.ndarray:
+        """:meth:`unnormalized`, as the stylizer sees it."""
         return _read_image(self._setup, self._case(key)["images"])
 
     def native(self, key: str) -> tuple[np.ndarray, np.ndarray]:
@@ -77,8 +82,13 @@ class RawCases:
         if self.label_files(key):
             reader = self._setup.plans.image_reader_writer_class()
             labels = self._setup.transposed(reader.read_seg(self._case(key)["label"])[0])
-        data, labels, _ = crop_to_nonzero(_read_uncropped(self._setup, self._case(key)["images"]), labels)
+        data, labels, _ = crop_to_nonzero(_read_uncropped(self._setup, self._case(key)["images"])[0], labels)
         return np.ascontiguousarray(data), labels
+
+    def cut(self, key: str, shape: Sequence[int]) -> Cut:
+        """How the stylizer sees a case of this shape, which lies in space as its files say."""
+        properties = _read_uncropped(self._setup, self._case(key)["images"])[1]
+        return cut_of_case(properties, self._setup.plans.transpose_forward, shape)
 
     def preprocessed(self, key: str, restyle: Restyle | None = None) -> np.ndarray:
         """The case as nnU-Net would have preprocessed it, had the output of ``restyle`` been the raw image."""
@@ -178,11 +188,21 @@ class PreprocessedCases:
                     data[channel] = whole
         return data, np.asarray(labels[:])
 
+    def cut(self, key: str, shape: Sequence[int]) -> Cut:
+        """How the stylizer sees a case of this shape, which lies in space as its files said."""
+        return cut_of_case(self._cases.load_case(key)[3], self._setup.plans.transpose_forward, shape)
+
+    def seen(self, key: str) -> np.ndarray:
+        """:meth:`unnormalized`, as the stylizer sees it."""
+        data = self.unnormalized(key)
+        return slices_first(data, self.cut(key, data.shape[1:]))
+
     def preprocessed(self, key: str, restyle: Restyle | None = None) -> np.ndarray:
         """The case, restyled and normalized again: ``(C, Z, Y, X)`` float32."""
         data, labels = self.native(key)
         intensities = self._setup.plans.foreground_intensity_properties_per_channel
         preprocessor = restyling_preprocessor(self._setup.manager, restyle)
+        preprocessor.known = self._cases.load_case(key)[3], self._setup.plans.transpose_forward
         return np.asarray(preprocessor._normalize(data, labels, self._setup.manager, intensities), dtype=np.float32)
 
     def require_same_as_preprocessed(self, key: str) -> None:
@@ -203,13 +223,13 @@ def _raw_images_needed(setup: NnunetConfiguration, reason: str) -> OsasisError:
 def unnormalized_cases(
     dataset: int | str, configuration: str, plans_identifier: str = PLANS, keys: Iterable[str] | None = None
 ) -> Iterator[tuple[str, np.ndarray]]:
-    """Yield ``(key, image)``: images ``(C, Z, Y, X)`` float32, native units, transposed and cropped, 2D with ``Z = 1``.
+    """Yield ``(key, image)``: ``(C, D, H, W)`` float32, native units, cropped, as the stylizer sees it; 2D: ``D = 1``.
 
     ``keys`` defaults to every case of the dataset; pass :func:`training_keys` to keep validation cases out.
     """
     cases = open_cases(NnunetConfiguration.load(dataset, configuration, plans_identifier))
     for key in cases.keys if keys is None else keys:
-        yield key, cases.unnormalized(key)
+        yield key, cases.seen(key)
 
 
 def training_keys(dataset: int | str, fold: int | str) -> list[str]:
@@ -323,10 +343,14 @@ def read_like_dataset(path: Path, setup: NnunetConfiguration) -> np.ndarray:
 
 
 def _read_image(setup: NnunetConfiguration, images: list[str]) -> np.ndarray:
-    """Read, transpose and crop one image (one file per channel) as nnU-Net does: ``(C, Z, Y, X)`` float32."""
-    return np.ascontiguousarray(crop_to_nonzero(_read_uncropped(setup, images))[0])
+    """Read and crop one image (one file per channel) as nnU-Net does, as the stylizer sees it: ``(C, D, H, W)``."""
+    data, properties = _read_uncropped(setup, images)
+    data = crop_to_nonzero(data)[0]
+    cut = cut_of_case(properties, setup.plans.transpose_forward, data.shape[1:])
+    return np.ascontiguousarray(slices_first(data, cut))
 
 
-def _read_uncropped(setup: NnunetConfiguration, images: list[str]) -> np.ndarray:
-    data, _ = setup.plans.image_reader_writer_class().read_images(images)
-    return setup.transposed(np.asarray(data, dtype=np.float32))
+def _read_uncropped(setup: NnunetConfiguration, images: list[str]) -> tuple[np.ndarray, dict]:
+    """Read and transpose one image, ``(C, Z, Y, X)`` float32; return it and what nnU-Net's reader says about it."""
+    data, properties = setup.plans.image_reader_writer_class().read_images(images)
+    return setup.transposed(np.asarray(data, dtype=np.float32)), properties

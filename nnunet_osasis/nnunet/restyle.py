@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,11 +11,42 @@ from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
 
 from nnunet_osasis.errors import OsasisError
 from nnunet_osasis.gate import Decision, StructureGate
+from nnunet_osasis.images.image import Geometry
+from nnunet_osasis.images.nifti import TO_LPS
+from nnunet_osasis.images.slices import Cut, cut_for, slices_back, slices_first
 from nnunet_osasis.transfer import StyleTransfer
 
 logger = logging.getLogger(__name__)
 
-Restyle = Callable[[np.ndarray, np.ndarray, ConfigurationManager], np.ndarray]
+Restyle = Callable[..., np.ndarray]
+"""``(data, seg, configuration, cut)`` to restyled data; without ``cut`` the data are as the stylizer sees them."""
+
+
+AS_IS = Cut()
+"""The cut of data that are as the stylizer sees them."""
+
+
+def cut_of_case(properties: Mapping[str, Any], order: Sequence[int], shape: Sequence[int]) -> Cut:
+    """Choose the cut of a case as it lies in space, so that it is restyled as the same file is by ``osasis-stylize``.
+
+    Args:
+        properties: what nnU-Net's reader says about the case.
+        order: nnU-Net's ``transpose_forward``.
+        shape: the spatial shape after that transposition.
+    """
+    if "sitk_stuff" in properties:
+        stuff = properties["sitk_stuff"]
+        geometry = Geometry.of(stuff["spacing"], stuff["origin"], stuff["direction"])
+    elif "nibabel_stuff" in properties:
+        stuff = properties["nibabel_stuff"]
+        affine = TO_LPS @ np.asarray(stuff.get("reoriented_affine", stuff.get("original_affine")), np.float64)
+        spacing = np.linalg.norm(affine[:3, :3], axis=0)
+        geometry = Geometry.of(spacing, affine[:3, 3], affine[:3, :3] / spacing)
+    else:
+        return Cut()
+    place = [list(order).index(axis) for axis in range(3)]  # of each stored axis after the transposition
+    cut = cut_for(geometry, [shape[i] for i in place])
+    return Cut(tuple(place[axis] for axis in cut.axes), tuple(sorted(place[axis] for axis in cut.flips)))
 
 
 def restyle_with(
@@ -45,13 +76,13 @@ def restyle_with(
     has no style, and one black image must not end a training.
     """
 
-    def restyle(data: np.ndarray, seg: np.ndarray, configuration: ConfigurationManager) -> np.ndarray:
-        restyled = _restyled(transfer, data, strength, case)
+    def restyle(data: np.ndarray, seg: np.ndarray, configuration: ConfigurationManager, cut: Cut = AS_IS) -> np.ndarray:
+        restyled = _restyled(transfer, slices_first(data, cut), strength, case)
         if restyled is None:
             if gate is not None:
                 decided(Decision("original", 0.0, gate.default_strength if strength is None else strength, {}, {}))
             return data
-        changed = np.array(restyled, dtype=np.float32)
+        changed = np.array(slices_back(restyled, cut), dtype=np.float32, order="C")
         if changed.shape != data.shape or not np.isfinite(changed).all():
             raise OsasisError(
                 f"A style transfer must return finite values of shape {data.shape}",
@@ -105,8 +136,14 @@ def restyling_preprocessor(configuration: ConfigurationManager, restyle: Restyle
     change = restyle
 
     class RestylingPreprocessor(base):
+        known: tuple[Mapping[str, Any], Sequence[int]] = {}, (0, 1, 2)
+
+        def run_case_npy(self, data: Any, seg: Any, properties: Any, plans_manager: Any, *others: Any) -> Any:
+            self.known = properties, plans_manager.transpose_forward
+            return super().run_case_npy(data, seg, properties, plans_manager, *others)
+
         def _normalize(self, data: Any, seg: Any, configuration_manager: Any, intensities: Any) -> Any:
-            data = change(data, seg, configuration_manager)
+            data = change(data, seg, configuration_manager, cut_of_case(*self.known, data.shape[1:]))
             return super()._normalize(data, seg, configuration_manager, intensities)
 
     return RestylingPreprocessor(verbose=False)

@@ -98,7 +98,7 @@ class StylizedTraining(PlansOptions):
         def images() -> list[np.ndarray]:
             cases = open_cases(setup)
             keys = [cases.keys[i] for i in chosen_indices(len(cases.keys))]
-            return [best_slice(cases.unnormalized(key)).copy() for key in keys]
+            return [best_slice(cases.seen(key)).copy() for key in keys]
 
         folder = setup.preprocessed_folder / f"{setup.manager.data_identifier}_osasis_gate"
         return stored_gate(folder / f"{transfer.fingerprint[:12]}.json", transfer, images, segmenter=segmenter)
@@ -207,7 +207,7 @@ class ReferenceTraining(StylizedTraining):
         cases = open_cases(self.setup)
         count = min(len(training_keys), MAX_SOURCES)
         chosen = np.linspace(0, len(training_keys) - 1, count).round().astype(int)
-        return [cases.unnormalized(training_keys[i]) for i in chosen]
+        return [cases.seen(training_keys[i]) for i in chosen]
 
 
 class GINTransform(ImageOnlyTransform):

@@ -23,6 +23,7 @@ from nnunet_osasis.images.units import check_units
 from nnunet_osasis.maps.base import PixelMap, blend
 from nnunet_osasis.maps.detail import DetailChange
 from nnunet_osasis.maps.field_of_view import Frame, field_of_view, find_frame
+from nnunet_osasis.maps.parametric import ParametricMap
 from nnunet_osasis.maps.resize import resize
 from nnunet_osasis.runtime.compute import as_usual
 from nnunet_osasis.stylizer.config import DIRECTIONS, StylizerConfig, check_call
@@ -42,6 +43,9 @@ if TYPE_CHECKING:  # importing the networks imports diffusers, which a map does 
 
 
 logger = logging.getLogger(__name__)
+
+AT_ONCE = 16
+"""Number of images that ``stylize_arrays`` gives to the networks, and to their device, at once."""
 
 
 def _network(name: str, doc: str, *, optional: bool = False) -> Any:
@@ -269,6 +273,15 @@ class OSASISStylizer:
             )
         return change
 
+    def sees_axes(self, *, backwards: bool = False) -> bool:
+        """Whether the configured read-out's result depends on which way round an image is held."""
+        name = self.config.readout
+        if not is_map(name) or (self.config.detail and not backwards):
+            return True
+        change = self.maps.get(f"{name}_inverse" if backwards else name)
+        parts = [] if change is None else [part for part in change.modules() if isinstance(part, ParametricMap)]
+        return any("field" in part.terms for part in parts)
+
     @as_usual()
     def as_module(self, direction: str = DIRECTIONS[0], readout: str | None = None) -> OnePass:
         """A read-out as a module ``(images (B, C, H, W), strength (B,))`` in pure torch, without waits for the device.
@@ -452,24 +465,18 @@ class OSASISStylizer:
                 for array, strength in zip(arrays, strengths, strict=True)
             ]
         bounds = {i: self.config.intensity.bounds(arrays[i]) for i in chosen}
-        units = {i: torch.from_numpy(to_unit(arrays[i], bounds[i])).to(self.device) for i in chosen}
-        options: dict[str, Any] = {"direction": direction, "readout": readout}
-        if any(unit.ndim == 4 for unit in units.values()):
-            restyled = {
-                i: self.stylize(unit.movedim(1, 0), strength=strengths[i], joint=True, **options).movedim(0, 1)
-                for i, unit in units.items()
-            }
-        elif chosen:
-            batch = self.stylize(torch.stack(list(units.values())), strength=[strengths[i] for i in chosen], **options)
-            restyled = dict(zip(chosen, batch, strict=True))
-        else:
-            restyled = {}
         results = [to_dtype(array, np.dtype(dtype)) for array in arrays]
-        for i, unit in restyled.items():
-            results[i] = to_dtype(_native(unit.cpu().numpy(), bounds[i], arrays[i]), np.dtype(dtype))
+        joint = any(arrays[i].ndim == 4 for i in chosen)  # one volume is as much as the device is given at once
+        count = 1 if joint else AT_ONCE
+        for part in (chosen[i : i + count] for i in range(0, len(chosen), count)):
+            units = torch.from_numpy(np.stack([to_unit(arrays[i], bounds[i]) for i in part])).to(self.device)
+            images = units[0].movedim(1, 0) if joint else units
+            amounts: Any = strengths[part[0]] if joint else [strengths[i] for i in part]
+            changed = self.stylize(images, strength=amounts, direction=direction, readout=readout, joint=joint)
+            for i, unit in zip(part, changed.movedim(0, 1)[None] if joint else changed, strict=True):
+                results[i] = to_dtype(_native(unit.cpu().numpy(), bounds[i], arrays[i]), np.dtype(dtype))
         return results
 
-    @torch.inference_mode()
     def _mapped(
         self, array: np.ndarray, change: PixelMap, strength: float, frame: Frame | None, dtype: np.dtype
     ) -> np.ndarray:

@@ -8,10 +8,10 @@ from specimens import draw
 
 from monai_transforms import OSASISStylize, OSASISStylized, RandOSASISStylize
 from nnunet_osasis import OsasisError, OSASISStylizer
-from nnunet_osasis.gate import GateThresholds
 from nnunet_osasis.gate.audit import read_audit
+from nnunet_osasis.gate.thresholds import CALIBRATED, GateThresholds
 
-STRICT = GateThresholds({"structure_not_invented": 1.0})
+STRICT = GateThresholds(dict.fromkeys(CALIBRATED, 1.0))
 """Nothing but the image itself passes."""
 
 

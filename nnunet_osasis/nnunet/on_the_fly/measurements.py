@@ -90,8 +90,8 @@ class CaseMeasurer:
         """Measure one case. Raises ``OsasisError`` as :class:`nnunet_osasis.nnunet.case_maker.StylizedCaseMaker`."""
         sources = source_states(self.files(key))
         data, seg = self.cases.native(key)
-        manager = self.setup.manager
-        after = restyle_with(self.transfer, 1.0, case=f"Case {key}")(data.copy(), seg, manager)
+        manager, cut = self.setup.manager, self.cases.cut(key, data.shape[1:])
+        after = restyle_with(self.transfer, 1.0, case=f"Case {key}")(data.copy(), seg, manager, cut)
         strength = 0.0 if np.array_equal(after, data) else self.strength  # a constant case was kept, with a warning
         bounds = self.transfer.stylizer.config.intensity.bounds(data) if strength else (0.0, 1.0)
         numbers = CaseNumbers.measure(self.rules, bounds, data, after, np.asarray(seg[0] >= 0))
@@ -101,7 +101,7 @@ class CaseMeasurer:
             judged = restyle_with(
                 self.transfer, self.strength, gate=self.gate, decided=decisions.append, ignored=ignored
             )
-            judged(data.copy(), seg, manager)
+            judged(data.copy(), seg, manager, cut)
         require_unchanged(key, sources, source_states(self.files(key)))
         strength = decisions[0].strength if decisions else strength
         return MeasuredCase(sources, numbers, strength, decisions[0] if decisions else None)

@@ -26,7 +26,7 @@ from nnunet_osasis.images.masks import label_map, mask_on, plane_of
 from nnunet_osasis.images.nifti import as_labels
 from nnunet_osasis.images.pairs import by_name, images_by_stem, require_partners
 from nnunet_osasis.images.pictures import ORIENTATION_KEY, orientation_entry, values_in
-from nnunet_osasis.images.slices import best_slice, read_in_slices, slice_axis, slices_back, slices_first
+from nnunet_osasis.images.slices import Cut, best_slice, cut_of, read_in_slices, slices_back, slices_first
 from nnunet_osasis.maps.field_of_view import spaced
 from nnunet_osasis.runtime.distributed import Shard
 from nnunet_osasis.runtime.folders import require_apart
@@ -165,13 +165,13 @@ class _Image:
 
     Attributes:
         loaded: the image.
-        axis: axis of its slices.
+        axis: how it is cut into slices.
         labels: its mask's labels, ``(H, W)`` or ``(D, H, W)``, if the gate looks at them.
         entry: digests for the log.
     """
 
     loaded: LoadedImage
-    axis: int
+    axis: Cut
     labels: np.ndarray | None
     entry: dict[str, str]
 
@@ -225,7 +225,7 @@ class _Run:
                 found=path,
                 remedy="Run the same command again when it is complete; finished results are kept.",
             )
-        axis, labels = slice_axis(loaded.spacing, loaded.array.shape[1:]), None
+        axis, labels = cut_of(loaded), None
         if path in self.masks and (self.gate is not None or not copied):
             values = mask_on(loaded, stored := read_image(self.masks[path]))
             if self.gate is not None:
@@ -249,7 +249,7 @@ class _Run:
             return None
 
     def restyled(
-        self, loaded: LoadedImage, axis: int, labels: np.ndarray | None, gate: StructureGate | None
+        self, loaded: LoadedImage, axis: Cut, labels: np.ndarray | None, gate: StructureGate | None
     ) -> GateResult:
         """Volumes are cut along ``axis``. The result has the axes of ``loaded.array``."""
         try:
@@ -341,7 +341,7 @@ def _show_worst(run: _Run, files: dict[str, Path]) -> None:
         loaded = run.load(files[case])
         if loaded.array.ndim == 3:  # no more of a large picture is shown
             loaded = replace(loaded, array=spaced(loaded.array, SHOWN_PX))
-        axis = slice_axis(loaded.spacing, loaded.array.shape[1:])
+        axis = cut_of(loaded)
         full = run.restyled(loaded, axis, None, None).image
         used = read_image(run.output / case).array
         before, at_full, at_last = as_picture(*(slices_first(array, axis) for array in (loaded.array, full, used)))
