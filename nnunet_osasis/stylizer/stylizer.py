@@ -451,22 +451,24 @@ class OSASISStylizer:
                 else self._mapped(array, change, check_strength(strength), frame, np.dtype(dtype))
                 for array, strength in zip(arrays, strengths, strict=True)
             ]
-        bounds = {i: self.config.intensity.bounds(arrays[i]) for i in chosen}
-        units = {i: torch.from_numpy(to_unit(arrays[i], bounds[i])).to(self.device) for i in chosen}
-        options: dict[str, Any] = {"direction": direction, "readout": readout}
-        if any(unit.ndim == 4 for unit in units.values()):
-            restyled = {
-                i: self.stylize(unit.movedim(1, 0), strength=strengths[i], joint=True, **options).movedim(0, 1)
-                for i, unit in units.items()
-            }
-        elif chosen:
-            batch = self.stylize(torch.stack(list(units.values())), strength=[strengths[i] for i in chosen], **options)
-            restyled = dict(zip(chosen, batch, strict=True))
-        else:
-            restyled = {}
         results = [to_dtype(array, np.dtype(dtype)) for array in arrays]
-        for i, unit in restyled.items():
-            results[i] = to_dtype(_native(unit.cpu().numpy(), bounds[i], arrays[i]), np.dtype(dtype))
+        volumes = any(arrays[i].ndim == 4 for i in chosen)
+        for together in [[i] for i in chosen] if volumes or not chosen else [chosen]:
+            bounds = [self.config.intensity.bounds(arrays[i]) for i in together]
+            units = [to_unit(arrays[i], bound) for i, bound in zip(together, bounds, strict=True)]
+            batch = torch.from_numpy(np.moveaxis(units[0], 1, 0) if volumes else np.stack(units)).to(self.device)
+            amounts = [strengths[i] for i in together]
+            restyled = self.stylize(
+                batch,
+                strength=amounts[0] if volumes else amounts,
+                direction=direction,
+                readout=readout,
+                joint=volumes,
+            )
+            for i, unit, bound in zip(
+                together, restyled.movedim(0, 1)[None] if volumes else restyled, bounds, strict=True
+            ):
+                results[i] = to_dtype(_native(unit.cpu().numpy(), bound, arrays[i]), np.dtype(dtype))
         return results
 
     @torch.inference_mode()
