@@ -122,6 +122,7 @@ def _says_yes(question: str) -> bool:
 
 def in_words(stylizer: OSASISStylizer) -> str:
     """Return a few lines on what a stylizer is, and the paragraph on what it is worth."""
+    from nnunet_osasis.maps.field_of_view import NO_FRAME
     from nnunet_osasis.stylizer.advice import advice
     from nnunet_osasis.stylizer.one_pass import one_pass_facts
 
@@ -132,6 +133,7 @@ def in_words(stylizer: OSASISStylizer) -> str:
         f"Stylizer {stylizer.fingerprint[:16]}: {stylizer.in_channels} channel(s), {size} "
         f"({', '.join(parts) or 'maps alone'})\n"
         f"Default read-out: {stylizer.config.readout}. Read-outs in one pass: {one_pass}.\n"
+        f"Frame: {stylizer.frame or NO_FRAME}.\n"
         f"Its files are whole. Everything that is recorded: --json.\n\n{advice(stylizer.state)}"
     )
 

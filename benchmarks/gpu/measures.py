@@ -25,7 +25,7 @@ import training
 from book import Book
 from sizes import scene
 
-from nnunet_osasis.runtime.compute import autocast, generator_for
+from nnunet_osasis.runtime.compute import generator_for
 from nnunet_osasis.stylizer.names import READOUTS, STUDENT, needs_networks
 from nnunet_osasis.stylizer.student import LARGEST, Student
 from nnunet_osasis.stylizer.stylizer import OSASISStylizer
@@ -42,7 +42,7 @@ GOALS = {
     "nnunet_step_ratio": {"on_the_fly": 1.02},
 }
 PRESETS = {64: "tiny", 128: "small", 256: "base"}
-LONGEST_CALL_S = 3.0
+LONGEST_CALL_S = 2.0
 """Seconds of a call beyond which larger batches are not tried."""
 
 
@@ -74,8 +74,8 @@ def pixels(book: Book) -> None:
     book.entries["settings"] = {"preset": preset, "side": side, "batch": batch, "unit": "gray levels of 255"}
 
     def difference(readout: str, expected: torch.Tensor, precision: str, tf32: bool) -> dict[str, float]:
-        with tf32_set(tf32), autocast(precision, book.device):
-            found = there.stylize(images.to(book.device), readout=readout).float().cpu()
+        with tf32_set(tf32):
+            found = in_precision(there, precision).stylize(images.to(book.device), readout=readout).float().cpu()
         distance = (found - expected).abs() * 127.5
         return {"largest": float(distance.max()), "mean": float(distance.mean())}
 
@@ -87,11 +87,16 @@ def pixels(book: Book) -> None:
                 "fp32, no TF32": difference(readout, expected, "fp32", False),
                 "fp32": difference(readout, expected, "fp32", True),
             }
-            if needs_networks(readout) or readout == STUDENT:  # maps are computed in fp32 whatever is asked
+            if needs_networks(readout):  # all else is computed in fp32 whatever is asked
                 found["bf16"] = difference(readout, expected, "bf16", True)
             return found
 
         book.once(readout, compare)
+
+
+def in_precision(stylizer: OSASISStylizer, precision: str) -> OSASISStylizer:
+    """The same stylizer as ``osasis-stylize --precision`` uses it."""
+    return stylizer.configured(sampler=replace(stylizer.config.sampler, precision=precision))
 
 
 @contextmanager
@@ -118,9 +123,9 @@ def speed(book: Book) -> None:
     for name, module in passes.items():
         for side in sizes:
             ladder(book, f"{name}, {side} px, fp32", one_pass(module, book.device), side, batches)
-    for side, stylizer in reversed(stylizers.items()):
-        for precision in ("bf16", "fp32"):
-            ladder(book, f"networks, {side} px, {precision}", networks(stylizer, book.device, precision), side, batches)
+    for precision in ("bf16", "fp32"):
+        for side, stylizer in reversed(stylizers.items()):
+            ladder(book, f"networks, {side} px, {precision}", networks(stylizer, precision), side, batches)
     # Compiling takes a minute or more for the networks, so it comes last: one batch size each.
     side, largest = max(sizes), batches[-1]
     backend = "eager" if book.tiny else "inductor"
@@ -130,7 +135,7 @@ def speed(book: Book) -> None:
     for side, batch in reversed([*zip(sizes, (64, 32, 16), strict=False)]):
         stylizer = stylizers[side].configured(readout="raw").compile(backend=backend)
         name = f"networks, {side} px, bf16, compiled"
-        point(book, name, networks(stylizer, book.device, "bf16"), side, min(batch, largest), needs=90)
+        point(book, name, networks(stylizer, "bf16"), side, min(batch, largest), needs=90)
 
 
 def one_pass(module: torch.nn.Module, device: str) -> Callable[[torch.Tensor], object]:
@@ -138,15 +143,9 @@ def one_pass(module: torch.nn.Module, device: str) -> Callable[[torch.Tensor], o
     return lambda images: module(images, torch.ones(len(images), device=device))
 
 
-def networks(stylizer: OSASISStylizer, device: str, precision: str) -> Callable[[torch.Tensor], object]:
+def networks(stylizer: OSASISStylizer, precision: str) -> Callable[[torch.Tensor], object]:
     """A call of the networks' own picture: encode, decode, no carrying."""
-    readout = stylizer.readout("raw")
-
-    def run(images: torch.Tensor) -> object:
-        with autocast(precision, device):
-            return readout(images)
-
-    return run
+    return in_precision(stylizer, precision).readout("raw")
 
 
 def ladder(book: Book, name: str, run: Callable[[torch.Tensor], object], side: int, batches: tuple[int, ...]) -> None:
@@ -171,18 +170,16 @@ def point(
     return book.once(f"{name}, batch {batch}", make, needs=0 if book.tiny else needs)
 
 
-def timed(task: Callable[[], object], device: str, least: float, *, warm_ups: int = 2) -> float:
-    """Median seconds of calls that together take ``least`` seconds, at least 2 and at most 20 of them."""
+def timed(task: Callable[[], object], device: str, least: float) -> float:
+    """Median seconds of calls that together take ``least`` seconds, 2 to 20 of them, after one that does not count."""
     seconds: list[float] = []
-    for turn in range(warm_ups + 20):
+    while len(seconds) < 3 or (sum(seconds[1:]) < least and len(seconds) <= 20):
+        wait(device)
         began = time.perf_counter()
         task()
         wait(device)
-        if turn >= warm_ups:
-            seconds.append(time.perf_counter() - began)
-        if len(seconds) >= 2 and sum(seconds) > least:
-            break
-    return float(f"{statistics.median(seconds):.5g}")
+        seconds.append(time.perf_counter() - began)
+    return float(f"{statistics.median(seconds[1:]):.5g}")
 
 
 def wait(device: str) -> None:
@@ -204,14 +201,12 @@ def peak(device: str) -> dict[str, float]:
 def train(book: Book) -> None:
     """Adaptation at 256 px, extrapolated from a few iterations; then steps of every preset."""
     book.entries["goal"] = GOALS["adaptation_256_px"]
-    for recipe in ("default",) if book.tiny else ("default", "osasis"):
-        book.once(f"adaptation, {recipe}", lambda recipe=recipe: adaptation(book, recipe), needs=0 if book.tiny else 10)
+    book.once("adaptation, default", lambda: adaptation(book, "default", 5), needs=0 if book.tiny else 10)
     # images of a pretraining step (the presets' own), content images of an adaptation step, rounds
     training.MEASURED = {"tiny": (16, 3, 20), "small": (32, 3, 20), "base": (64, 3, 5)}
     if book.tiny:
         training.MEASURED = {"tiny": (2, 1, 1)}
-    precisions = ("fp32",) if book.tiny else ("bf16", "fp32")
-    for precision in precisions:
+    for precision in ("fp32",) if book.tiny else ("bf16", "fp32"):
         for preset in training.MEASURED:
             for stage in ("pretrain", "adapt"):
 
@@ -220,41 +215,37 @@ def train(book: Book) -> None:
                     return training.one(preset, stage, precision, book.device) | peak(book.device)
 
                 book.once(f"{preset}, {stage}, {precision}", one, needs=0 if book.tiny else 5)
+        if precision == "bf16":
+            book.once("adaptation, osasis", lambda: adaptation(book, "osasis", 1), needs=10)
 
 
-def adaptation(book: Book, recipe: str) -> dict[str, Any]:
+def adaptation(book: Book, recipe: str, measured: int) -> dict[str, Any]:
     """A few iterations of ``base`` (256 px) as ``adapt`` runs them, without its files; the whole from their mean."""
-    preset = get_preset("tiny" if book.tiny else "base")
-    config, measured = RECIPES[recipe], 1 if book.tiny else 5
+    name, config = "base", RECIPES[recipe]
     if book.tiny:
-        config = quick(config)
+        name, config, measured = "tiny", quick(config), 1
+    preset = get_preset(name)
     model, spn = training.networks(preset.model, preset.spn, book.device)
     model.eval().requires_grad_(False)
     sources = training.images(16, model.config.sample_size, book.device)
     embed = SemanticEmbedder(model.semantic_encoder, sources)
     book.release()
-    began = time.perf_counter()
+    ends = [time.perf_counter()]
     run = Adaptation(model, spn, embed, sources, sources[:1], sources[1:2], config)
-    seconds: list[float] = []
     with recomputed([run.decoder, spn, model.semantic_encoder], on=recomputes("auto", sources.shape[-1])):
-        for iteration in range(measured + 1):
-            wait(book.device)
-            if iteration <= 1:  # the first one also chooses kernels
-                set_up = time.perf_counter() - began if iteration else 0.0
-                started = time.perf_counter()
+        for iteration in range(1 + measured):  # the first one also chooses kernels
             chosen = torch.randint(len(sources), (config.contents,), generator=generator_for(0, iteration, 3))
             run.iterate(sources[chosen.to(sources.device)], iteration)
-            run.end_iteration(iteration)
+            run.end_iteration(iteration + 1)
             wait(book.device)
-        seconds.append((time.perf_counter() - started) / measured)
-    whole = set_up + seconds[0] * (config.iterations - 1)
+            ends.append(time.perf_counter())
+    first, each = ends[1] - ends[0], (ends[-1] - ends[1]) / measured
     return {
-        "preset": "tiny" if book.tiny else "base", "side": int(sources.shape[-1]), "recipe": recipe,
-        "iterations_measured": measured, "seconds_per_iteration": float(f"{seconds[0]:.4g}"),
-        "seconds_first_iteration_and_set_up": round(set_up, 2), "iterations": config.iterations,
-        "minutes_extrapolated": round(whole / 60, 3),
-        "extrapolated": "first iteration and set-up, then the mean of the others; style pair and checkpoints not in it",
-        "contents": config.contents, "precision": config.precision,
+        "preset": name, "side": int(sources.shape[-1]), "recipe": recipe, "contents": config.contents,
+        "precision": config.precision, "iterations": config.iterations, "iterations_measured": measured,
+        "seconds_set_up_and_first_iteration": round(first, 2), "seconds_per_iteration": float(f"{each:.4g}"),
+        "minutes_extrapolated": round((first + each * (config.iterations - 1)) / 60, 3),
+        "extrapolated": "set-up and first iteration, then the mean of the others; style pair and checkpoints not in it",
     } | peak(book.device)  # fmt: skip
 
 
@@ -275,6 +266,7 @@ def nnunet(book: Book) -> None:
     The cache acts where cases are loaded, so that its ratio shows how far equal steps differ by chance here.
     """
     book.entries["goal"] = GOALS["nnunet_step_ratio"]
+    torch.backends.cudnn.benchmark = True  # as nnUNetv2_train does
     for configuration, (patch, batch, channels) in PATCHES.items():
         if book.tiny:
             patch, batch = (32,) * len(patch), 2
@@ -331,7 +323,7 @@ def nnunet_steps(book: Book, configuration: str, shape: tuple[int, ...]) -> dict
         tasks[name] = lambda trainer=trainer, step=step: trainer.train_step(step)
     from timing import measure
 
-    rounds, warm_ups = (2, 1) if book.tiny else (30, 5)
+    rounds, warm_ups = (2, 1) if book.tiny else (15, 3)
     times = measure(tasks, rounds=rounds, warm_ups=warm_ups, device=book.device)
     stock = times["stock"]["median"]
     return {

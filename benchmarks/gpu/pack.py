@@ -48,7 +48,7 @@ STAND_INS = {"SimpleITK": "", "cc3d": "", "imagecodecs": PNG}
 """Modules for machines that lack a package too large to carry: nnU-Net imports the first two, and nothing here reads a
 file with them; of imagecodecs only the PNG reader is used, on 8-bit files that this project wrote itself."""
 PLATFORMS = [f"manylinux_2_{minor}_x86_64" for minor in (34, 31, 28, 27, 24, 17)] + ["manylinux2014_x86_64"]
-SCRIPTS = ("benchmarks/gpu", "benchmarks/speed", "tests/contracts/golden.py")
+SCRIPTS = ("benchmarks/gpu", "benchmarks/speed", "benchmarks/harness/polyp.json", "tests/contracts/golden.py")
 MOST_MIB = 60
 JPEG_QUALITY = 92
 

@@ -5,7 +5,7 @@
         --test-images site_b/images --test-masks site_b/masks --stylizer stylizer
 
 Files are NIfTI, one lesion label. Restyling comes before cropping: a whole volume has one intensity range, one semantic
-code and one field of view, so that neighboring slices agree. Being deterministic, `OSASISStylized` is computed once
+code, so that neighboring slices agree. Being deterministic, `OSASISStylized` is computed once
 and cached by `CacheDataset`; plain and restyled copies of every case are trained on.
 """
 

@@ -40,8 +40,10 @@ def to_gray(array: np.ndarray) -> np.ndarray:
     """Return the brightness ``(1, *spatial)`` of three channels, in their dtype; other arrays as they are."""
     if len(array) != 3:
         return array
-    red, green, blue = (np.float64(weight) * channel for weight, channel in zip(WEIGHTS, array, strict=True))
-    return to_dtype(red + green + blue, array.dtype)[None]
+    total = np.zeros(array.shape[1:], np.result_type(array.dtype, np.float32))
+    for weight, channel in zip(WEIGHTS, array, strict=True):
+        total += total.dtype.type(weight) * channel
+    return to_dtype(total, array.dtype)[None]
 
 
 def as_gray(loaded: LoadedImage) -> LoadedImage:

@@ -16,7 +16,7 @@ NATURAL_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp")
 
 TIFF_SUFFIXES = (".tif", ".tiff")
 
-VOLUME_SUFFIXES = (".nii", ".nii.gz", ".mha", ".mhd", ".nrrd")
+VOLUME_SUFFIXES = (".nii", ".nii.gz", ".mha", ".mhd", ".nrrd", ".nhdr")
 
 SUFFIXES = NATURAL_SUFFIXES + TIFF_SUFFIXES + VOLUME_SUFFIXES
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 from functools import partial
 from pathlib import Path
@@ -28,6 +29,11 @@ from nnunet_osasis.images.tiff import read_tiff, spacing_file, write_tiff
 from nnunet_osasis.images.volumes import READERS, read_volume, write_volume
 from nnunet_osasis.runtime.storage import atomic_write
 
+logger = logging.getLogger(__name__)
+
+UNREAD = (".hdr", ".img", ".dcm", ".dicom", ".ima", ".gif", ".webp", ".jp2", ".svs", ".czi", ".lif", ".nd2", ".mgz")
+"""Suffixes of images in formats that are not read; a folder that holds some is told so."""
+
 
 def list_images(folder: str | Path) -> list[Path]:
     """Return the readable image files of ``folder``, by name.
@@ -38,13 +44,19 @@ def list_images(folder: str | Path) -> list[Path]:
     folder = Path(folder)
     if not folder.is_dir():
         raise OsasisError("The image folder must exist", found=f"no folder {folder}", remedy="Check the path.")
-    paths = sorted(p for p in folder.iterdir() if p.is_file() and not p.name.startswith(".") and image_suffix(p))
+    entries = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+    paths = [path for path in entries if image_suffix(path) and path.is_file()]
     if not paths:
         raise OsasisError(
             "The image folder must hold images",
             found=f"none in {folder}",
             remedy=f"Readable formats: {', '.join(SUFFIXES)}.",
         )
+    if unread := [path.name for path in entries if path.suffix.lower() in UNREAD]:
+        logger.warning(
+            "Warning: %d files in %s are of formats that are not read, such as %s. Convert them to PNG or NIfTI.",
+            len(unread), folder, unread[0],
+        )  # fmt: skip
     if odd := [path for path in paths if not path.name.isprintable() and _is_bytes(path.name)]:
         raise OsasisError(
             "File names must be text in UTF-8", found=f"{odd[0].name!r} in {folder}", remedy="Rename the file."

@@ -294,12 +294,23 @@ def foreground_value(mask: np.ndarray) -> int | None:
     return Values.of(mask).one_foreground
 
 
-def require_one_foreground(values: Iterable[int | None]) -> None:
-    """Refuse binary masks that disagree about :func:`foreground_value`: they may be classes of one label map."""
+def require_one_foreground(values: Iterable[int | None], files: Iterable[object] = ()) -> None:
+    """Refuse binary masks that disagree about :func:`foreground_value`: they may be classes of one label map.
+
+    Args:
+        values: the foreground's value of every mask.
+        files: their files, for the message.
+
+    Raises:
+        OsasisError: two different values; names a file of each.
+    """
+    values = list(values)
     distinct = sorted({value for value in values if value is not None})
     if len(distinct) > 1:
+        named = list(zip(values, files, strict=False))
+        places = [f"{value} in {next(file for v, file in named if v == value)}" for value in distinct[:2] if named]
         raise OsasisError(
             "The foreground of binary masks must have one value in all of them",
-            found=f"the values {', '.join(map(str, distinct[:6]))}",
+            found=f"the values {', '.join(map(str, distinct[:6]))}" + (f" ({', '.join(places)})" if places else ""),
             remedy="If they are classes, name them (--labels background=0 a=1 b=2); else state --threshold 0.",
         )

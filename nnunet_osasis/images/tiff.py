@@ -101,8 +101,9 @@ def spacing_file(path: Path) -> Path | None:
     place = path.with_name(f"{re.sub(r'_[0-9]{4}$', '', path.stem)}.json")
     if not place.is_file() or place.stat().st_size > MAX_SPACING_BYTES:
         return None
-    value = read_json(place, what="The spacing beside a TIFF stack")
-    return place if "spacing" in value else None
+    if b'"spacing"' not in place.read_bytes():  # annotations of another tool
+        return None
+    return place if "spacing" in read_json(place, what="The spacing beside a TIFF stack") else None
 
 
 def stack_spacing(path: Path, kept: Mapping[str, Any]) -> tuple[float, float, float] | None:

@@ -14,7 +14,10 @@ import numpy as np
 from nnunet_osasis.images.headers import check_size, check_volume_file
 from nnunet_osasis.images.image import Geometry, LoadedImage
 
-READERS = {".mha": "MetaImageIO", ".mhd": "MetaImageIO", ".nrrd": "NrrdImageIO"}
+READERS = {".mha": "MetaImageIO", ".mhd": "MetaImageIO", ".nrrd": "NrrdImageIO", ".nhdr": "NrrdImageIO"}
+
+WHOLE = {".mhd": ".mha", ".nhdr": ".nrrd"}
+"""Suffixes of headers that name another file, and those under which SimpleITK writes the same content in one."""
 """SimpleITK's reader of each suffix; without one it would also take a picture or a DICOM file of that name."""
 
 ENTRIES = "entries"
@@ -56,8 +59,7 @@ def read_volume(path: Path, suffix: str) -> tuple[np.ndarray, Geometry, dict[str
 def write_volume(loaded: LoadedImage, array: np.ndarray, path: Path) -> None:
     """Write ``array`` with the geometry and header entries of ``loaded``, and check that the file is whole.
 
-    An ``.mhd`` file holds its voxels itself (``ElementDataFile = LOCAL``): one file can be replaced at once, a pair
-    cannot.
+    An ``.mhd`` or ``.nhdr`` file holds its voxels itself: one file can be replaced at once, a pair cannot.
 
     Raises:
         OSError: SimpleITK cannot write.
@@ -65,7 +67,7 @@ def write_volume(loaded: LoadedImage, array: np.ndarray, path: Path) -> None:
     import SimpleITK as sitk
 
     # SimpleITK names the second file of a pair by the name it is given, which is a temporary one
-    place = path.with_name(f"{path.name}.mha") if path.name.lower().endswith(".mhd") else path
+    place = path.with_name(path.name + WHOLE.get(path.suffix.lower(), ""))
     try:
         sitk.WriteImage(_as_image(loaded, array), str(place))
         if place != path:

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from nnunet_osasis import OsasisError, OSASISStylizer
 from nnunet_osasis.nnunet.case_maker import CaseRecord, FileState
@@ -48,7 +49,21 @@ def test_an_image_removed_meanwhile_is_named_and_what_was_made_is_kept(
     with pytest.raises(OsasisError, match="must stay while") as caught:
         stylize_folder(stylizer, images / "images", tmp_path / "out")
     assert "case 4.png" in str(caught.value)
-    assert stylize_folder(stylizer, images / "images", tmp_path / "out") == 1
+    assert stylize_folder(stylizer, images / "images", tmp_path / "out") == 0
+
+
+def test_bad_images_are_named_together_when_all_others_are_done(
+    stylizer: OSASISStylizer, images: Path, tmp_path: Path
+) -> None:
+    first, gray, whole = (images / f"images/case {i}.png" for i in (0, 2, 3))
+    first.write_bytes(first.read_bytes()[:80])
+    Image.open(gray).convert("L").save(gray)
+    with pytest.raises(OsasisError, match=r"2 of 6 are not.*case 0\.png.*case 2\.png"):
+        stylize_folder(stylizer, images / "images", tmp_path / "out")
+    assert [path.name for path in sorted((tmp_path / "out").glob("*.png"))] == [f"case {i}.png" for i in (1, 3, 4, 5)]
+    for path in (first, gray):
+        shutil.copyfile(whole, path)
+    assert stylize_folder(stylizer, images / "images", tmp_path / "out") == 2
 
 
 def test_an_image_that_changes_while_it_is_read_is_refused(
@@ -60,13 +75,14 @@ def test_an_image_that_changes_while_it_is_read_is_refused(
 
     def read(path: Path):
         found = real(path)
-        shutil.copyfile(images / "images/case 5.png", path)
+        if path.name == "case 0.png":
+            shutil.copyfile(images / "images/case 5.png", path)
         return found
 
     monkeypatch.setattr(module, "read_image", read)
-    with pytest.raises(OsasisError, match="must not change"):
+    with pytest.raises(OsasisError, match=r"must not change.*case 0\.png"):
         stylize_folder(stylizer, images / "images", tmp_path / "out")
-    assert not list((tmp_path / "out").glob("*.png"))
+    assert [path.name for path in sorted((tmp_path / "out").glob("*.png"))] == [f"case {i}.png" for i in range(1, 6)]
 
 
 def test_an_image_changed_since_is_stylized_again_whatever_its_date_says(

@@ -24,7 +24,7 @@ from nnunet_osasis.scripts import stylize
 
 from .files import encoded, nifti, picture, tiff, volume
 
-SUFFIXES = (".nii", ".nii.gz", ".mha", ".mhd", ".nrrd")
+SUFFIXES = (".nii", ".nii.gz", ".mha", ".mhd", ".nrrd", ".nhdr")
 COSINE, SINE = np.cos(0.3), np.sin(0.3)
 DIRECTIONS = {
     "straight": np.eye(3), "flipped": np.diag([-1.0, 1.0, -1.0]), "turned": np.array([[0, 0, 1], [1, 0, 0], [0, 1,
@@ -56,7 +56,7 @@ def test_a_volume_stays_in_its_place_and_of_its_type(suffix: str, direction: str
         source = written(tmp_path / f"a{suffix}", dtype, DIRECTIONS[direction])
         loaded = read_image(source)
         result = write_like(loaded, loaded.array + loaded.array.dtype.type(1), tmp_path / f"out/a{suffix}")
-        if suffix == ".nrrd":  # its directions are stored times the spacing, and taken apart again
+        if suffix in (".nrrd", ".nhdr"):  # its directions are stored times the spacing, and taken apart again
             assert place(result)[-1] == place(source)[-1]
             for found, known in zip(place(result)[:4], place(source)[:4], strict=True):
                 assert found == pytest.approx(known, rel=1e-14, abs=1e-14)

@@ -23,6 +23,12 @@ WEIGHTS = "autoencoder/diffusion_pytorch_model.safetensors"
 NAN, INF = float("nan"), float("inf")
 DEEP = "[" * 100_000 + "]" * 100_000
 LONG = "9" * 10_000
+HELD = {"limit": -0.9, "share": 1.0, "area": 0.3}
+FRAMES = (
+    [], [1], "x", 3, True, {}, {"limit": -0.9}, HELD | {"magic": 1}, HELD | {"limit": "-0.9"}, HELD | {"limit": True},
+    *(HELD | {"limit": value} for value in (NAN, INF, -INF, -1.5, 0.0, 1e300, None, [-0.9])),
+    HELD | {"share": 0.0}, HELD | {"share": 2.0}, HELD | {"area": NAN}, HELD | {"area": 1.0},
+)  # fmt: skip
 
 Edit = Callable[[Path], object]
 
@@ -134,6 +140,7 @@ def index_edits() -> dict[str, Edit]:
         "card": (None, [], "x", 3),
         "findings": ([], "x", 3),
         "detail": ([], "x", {"magic": 1}),
+        "frame": FRAMES,
         "sha256": (None, [], {}, {"../../etc/passwd": "0"}),
     }  # fmt: skip
     for place, values in wrong.items():

@@ -15,7 +15,7 @@ import pytest
 
 from nnunet_osasis import OsasisError
 from nnunet_osasis.images.image import check_array
-from nnunet_osasis.images.io import read_image
+from nnunet_osasis.images.io import list_images, read_image
 
 
 def empty_png(side: int) -> bytes:
@@ -53,7 +53,7 @@ def test_libraries_of_other_formats_are_not_loaded(tmp_path: Path) -> None:
     (tmp_path / "a.nii").write_bytes(nifti())
     code = (
         "import sys\n"
-        "from nnunet_osasis.images.io import read_image\n"
+        "from nnunet_osasis.images.io import list_images, read_image\n"
         "heavy = ('SimpleITK', 'nibabel', 'imagecodecs', 'tifffile')\n"
         "for path in sys.argv[1:]:\n"
         "    read_image(path)\n"
@@ -91,3 +91,10 @@ def test_a_nifti_file_with_sheared_axes_is_refused(tmp_path: Path) -> None:
     nibabel.save(nibabel.Nifti1Image(np.zeros((3, 4, 5), np.float32), affine), tmp_path / "sheared.nii")
     with pytest.raises(OsasisError, match="right angles"):
         read_image(tmp_path / "sheared.nii")
+
+
+def test_files_of_other_formats_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for name in ("a.bmp", "b.hdr", "b.img", ".c.dcm", "notes.txt"):
+        (tmp_path / name).write_bytes(b"")
+    assert [path.name for path in list_images(tmp_path)] == ["a.bmp"]
+    assert "2 files" in caplog.text and "such as b.hdr" in caplog.text

@@ -87,7 +87,7 @@ def read_masks(cases: Sequence[Case], side: int, *, what: str) -> list[np.ndarra
         OsasisError: masks of several foreground values, which may be classes, or no foreground in any.
     """
     masks, values = zip(*(case.read_mask(side) for case in cases), strict=True)
-    require_one_foreground(values)
+    require_one_foreground(values, [case.mask_path for case in cases])
     if not any(mask.any() for mask in masks):
         raise OsasisError(
             f"{what}: the masks must hold foreground",

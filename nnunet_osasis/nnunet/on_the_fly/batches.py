@@ -39,9 +39,8 @@ class BatchStyle:
     """Restyles the batches of nnU-Net's loader, after its augmentations.
 
     Noise, blur, brightness, contrast, low resolution, gamma and mirroring come in the loader's workers, so style comes
-    after them. A patch shows a part of its case, and its place in it is not known here: the frame around the field of
-    view is looked for in the patch alone, and terms of a map that depend on the place (a vignette, a shading), and a
-    student, take the patch for the whole image. The cache does not have these two differences.
+    after them. A patch shows a part of its case, and its place in it is not known here: terms of a map that depend on
+    the place (a vignette, a shading), and a student, take the patch for the whole image. The cache does not.
     Channels beyond the image's own (the one-hot maps of a cascade) are left as they are.
 
     Args:

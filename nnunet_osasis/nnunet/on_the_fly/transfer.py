@@ -72,7 +72,7 @@ class OnePassTransfer:
 
     @as_usual()
     def stylize_array(self, array: np.ndarray, *, strength: float | None = None) -> np.ndarray:
-        """Stylize as :class:`nnunet_osasis.transfer.StyleTransfer` says; slices have fields of view of their own."""
+        """Stylize as :class:`nnunet_osasis.transfer.StyleTransfer` says."""
         amount = check_strength(self.stylizer.config.strength if strength is None else strength)
         check_array(array, channels=self.in_channels)
         check_units(array, self.stylizer.config.intensity)

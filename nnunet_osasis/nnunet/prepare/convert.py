@@ -164,7 +164,7 @@ def _write_cases(folder: Path, division: Division, names: dict[str, str], reques
         labeled = LoadedImage(label[None], image.path, image.geometry, as_labels(image.kept))
         _write_array(folder / f"labels{part}" / f"{names[case.key]}{kind.ending}", labeled)
     _raise_together(problems)
-    require_one_foreground(values)
+    require_one_foreground(values, [case.mask for case, _ in jobs])
     if not any(shares):
         raise OsasisError(
             "The masks of the training cases must hold foreground",

@@ -6,7 +6,7 @@ import os
 import shutil
 from collections import Counter
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -101,7 +101,7 @@ def stylize_folder(
         How many images were made anew.
 
     Raises:
-        OsasisError: unreadable, vanished or changing input (results made before it are kept), ``output`` is
+        OsasisError: unreadable, vanished or changing input, told when all other images are done; ``output`` is
             ``source`` or ``masks`` or lies in one of them, it is in use by another process for the same images, two
             sources with one result name, or a manifest of another stylizer or option.
     """
@@ -140,7 +140,23 @@ def stylize_folder(
     alone = share.count == 1 or (not claim.others and names_on_record(output).issuperset(names))
     if gate is not None and alone and not (output / FOLDER / PICTURE).is_file():
         _show_worst(run, dict(zip(names, files, strict=True)))
+    _require_no_bad(run.bad, len(mine))
     return made
+
+
+def _require_no_bad(bad: list[OsasisError], count: int) -> None:
+    """Tell, when all else is done, which images could not be restyled."""
+    if 1 < len(bad) < count:
+        shown = "; ".join(f"{error.rule}, got {error.found}" for error in bad[:MOST_SHOWN])
+        more = f"; and {len(bad) - MOST_SHOWN} more" if len(bad) > MOST_SHOWN else ""
+        rule = f"All images must be fit to be stylized; {len(bad)} of {count} are not, the others are done"
+        raise OsasisError(rule, found=f"{shown}{more}", remedy=bad[0].remedy)
+    if bad:
+        raise bad[0]
+
+
+MOST_SHOWN = 5
+"""Number of bad images that a message names."""
 
 
 @dataclass
@@ -175,13 +191,21 @@ class _Run:
     log: Log
     audit: Path
     gray: bool = False
+    bad: list[OsasisError] = field(default_factory=list)
 
     def load(self, path: Path) -> LoadedImage:
         """The image as it is restyled."""
         return as_gray(read_image(path)) if self.gray else read_image(path)
 
     def read(self, path: Path) -> _Image | None:
-        """The image and its mask with their digests; None when its result is there and on record."""
+        """The image and its mask with their digests; None when its result is on record, or when it is bad."""
+        try:
+            return self._read(path)
+        except OsasisError as error:
+            self.bad.append(error)
+            return None
+
+    def _read(self, path: Path) -> _Image | None:
         name, before = self.names[path], _stamps(path)
         entry = {"source": _digest_of(path)}
         if path in self.masks:
@@ -216,9 +240,13 @@ class _Run:
         except OsasisError as error:
             raise OsasisError(error.rule, found=f"{error.found} in {self.masks[path]}", remedy=error.remedy) from None
 
-    def stylize(self, image: _Image) -> GateResult:
-        """What may be used of it."""
-        return self.restyled(image.loaded, image.axis, image.labels, self.gate)
+    def stylize(self, image: _Image) -> GateResult | None:
+        """What may be used of it; None when it is bad."""
+        try:
+            return self.restyled(image.loaded, image.axis, image.labels, self.gate)
+        except OsasisError as error:
+            self.bad.append(error)
+            return None
 
     def restyled(
         self, loaded: LoadedImage, axis: int, labels: np.ndarray | None, gate: StructureGate | None
@@ -241,8 +269,10 @@ class _Run:
             return replace(result, image=loaded.array)
         return replace(result, image=slices_back(result.image, axis))
 
-    def write(self, image: _Image, result: GateResult) -> None:
+    def write(self, image: _Image, result: GateResult | None) -> None:
         """The result, then the audit, then the log: what is on record is there."""
+        if result is None:
+            return
         name = self.names[image.loaded.path]
         write_like(image.loaded, result.image, self.output / name)
         entry = image.entry | {"result": sha256_of_file(self.output / name)}

@@ -11,6 +11,7 @@ import nibabel
 import numpy as np
 import pytest
 import SimpleITK as sitk
+import tifffile
 from PIL import Image
 
 from nnunet_osasis.errors import OsasisError
@@ -265,3 +266,80 @@ def test_a_raw_folder_must_be_known(tmp_path, monkeypatch):
         prepare.main(folders(tmp_path))
     prepare.main(folders(tmp_path, "-o", str(tmp_path / "elsewhere")))
     assert (tmp_path / "elsewhere/Dataset501_Mine/dataset.json").is_file()
+
+
+def test_an_ignore_label_of_masks_becomes_nnunets(tmp_path):
+    for i in range(4):
+        trees.save(tmp_path / f"a/{i}.png", trees.picture(i))
+        mask = trees.mask(i, value=1)
+        mask[-2:] = 255
+        trees.save(tmp_path / f"b/{i}.png", mask)
+    prepare.main(folders(tmp_path, "--labels", "background=0", "ignore=255", "lesion=1"))
+    folder = tmp_path / "raw/Dataset501_Mine"
+    assert json.loads((folder / "dataset.json").read_text())["labels"] == {"background": 0, "lesion": 1, "ignore": 2}
+    label = np.array(Image.open(folder / "labelsTr/Mine_0.png"))
+    assert (label[-2:] == 2).all() and label[3, 4] == 1
+    with pytest.raises(OsasisError, match="name another class"):
+        prepare.main(folders(tmp_path, "--labels", "background=0", "ignore=255", "--overwrite"))
+
+
+def test_masks_without_foreground_are_refused_and_inverted_ones_are_told(tmp_path, capsys):
+    for i in range(4):
+        trees.save(tmp_path / f"a/{i}.png", trees.picture(i))
+        trees.save(tmp_path / f"b/{i}.png", trees.mask(i) * 0)
+    with pytest.raises(OsasisError, match="must hold foreground; got none in 4 masks"):
+        prepare.main(folders(tmp_path))
+    for i in range(4):
+        trees.save(tmp_path / f"b/{i}.png", 255 - trees.mask(i))
+    prepare.main(folders(tmp_path))
+    assert "more than half of 4 of 4 images" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("source", ["OME", "ImageJ", "nnU-Net"])
+def test_a_tiff_stack_keeps_its_spacing(tmp_path, source):
+    options = {
+        "OME": {"ome": True, "metadata": {"axes": "ZYX",
+                "PhysicalSizeX": 0.4, "PhysicalSizeXUnit": "mm", "PhysicalSizeY": 0.5,
+                "PhysicalSizeYUnit": "mm", "PhysicalSizeZ": 3.0, "PhysicalSizeZUnit": "mm"}},
+        "ImageJ": {"imagej": True, "resolution": (2.5, 2.0), "metadata": {"axes": "ZYX", "unit": "mm", "spacing": 3.0}},
+        "nnU-Net": {"photometric": "minisblack"},
+    }[source]  # fmt: skip
+    for i in range(4):
+        (tmp_path / "a").mkdir(exist_ok=True)
+        tifffile.imwrite(tmp_path / f"a/{i}.tif", np.full((5, 12, 16), 300, np.uint16) + i, **options)
+        if source == "nnU-Net":
+            (tmp_path / f"a/{i}.json").write_text('{"spacing": [3.0, 0.5, 0.4]}')
+        trees.save(tmp_path / f"b/{i}.tif", np.stack([trees.mask(i)] * 5))
+    prepare.main(folders(tmp_path))
+    for part, name in (("imagesTr", "Mine_0_0000"), ("labelsTr", "Mine_0")):
+        image = sitk.ReadImage(tmp_path / f"raw/Dataset501_Mine/{part}/{name}.nii.gz")
+        assert image.GetSpacing() == pytest.approx((0.4, 0.5, 3.0))
+
+
+def test_a_fourth_axis_of_one_time_is_kept_and_fits(tmp_path):
+    for part in ("a", "b"):
+        (tmp_path / part).mkdir()
+    for i in range(4):
+        values = np.random.default_rng(i).normal(size=(6, 8, 4, 1)).astype(np.float32)
+        affine = np.diag([-0.5, -0.6, 3.0, 1])
+        nibabel.save(nibabel.Nifti1Image(values, affine), tmp_path / f"a/s{i}.nii.gz")
+        nibabel.save(nibabel.Nifti1Image((values[..., 0] > 0).astype(np.uint8), affine), tmp_path / f"b/s{i}.nii.gz")
+    prepare.main(folders(tmp_path))
+    image, label = (nibabel.load(tmp_path / f"raw/Dataset501_Mine/{name}.nii.gz")
+                    for name in ("imagesTr/Mine_s0_0000", "labelsTr/Mine_s0"))  # fmt: skip
+    assert np.array_equal(np.asarray(label.dataobj) > 0, np.asarray(image.dataobj) > 0)
+    assert np.allclose(label.affine, image.affine)
+
+
+@pytest.mark.parametrize("place", ["a", "a/raw", "link", "own"])
+def test_a_dataset_is_never_written_where_its_images_are(tmp_path, place):
+    trees.pairs(tmp_path, "a/{}.png", "b/{}.png", list(range(4)))
+    (tmp_path / "link").symlink_to(tmp_path / "b")
+    arguments = folders(tmp_path, "-o", str(tmp_path / place), "--overwrite")
+    if place == "own":  # the images are those of the dataset that would be replaced
+        prepare.main(folders(tmp_path, "-o", str(tmp_path / place)))
+        arguments[1] = str(tmp_path / place / "Dataset501_Mine/imagesTr")
+    before = contents(tmp_path)
+    with pytest.raises(OsasisError, match="another folder than the inputs"):
+        prepare.main(arguments)
+    assert contents(tmp_path) == before

@@ -8,6 +8,7 @@ from specimens import unit_images
 
 from nnunet_osasis import OsasisError
 from nnunet_osasis.maps.detail import DetailChange
+from nnunet_osasis.maps.field_of_view import Frame, find_frame
 from nnunet_osasis.stylizer.config import DIRECTIONS
 from nnunet_osasis.stylizer.names import STUDENT
 from nnunet_osasis.stylizer.one_pass import OnePass
@@ -27,6 +28,7 @@ def pictures(count: int, height: int, width: int, channels: int = 3) -> torch.Te
 def test_one_pass_is_what_stylize_gives(stylizer: OSASISStylizer, readout: str, direction: str) -> None:
     images, strength = pictures(3, 40, 57), torch.tensor([1.0, 0.4, 0.75])
     images[..., :4] = -1
+    stylizer.frame = Frame(limit=-0.9, share=1.0, area=0.1)
     found = stylizer.one_pass(direction, readout)(images, strength)
     wanted = stylizer.stylize(images, strength=strength.tolist(), direction=direction, readout=readout)
     torch.testing.assert_close(found, wanted, atol=1e-4, rtol=0)
@@ -58,6 +60,7 @@ def test_the_frame_stays_as_it_is(stylizer: OSASISStylizer, readout: str) -> Non
     images = pictures(1, 48, 48)
     images[..., :7, :] = -0.98
     images[..., 40:] = -0.97
+    stylizer.frame = find_frame(images)
     found = stylizer.one_pass(readout=readout)(images, torch.ones(1))
     assert torch.equal(found[..., :7, :], images[..., :7, :])
     assert torch.equal(found[..., 40:], images[..., 40:])
