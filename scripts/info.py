@@ -5,8 +5,11 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nnunet_osasis.errors import OsasisError
 from nnunet_osasis.runtime.command import command_parser, run_command
 from nnunet_osasis.runtime.provenance import machine
 
@@ -16,7 +19,8 @@ if TYPE_CHECKING:
 EXAMPLES = """examples:
   osasis-info
   osasis-info stylizer                 what it is worth; with --json everything that is recorded
-  osasis-info --audit site_a_as_b"""
+  osasis-info --audit site_a_as_b
+  osasis-info --caches                 nnU-Net's caches of stylized cases; with --prune they can be deleted"""
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -27,6 +31,16 @@ def make_parser() -> argparse.ArgumentParser:
         "--audit", metavar="DIR",
         help="summarise the structure gate's decisions in an output of osasis-stylize or a cache of stylized cases",
     )  # fmt: skip
+    parser.add_argument(
+        "--caches", action="store_true",
+        help="list the caches of stylized cases in nnUNet_preprocessed: size, last use, and whether the stylizer (or "
+        "those that lie with the datasets) can use them",
+    )  # fmt: skip
+    parser.add_argument(
+        "--prune", action="store_true",
+        help="with --caches: ask for each cache that is not in use whether to delete it; cases are made again",
+    )  # fmt: skip
+    parser.add_argument("--yes", action="store_true", help="with --prune: delete all of them without asking")
     parser.add_argument("--json", action="store_true", help="everything that a stylizer's folder records, as JSON")
     return parser
 
@@ -37,8 +51,12 @@ def main(argv: list[str] | None = None) -> None:
     args = parser.parse_args(argv)
     if args.stylizer and args.audit:
         parser.error("give a stylizer or --audit, not both")
-    facts: dict[str, Any]
-    if args.audit:
+    if args.caches + bool(args.audit) > 1 or args.prune > args.caches or args.yes > args.prune:
+        parser.error("--prune needs --caches, --yes needs --prune, and --audit is another question")
+    facts: Any
+    if args.caches:
+        facts = list_caches(args.stylizer, prune=args.prune, ask=not args.yes)
+    elif args.audit:
         from nnunet_osasis.gate.audit import find_audit, read_audit, summarize
 
         facts = summarize(read_audit(find_audit(args.audit)))
@@ -67,6 +85,39 @@ def main(argv: list[str] | None = None) -> None:
         facts = machine()
         facts["nnUNet_extTrainer"] = os.environ.get("nnUNet_extTrainer", "not set: nnU-Net will not find our trainers")
     print(json.dumps(facts, indent=2))
+
+
+def list_caches(stylizer: str | None, *, prune: bool, ask: bool) -> list[dict[str, Any]]:
+    """Return facts on every cache; with ``prune`` delete those that are not in use, each if the user says so."""
+    from nnunet_osasis.nnunet.caches import delete_cache, find_caches, preprocessed_root
+    from nnunet_osasis.stylizer.serialization import StylizerState, is_stylizer_folder
+
+    root = preprocessed_root()
+    folders = [Path(stylizer)] if stylizer else [path for path in root.glob("Dataset*/osasis/*") if path.is_dir()]
+    known: dict[str, list[Path]] = {}
+    for folder in folders:
+        if stylizer or is_stylizer_folder(folder):
+            try:
+                known.setdefault(StylizerState.read(folder).fingerprint(), []).append(folder)
+            except OsasisError as error:
+                if stylizer:
+                    raise
+                print(f"{folder} is left out: {error}", file=sys.stderr)
+    rows = []
+    for cache in find_caches(root, known):
+        row = cache.to_json()
+        if prune and not cache.in_use:
+            text = f"Delete {cache.folder} ({cache.megabytes:.1f} MB, last used {cache.last_used})? [y/N] "
+            if not ask or _says_yes(text):
+                delete_cache(Path(cache.folder))
+                row["deleted"] = True
+        rows.append(row)
+    return rows
+
+
+def _says_yes(question: str) -> bool:
+    print(question, end="", file=sys.stderr, flush=True)
+    return sys.stdin.readline().strip().lower() in ("y", "yes")
 
 
 def in_words(stylizer: OSASISStylizer) -> str:

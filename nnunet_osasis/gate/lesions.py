@@ -33,12 +33,19 @@ MARGIN_PX = MAX_REACH_PX + round(4 * SIGMA_PX)
 
 def _components(mask: np.ndarray) -> Iterator[tuple[int, tuple[slice, ...], np.ndarray]]:
     """Components of every positive label of ``mask`` ``(D, H, W)``: label, box with a margin, component in the box."""
-    for value in np.unique(mask[mask > 0]):
-        labels, _ = ndimage.label(mask == value)
+    values = np.unique(mask[mask > 0])
+    numbered = np.where(mask > 0, np.searchsorted(values, mask) + 1, 0)
+    for value, place in zip(values, ndimage.find_objects(numbered), strict=True):  # not a whole mask per organ
+        margins = [0, MARGIN_PX, MARGIN_PX]
+        area = tuple(slice(max(0, s.start - m), s.stop + m) for s, m in zip(place, margins, strict=True))
+        labels, _ = ndimage.label(mask[area] == value)
         for index, box in enumerate(ndimage.find_objects(labels), start=1):
-            grown = (box[0], *(slice(max(0, s.start - MARGIN_PX), s.stop + MARGIN_PX) for s in box[1:]))
-            component = labels[grown] == index
+            inner = tuple(slice(max(0, s.start - m), s.stop + m) for s, m in zip(box, margins, strict=True))
+            component = labels[inner] == index
             if component.sum() >= MIN_LESION_PX:
+                starts = (s.start for s in area)
+                shape = component.shape
+                grown = tuple(slice(a + s.start, a + s.start + n) for a, s, n in zip(starts, inner, shape, strict=True))
                 yield value, grown, component
 
 

@@ -135,7 +135,10 @@ def _scaled(values: np.ndarray, header: Nifti1Header) -> np.ndarray:
     intercept = intercept if math.isfinite(intercept) else 0.0
     if (slope, intercept) == (1, 0) or header["datatype"] == RGB:
         return values
-    return (values * np.float64(slope) + intercept).astype(np.float64 if values.dtype == np.float64 else np.float32)
+    scaled = np.empty(values.shape, np.float64 if values.dtype == np.float64 else np.float32)
+    for plane in np.ndindex(values.shape[:-2]):  # whole volumes in 64 bits are large
+        scaled[plane] = values[plane] * np.float64(slope) + intercept
+    return scaled
 
 
 def _geometry(header: Nifti1Header, path: Path) -> Geometry:

@@ -6,6 +6,7 @@ import logging
 import os
 import shutil
 from collections.abc import Sequence
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +16,21 @@ from nnunet_osasis.errors import OsasisError
 from nnunet_osasis.gate import StructureGate
 from nnunet_osasis.gate.audit import FILE, WORST, audited_results, badness, in_short, read_audit, write_audit
 from nnunet_osasis.gate.pictures import PICTURE, as_picture, save_worst
+from nnunet_osasis.nnunet.caches import LOCK, USERS, records_of
 from nnunet_osasis.nnunet.case_maker import CaseRecord, CaseResult, StylizedCaseMaker, append_event, source_states
 from nnunet_osasis.nnunet.cases import open_cases
 from nnunet_osasis.nnunet.configuration import NnunetConfiguration
 from nnunet_osasis.runtime.locks import output_lock
 from nnunet_osasis.runtime.records import write_sealed_json
-from nnunet_osasis.runtime.storage import remove_stale_temporaries, sha256_of_json, write_error
+from nnunet_osasis.runtime.storage import locked, remove_stale_temporaries, sha256_of_json, write_error
 from nnunet_osasis.runtime.workers import make_cases, usual_processes
+from nnunet_osasis.stylizer.stylizer import OSASISStylizer
 from nnunet_osasis.transfer import StyleTransfer
 
 logger = logging.getLogger(__name__)
+
+_held = ExitStack()
+"""Shared locks on the caches that this process trains on, to its end: they keep ``osasis-info --prune`` away."""
 
 FORMAT = 1
 """Version of the cache's files; it is part of the folder's name, so that a new format starts a new folder."""
@@ -67,10 +73,11 @@ class StylizedCache:
         self._setup, self._transfer, self._gate = setup, transfer, gate
         self._cases = open_cases(setup)
         self._device, self._processes = device, processes
+        own = transfer.config.strength if isinstance(transfer, OSASISStylizer) else 1.0
         self._identity = {
             "format": FORMAT,
             "transfer": transfer.fingerprint,
-            "strength": strength,
+            "strength": None if strength == own else strength,  # one cache, however its strength is said
             "route": self._cases.route,
             "preprocessing": setup.preprocessing(),
         }
@@ -78,7 +85,7 @@ class StylizedCache:
             self._identity["gate"] = gate.identity()
         name = f"{setup.manager.data_identifier}_osasis_{sha256_of_json(self._identity)[:12]}"
         self.folder = setup.preprocessed_folder / name
-        self.records = setup.preprocessed_folder / f"{name}_records"
+        self.records = records_of(self.folder)
         self.audit = self.records / FILE  # of the gate
         self._log = self.records / "log.jsonl"
         self._audited: dict[str, str] = {}
@@ -100,6 +107,12 @@ class StylizedCache:
                 images disappear or change meanwhile, and when the transfer returns nonsense. Finished cases are kept.
         """
         keys = sorted(keys)
+        made = self._made(keys)
+        with suppress(OSError):  # a cache that cannot be written cannot be deleted either
+            _held.enter_context(locked(self.records / USERS))
+        return made
+
+    def _made(self, keys: list[str]) -> list[str]:
         if self.records.is_dir() and not os.access(self.records, os.W_OK):
             self._audited = audited_results(self.audit)
             if all(self._verified(key) for key in keys):
@@ -107,7 +120,7 @@ class StylizedCache:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             (self.records / "cases").mkdir(parents=True, exist_ok=True)
-            with output_lock(self.records, "a cache of stylized cases", wait=True, name="lock"):
+            with output_lock(self.records, "a cache of stylized cases", wait=True, name=LOCK):
                 return self._build(keys)
         except OSError as error:
             raise write_error(self.folder, error) from error

@@ -24,6 +24,12 @@ from nnunet_osasis.errors import OsasisError
 WATCH_SECONDS = 1.0
 """Seconds between two looks at the parent."""
 
+LAUNCHER = "TORCHELASTIC_RUN_ID"
+"""Environment variable that torch's launcher, which is also accelerate's, sets for the processes that it watches."""
+
+REAPERS = ("systemd", "init")
+"""Names of processes that adopt others whose parent is gone, beside number 1."""
+
 ONE_CORE = "--one-core"
 """Option of this module: the command that it runs sees a single core."""
 
@@ -51,6 +57,22 @@ def exit_with_parent(parent: int | None = None) -> None:
         _exit()
 
     threading.Thread(target=watch, name="exit_with_parent", daemon=True).start()
+
+
+def exit_with_launcher() -> None:
+    """:func:`exit_with_parent`, if ``accelerate launch`` or ``torchrun`` started this process (once is enough).
+
+    Processes that somebody else started with the same variables may outlive their shell.
+    """
+    names = {thread.name for thread in threading.enumerate()}
+    if LAUNCHER not in os.environ or exit_with_parent.__name__ in names:
+        return
+    with suppress(psutil.Error):  # a system that does not tell: the watch below may still notice
+        parent = psutil.Process(os.getppid())
+        adopted = parent.pid == 1 or parent.name() in REAPERS
+        if adopted and not any("accelerate" in part or "torch" in part for part in parent.cmdline()):
+            _exit()  # the launcher was killed before this line
+    exit_with_parent()
 
 
 def _is_alive(process: psutil.Process) -> bool:

@@ -21,6 +21,7 @@ import torch
 from torch import distributed
 
 from nnunet_osasis.errors import OsasisError
+from nnunet_osasis.runtime.children import exit_with_launcher
 
 T = TypeVar("T")
 
@@ -167,6 +168,7 @@ def joined(device: str) -> Iterator[Processes]:
     if not {"RANK", "LOCAL_RANK", "WORLD_SIZE"} <= set(os.environ) or os.environ["WORLD_SIZE"] == "1":
         yield ALONE
         return
+    exit_with_launcher()
     if device not in ("cpu", "cuda"):
         raise OsasisError(
             "Several processes work on the CPU, or on one GPU each",
@@ -304,6 +306,7 @@ def launched() -> Launched:
     """
     if not all(os.environ.get(name) for name in _LAUNCHED):
         return Launched()
+    exit_with_launcher()
     from accelerate.utils.environment import get_cpu_distributed_information  # it reads the environment, nothing else
 
     state = get_cpu_distributed_information()

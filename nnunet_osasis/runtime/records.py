@@ -36,12 +36,12 @@ MAX_DIGITS = 20
 def parse_json(data: bytes) -> Any:
     """Parse JSON in UTF-8 that anybody may have written, with or without a byte order mark.
 
-    Raises ``ValueError`` for what is no JSON, exceeds the limits, or holds half characters, which no file can take.
+    Raises ``ValueError`` for what is no JSON, exceeds the limits, or holds half characters that no file name has.
     """
     try:
         value = json.loads(data.decode("utf-8-sig"), parse_int=_bounded_int)
         if b"\\ud" in data.lower():
-            json.dumps(value, ensure_ascii=False).encode()
+            json.dumps(value, ensure_ascii=False).encode(errors="surrogateescape")  # a file name may hold any byte
     except RecursionError:
         raise ValueError(f"more than {MAX_DEPTH} levels") from None
     level = [value]

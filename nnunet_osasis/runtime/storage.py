@@ -83,21 +83,24 @@ def temporary_folder(beside: Path) -> Iterator[Path]:
     """
     folder = Path(tempfile.mkdtemp(prefix=temporary_prefix(), dir=beside))
     try:
-        with _locked(folder):
+        with locked(folder):
             yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextlib.contextmanager
-def _locked(folder: Path, *, alone: bool = False) -> Iterator[bool]:
-    """Hold a shared lock on a folder, or ask for it ``alone``; yields whether it could be had."""
+def locked(path: Path, *, alone: bool = False) -> Iterator[bool]:
+    """Hold a shared lock (``flock``) on a file, or a folder that is there, or ask for it ``alone``.
+
+    Yields whether it could be had; True also where the file system knows no locks.
+    """
     if os.name != "posix":
         yield True
         return
     import fcntl
 
-    handle = os.open(folder, os.O_RDONLY)
+    handle = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR | os.O_CREAT, 0o666)
     try:
         try:
             fcntl.flock(handle, (fcntl.LOCK_EX if alone else fcntl.LOCK_SH) | fcntl.LOCK_NB)
@@ -120,7 +123,7 @@ def _is_stale(path: Path) -> bool:
     try:
         if time.time() - path.stat().st_mtime <= FOREIGN_AGE:
             return False
-        with _locked(path, alone=True) as free:
+        with locked(path, alone=True) as free:
             return free
     except OSError:  # finished meanwhile, or not ours to look at
         return False

@@ -21,7 +21,7 @@ OPTIONS = {
     "evaluate": "--allow-missing --classes --images --lesion-overlap --metrics --normalize --probabilities --protocol "
     "--scale --threshold --tolerance -np -o -p -r",
     "export": "--direction --format --overwrite --readout --stylizer -c -chk -d -f -i -o -p -tr",
-    "info": "--audit --json",
+    "info": "--audit --caches --json --prune --yes",
     "prepare": "--channel-names --folds --foreground --gray --grey --group-pattern --groups --images --labels --layout "
     "--mask-suffix --masks --outside-field --overwrite --seed --test --test-groups --threshold --train --val "
     "-d -i -name -o",

@@ -18,11 +18,11 @@ from nnunet_osasis import OsasisError
 from nnunet_osasis.runtime.records import SEAL, append_jsonl, read_jsonl, read_sealed_json, write_sealed_json
 from nnunet_osasis.runtime.storage import (
     FOREIGN_AGE,
-    _locked,
     _started,
     atomic_write,
     atomic_write_bytes,
     host_name,
+    locked,
     place,
     remove_stale_temporaries,
     sync_folder,
@@ -126,7 +126,7 @@ def test_what_a_process_elsewhere_locks_stays_whatever_its_age(name: str, tmp_pa
     (tmp_path / name).mkdir()
     past = time.time() - FOREIGN_AGE - 60
     os.utime(tmp_path / name, (past, past))
-    with _locked(tmp_path / name):
+    with locked(tmp_path / name):
         assert remove_stale_temporaries(tmp_path) == 0
     assert remove_stale_temporaries(tmp_path) == 1
 

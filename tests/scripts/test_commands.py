@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import shutil
 import signal
@@ -318,3 +319,13 @@ def test_ctrl_c_saves_and_resume_gives_the_uninterrupted_result(image_folder: Pa
     subprocess.run(command("cut", "--resume"), check=True, capture_output=True)
     for path in sorted((tmp_path / "whole").rglob("*.safetensors")):
         assert path.read_bytes() == (tmp_path / "cut" / path.relative_to(tmp_path / "whole")).read_bytes()
+
+
+@pytest.mark.parametrize(
+    "name", ["demo", "evaluate", "export", "info", "prepare", "pretrain_stylizer", "report", "stylize"]
+)
+def test_every_command_says_its_version(name: str, capsys: pytest.CaptureFixture) -> None:
+    command = importlib.import_module(f"nnunet_osasis.scripts.{name}")
+    with pytest.raises(SystemExit) as left:
+        command.main(["--version"])
+    assert left.value.code == 0 and "of nnunet-osasis" in capsys.readouterr().out
