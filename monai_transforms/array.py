@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from monai.config.type_definitions import NdarrayOrTensor
 
 from monai_transforms.gating import Gating
 from monai_transforms.loading import StylizerHandle
 from monai_transforms.style import RandStyle, StyleTransform
 from nnunet_osasis.errors import OsasisError
+from nnunet_osasis.images.intensity import IntensityRange
+from nnunet_osasis.images.units import UnitsError, check_units
 from nnunet_osasis.stylizer.config import DIRECTIONS
 from nnunet_osasis.stylizer.names import READOUTS
 from nnunet_osasis.stylizer.stylizer import OSASISStylizer
@@ -40,10 +45,14 @@ class OSASISStylize(StyleTransform):
             when that fails too. None: by the package's least scores where the stylizer has no thresholds for its
             read-out; True refuses such a stylizer.
         audit: a file that gets a line of JSON for every decision (``osasis-info --audit`` reads it).
+        value_range: the values that an earlier transform made of the lowest and the highest value of the stylizer's
+            range, such as ``(0, 1)`` after ``ScaleIntensityRanged``: images are brought to the stylizer's units and
+            back. A stylizer that takes its range from each image needs no conversion. None: native units.
 
     Raises:
         OsasisError: no stylizer there, unknown options; on use: wrong channel count or rank, NaN, empty, boolean or
-            constant images, a batch without ``batched``, CUDA in a forked worker.
+            constant images, values that cannot be in the stylizer's units or in ``value_range``, a batch without
+            ``batched``, CUDA in a forked worker.
     """
 
     def __init__(
@@ -58,6 +67,7 @@ class OSASISStylize(StyleTransform):
         batched: bool = False,
         gate: bool | None = None,
         audit: str | Path | None = None,
+        value_range: tuple[float, float] | None = None,
     ) -> None:
         if direction not in DIRECTIONS:
             raise OsasisError("direction must be known", found=direction, remedy=f"Use one of {DIRECTIONS}.")
@@ -66,6 +76,7 @@ class OSASISStylize(StyleTransform):
         self.handle = StylizerHandle(stylizer, device, readout)
         self.direction, self.readout = direction, readout
         self.gating = Gating(gate, audit)
+        self.value_range = None if value_range is None else _as_range(value_range)
         self._set_options(strength, slice_axis, axes, batched)
 
     @property
@@ -84,10 +95,78 @@ class OSASISStylize(StyleTransform):
         names: Sequence[str],
         stored: Callable[[np.ndarray], np.ndarray],
     ) -> list[np.ndarray]:
-        amounts = [1.0 if strength is None else strength for strength in strengths]
         stylizer = self.handle.get()
-        changed = stylizer.stylize_arrays(arrays, amounts, direction=self.direction)
-        return self.gating(stylizer, arrays, changed, amounts, names, stored)
+        own = stylizer.config.strength
+        amounts = [own if strength is None else strength for strength in strengths]
+        try:
+            natives = [self._to_native(array, stylizer.config.intensity) for array in arrays]
+            changed = stylizer.stylize_arrays(natives, amounts, direction=self.direction)
+        except UnitsError as error:
+            raise _where_to_scale(error) from error
+        used = self.gating(stylizer, natives, changed, amounts, names, self._as_stored(stored, stylizer))
+        return [
+            array if result is native else self._from_native(result, stylizer.config.intensity)
+            for array, native, result in zip(arrays, natives, used, strict=True)
+        ]
+
+    def check(self, img: NdarrayOrTensor) -> None:
+        """Raise ``OsasisError`` for values that cannot be in the stylizer's units, or in ``value_range``."""
+        array, intensity = self._as_numpy(img), self.handle.get().config.intensity
+        for sample in array if self.batched else [array]:
+            if sample.size:
+                try:
+                    check_units(self._to_native(sample, intensity), intensity)
+                except UnitsError as error:
+                    raise _where_to_scale(error) from error
+
+    def _as_stored(
+        self, stored: Callable[[np.ndarray], np.ndarray], stylizer: OSASISStylizer
+    ) -> Callable[[np.ndarray], np.ndarray]:
+        """Return what turns a result in native units into what is handed out of it, in native units."""
+        if self.value_range is None:
+            return stored
+        intensity = stylizer.config.intensity
+        return lambda image: self._to_native(stored(self._from_native(image, intensity)), intensity)
+
+    def _to_native(self, array: np.ndarray, intensity: IntensityRange) -> np.ndarray:
+        """Bring values from ``value_range`` to the units of ``intensity``; the array itself without one."""
+        if self.value_range is None or array.size == 0:
+            return array
+        try:
+            check_units(array, self.value_range, name="an image with value_range=")
+        except UnitsError as error:
+            low, high = self.value_range.low, self.value_range.high
+            raise OsasisError(
+                f"The image must be in value_range= (range {low:g} to {high:g})",
+                found=error.found,
+                remedy="Give the range that the transforms before it make, or leave value_range out for native units.",
+            ) from error
+        return array if intensity.kind != "fixed" else _rescaled(array, self.value_range, intensity)
+
+    def _from_native(self, array: np.ndarray, intensity: IntensityRange) -> np.ndarray:
+        if self.value_range is None or intensity.kind != "fixed":
+            return array
+        return _rescaled(array, intensity, self.value_range)
+
+
+def _as_range(value_range: Any) -> IntensityRange:
+    if not isinstance(value_range, Sequence) or len(value_range) != 2:
+        raise OsasisError("value_range is two numbers", found=f"{value_range!r:.60}", remedy="Such as (0, 1).")
+    low, high = value_range
+    return replace(IntensityRange("fixed", low, high), seen=(low, low, high, high))
+
+
+def _rescaled(array: np.ndarray, start: IntensityRange, end: IntensityRange) -> np.ndarray:
+    share = (array.astype(np.float64) - start.low) / (start.high - start.low)
+    return (share * (end.high - end.low) + end.low).astype(np.float32)
+
+
+def _where_to_scale(error: UnitsError) -> OsasisError:
+    remedy = (
+        "Put the transform before those that scale intensities (ScaleIntensityd, NormalizeIntensityd), or say "
+        "value_range=(0, 1) after ScaleIntensityRanged(b_min=0, b_max=1)."
+    )
+    return OsasisError(error.rule, found=error.found, remedy=remedy)
 
 
 class RandOSASISStylize(RandStyle):
@@ -115,6 +194,9 @@ class RandOSASISStylize(RandStyle):
         batched: bool = False,
         gate: bool | None = None,
         audit: str | Path | None = None,
+        value_range: tuple[float, float] | None = None,
     ) -> None:
-        stylize = OSASISStylize(stylizer, None, direction, readout, slice_axis, axes, device, batched, gate, audit)
+        stylize = OSASISStylize(
+            stylizer, None, direction, readout, slice_axis, axes, device, batched, gate, audit, value_range
+        )
         super().__init__(stylize, prob, strength)

@@ -76,6 +76,9 @@ class StyleTransform(Transform):
     def _default_strength(self) -> float | None:
         return self.strength
 
+    def check(self, img: NdarrayOrTensor) -> None:
+        """Refuse what the transfer could not restyle, for random transforms that leave an image as it is."""
+
     def _restyle(
         self,
         arrays: list[np.ndarray],
@@ -140,6 +143,8 @@ class StyleTransform(Transform):
             raise OsasisError(
                 "An image must be an array or a tensor", found=type(img).__name__, remedy="Load it first."
             )
+        if isinstance(img, np.ma.MaskedArray):  # MONAI would drop the mask
+            raise OsasisError("An image must be a plain array", found="a masked one", remedy="Use array.filled(value).")
         if isinstance(img, torch.Tensor) and (img.layout != torch.strided or img.device.type == "meta"):
             raise OsasisError(
                 "A tensor must hold its values",
@@ -160,6 +165,10 @@ class StyleTransform(Transform):
         if array.dtype == bool:
             raise OsasisError(
                 "An image must hold intensities", found="dtype bool", remedy="Leave labels out of the keys."
+            )
+        if array.dtype.kind not in "uif" or array.dtype.itemsize > 8:
+            raise OsasisError(
+                "An image must hold numbers of 64 bits at most", found=f"dtype {array.dtype}", remedy="Use float32."
             )
         return array.astype(array.dtype.newbyteorder("="), copy=False)
 
@@ -233,6 +242,8 @@ class RandStyle(RandomizableTransform):
             raise OsasisError(
                 "There must be a draw to repeat", found="randomize=False at first use", remedy="Call randomize() first."
             )
+        if self.interval[1] > 0 and not all(self.strengths):
+            self.stylize.check(img)  # wrong units are found at the first image, whatever was drawn for it
         return self.stylize(img, strength=self.strengths, seeds=self.seeds) if self._do_transform else img
 
 

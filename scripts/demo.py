@@ -8,6 +8,7 @@ from pathlib import Path
 
 from nnunet_osasis.runtime.command import (
     add_device,
+    add_gray,
     command_parser,
     positive_int,
     positive_number,
@@ -35,7 +36,12 @@ def make_parser() -> argparse.ArgumentParser:
         help="own source images for the in-domain test, instead of a random quarter of --source (videos, patients)",
     )  # fmt: skip
     parser.add_argument("--from-stylizer", metavar="DIR", type=Path, help="take this stylizer's pretrained autoencoder")
-    parser.add_argument("--minutes-pretrain", type=positive_number, metavar="MIN", help="for pretraining the stylizer")
+    parser.add_argument(
+        "--minutes-pretrain",
+        type=positive_number,
+        metavar="MIN",
+        help="for making the stylizer, where a read-out runs the networks",
+    )
     parser.add_argument(
         "--epochs-trainer-suffix",
         metavar="SUFFIX",
@@ -46,6 +52,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--repeats", type=positive_int, metavar="N", help="trainings per method (default: 2)")
     parser.add_argument("--quick", action="store_true", help="tiny sizes, to see that everything runs")
     parser.add_argument("--seed", type=seed_number, default=0, help="of scenes, splits and stylizer (default: 0)")
+    add_gray(parser)
     add_device(parser)
     return parser
 
@@ -67,6 +74,7 @@ def main(argv: list[str] | None = None) -> None:
         "source_test": args.source_test,
         "from_stylizer": args.from_stylizer,
         "seed": args.seed,
+        "gray": args.gray,
         "device": resolve_device(args.device),
         "trainer_length": args.epochs_trainer_suffix,
     }

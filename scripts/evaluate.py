@@ -17,7 +17,9 @@ EXAMPLES = """examples:
   osasis-evaluate -p maps -r masks -o scores --protocol paper
 
 Reads PNG, JPEG, TIFF, NIfTI, MHA and nnU-Net's prediction folders; files are paired by name without suffix. Writes
-cases.csv, summary.json, table.md, table.tex, radar and grid (PNG and SVG). docs/evaluation.md defines all metrics."""
+cases.csv, summary.json, table.md, table.tex, radar and grid (PNG and SVG); of several methods also
+differences: each against the first -p, paired over cases, with 95 % intervals. docs/evaluation.md defines all
+metrics."""
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -83,6 +85,7 @@ def main(argv: list[str] | None = None) -> None:
     from nnunet_osasis.evaluation.metrics.pairing import describe_left_out, pair_files
     from nnunet_osasis.evaluation.metrics.results import images_by_case, write_results
     from nnunet_osasis.evaluation.metrics.tables import markdown_table
+    from nnunet_osasis.runtime.folders import require_apart
     from nnunet_osasis.runtime.storage import ensure_writable
 
     folders, classes = named_folders(args.p), chosen_classes(args.classes)
@@ -94,8 +97,7 @@ def main(argv: list[str] | None = None) -> None:
         normalize=args.normalize,
     )
     inputs = [*folders.values(), args.r, *([args.images] if args.images else [])]
-    if args.o.resolve() in [path.resolve() for path in inputs]:
-        raise OsasisError("The output must be another folder than the inputs", found=args.o, remedy="Choose another.")
+    require_apart(args.o, inputs)
     pairs = pair_files(folders, args.r, probabilities=args.probabilities, allow_missing=args.allow_missing)
     for text in describe_left_out(pairs.left_out):
         print(f"Warning: INCOMPLETE, not scored: {text}", file=sys.stderr)

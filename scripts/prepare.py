@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from nnunet_osasis.errors import OsasisError
 from nnunet_osasis.nnunet.prepare.layouts import LAYOUTS, Layout
-from nnunet_osasis.runtime.command import command_parser, positive_int, run_command
+from nnunet_osasis.runtime.command import add_gray, command_parser, positive_int, run_command
 
 if TYPE_CHECKING:
     from nnunet_osasis.nnunet.prepare.pairs import Case
@@ -47,6 +47,7 @@ def make_parser() -> argparse.ArgumentParser:
     where.add_argument("--overwrite", action="store_true", help="replace a dataset of that number and name")
     labels = parser.add_argument_group("channels and labels")
     labels.add_argument("--channel-names", nargs="+", help="default: rgb_to_0_1 for each color, zscore for gray")
+    add_gray(labels)
     labels.add_argument("--foreground", help="name of label 1 (default: the layout's)")
     labels.add_argument("--labels", nargs="+", metavar="NAME=VALUE", help="masks of several classes, background first")
     labels.add_argument("--threshold", type=float, help="binary masks: foreground is what lies above")
@@ -76,8 +77,13 @@ def main(argv: list[str] | None = None) -> None:
     from nnunet_osasis.nnunet.prepare.labels import LabelRule, parse_classes
     from nnunet_osasis.nnunet.prepare.splits import SplitRule, divide
     from nnunet_osasis.nnunet.prepare.target import Target
+    from nnunet_osasis.runtime.folders import require_apart
 
     target = Target.of(args.d, args.name, args.o)
+    inputs = [folder for folder in (args.i, args.images, args.masks) if folder is not None]
+    require_apart(target.folder, inputs)
+    for folder in inputs:
+        require_apart(folder, [target.folder])
     target.require_free(overwrite=args.overwrite)
     layout = LAYOUTS.get(args.layout)
     cases = _find(args, layout)
@@ -92,7 +98,9 @@ def main(argv: list[str] | None = None) -> None:
         ignore_outside=args.outside_field == "ignore",
     )
     facts = {"name": layout.title, "licence": layout.terms} if layout else {"name": args.name}
-    folder = write_dataset(target, division, Request(labels, args.channel_names, facts), overwrite=args.overwrite)
+    folder = write_dataset(
+        target, division, Request(labels, args.channel_names, facts, args.gray), overwrite=args.overwrite
+    )
     left_out = len(cases) - len(division.training) - len(division.test)
     groups = len({case.group for case in division.training})
     print(

@@ -57,6 +57,7 @@ def make_parser() -> argparse.ArgumentParser:
         help="the one reference image of the target domain; of several, the first is adapted to and all are averaged",
     )  # fmt: skip
     where.add_argument("--output", metavar="DIR", help="stylizer folder to write (nnU-Net: where its trainer looks)")
+    cli.add_gray(where)
     where.add_argument("-d", metavar="DATASET", help="nnU-Net dataset id or name, instead of --images")
     where.add_argument("-c", metavar="CONFIGURATION", default="2d", help="nnU-Net configuration (default: 2d)")
     where.add_argument("-p", metavar="PLANS", default="nnUNetPlans", help="nnU-Net plans (default: nnUNetPlans)")
@@ -77,7 +78,9 @@ def make_parser() -> argparse.ArgumentParser:
         help="pretraining steps (default: the preset's)",
     )  # fmt: skip
     how.add_argument(
-        "--minutes", type=cli.positive_number, help="pretraining steps that fit this time, measured once at the start"
+        "--minutes",
+        type=cli.positive_number,
+        help="time for the whole command: pretraining gets what the other stages leave of it",
     )
     how.add_argument(
         "--batch-size", dest="pretrain.batch_size", metavar="N", type=cli.positive_int, help="of all processes together"

@@ -22,8 +22,14 @@ if TYPE_CHECKING:
     from nnunet_osasis.runtime.distributed import Processes
     from nnunet_osasis.stylizer.stylizer import OSASISStylizer
     from nnunet_osasis.training.build import BuildConfig
-    from nnunet_osasis.training.presets import Preset
     from nnunet_osasis.training.sources import NamedArrays
+
+
+MINUTES = "minutes.json"
+"""File in the work folder with the pretraining steps that ``--minutes`` came to."""
+
+FEW_STEPS = 100
+"""Pretraining steps up to which timing some of them for the plan is not worth it."""
 
 
 @dataclass(frozen=True)
@@ -49,16 +55,28 @@ class Data:
 
 def _data(args: argparse.Namespace) -> Data:
     """Find the data of folder mode (``--images``) or nnU-Net mode (``-d``)."""
+    import numpy as np
+
+    from nnunet_osasis.images.gray import to_gray
     from nnunet_osasis.images.slices import read_in_slices
+    from nnunet_osasis.runtime.folders import require_apart
     from nnunet_osasis.training.sources import folder_arrays
 
     if args.d is None:
         if args.images is None or args.output is None:
             raise OsasisError("Give --images and --output, or an nnU-Net dataset with -d", remedy="See --help.")
-        styles = [read_in_slices(style) for style in args.style]
+        require_apart(args.output, [args.images])
+        reading = to_gray if args.gray else np.asarray
+        styles = [reading(read_in_slices(style)) for style in args.style]
         target = f"{Path(args.images).resolve()}_stylized"
         usage = shlex.join(["osasis-stylize", "-i", args.images, "-o", target, "--stylizer", args.output])
-        return Data(folder_arrays(args.images), styles, Path(args.output), usage)
+        usage += " --gray" if args.gray else ""
+        files = folder_arrays(args.images)
+        return Data(lambda: ((name, reading(array)) for name, array in files()), styles, Path(args.output), usage)
+    if args.gray:
+        raise OsasisError(
+            "--gray goes with --images", found="-d", remedy="Make the dataset with osasis-prepare --gray."
+        )
     from nnunet_osasis.nnunet import cases
     from nnunet_osasis.nnunet.configuration import default_stylizer_folder
 
@@ -116,26 +134,19 @@ def _config(args: argparse.Namespace) -> BuildConfig:
     return config
 
 
-def _timed(args: argparse.Namespace, preset: Preset, output: Path, device: str, channels: int) -> Preset:
-    """Turn ``--minutes`` into a number of pretraining steps, remembered for ``--resume``; all processes call this."""
-    from nnunet_osasis.runtime import distributed as processes
-    from nnunet_osasis.runtime.records import atomic_write_json, override, read_json
+def _remembered(args: argparse.Namespace, output: Path) -> int | None:
+    """Return the pretraining steps that an earlier run with ``--minutes`` settled on, for ``--resume``."""
+    from nnunet_osasis.runtime.records import read_json
     from nnunet_osasis.training.build import WORK
-    from nnunet_osasis.training.pretrain import steps_for
 
-    path, group = output / WORK / "minutes.json", processes.current()
-
-    def remembered() -> int | None:
-        if not (args.resume and path.is_file()):
-            return None
-        return int(read_json(path, what="The remembered number of steps")["iterations"])
-
-    iterations = group.from_main(remembered)
-    if iterations is None:
-        iterations = steps_for(preset, args.minutes, channels=channels, device=device)
-        if group.is_main:
-            atomic_write_json(path, {"iterations": iterations})
-    return replace(preset, pretrain=override(preset.pretrain, iterations=iterations))
+    path = output / WORK / MINUTES
+    if not (args.resume and path.is_file()):
+        return None
+    steps = read_json(path, what="The remembered number of steps").get("iterations")
+    if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
+        rule = "The remembered number of steps must be a whole number of at least 1"
+        raise OsasisError(rule, found=f"{steps!r} in {path}", remedy="Delete the file, or leave --resume out.")
+    return steps
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -145,6 +156,10 @@ def main(argv: list[str] | None = None) -> None:
     args = parser.parse_args(argv)
     if args.images is not None and args.d is not None:
         parser.error("give --images or -d, not both")
+    if args.minutes is not None and args.stop_after == "maps":
+        parser.error("--minutes plans the training of the networks: leave it out with --stop-after maps")
+    if args.minutes is not None and "iterations" in settings_for(args, "pretrain"):
+        parser.error("give --minutes or --iterations, not both")
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     from nnunet_osasis.runtime.distributed import joined
 
@@ -153,6 +168,12 @@ def main(argv: list[str] | None = None) -> None:
         if not group.is_main:
             logging.getLogger().setLevel(logging.WARNING)
         _build(args, config, group, began)
+
+
+def with_steps(config: BuildConfig, iterations: int) -> BuildConfig:
+    """Return the settings with another number of pretraining steps."""
+    pretrain = replace(config.preset.pretrain, iterations=iterations)
+    return replace(config, preset=replace(config.preset, pretrain=pretrain))
 
 
 def _lender(args: argparse.Namespace, size: int) -> OSASISStylizer | None:
@@ -175,12 +196,17 @@ def _build(args: argparse.Namespace, config: BuildConfig, group: Processes, bega
     """Read the images and make the stylizer, with the other processes if there are any."""
     from nnunet_osasis.gate.calibration import EvenlySpaced
     from nnunet_osasis.images.intensity import IntensityRange
+    from nnunet_osasis.maps.field_of_view import spaced
     from nnunet_osasis.runtime.locks import output_lock
-    from nnunet_osasis.training.build import WORK, StylizerBuild, lent_calibrator, stage_plan
-    from nnunet_osasis.training.sources import load_counterpart, load_reference, load_sources
+    from nnunet_osasis.runtime.records import atomic_write_json
+    from nnunet_osasis.training.build import WORK, StylizerBuild, lent_calibrator, stage_plan, stage_times
+    from nnunet_osasis.training.sources import check_reference, load_counterpart, load_reference, load_sources
 
     size = config.preset.model["sample_size"]
     data, lender = _data(args), _lender(args, size)
+    _, first = next(iter(data.arrays()))  # a wrong reference is told before a thousand images are read
+    for array, name in zip(data.styles, args.style, strict=True):
+        check_reference(array, len(first), name=f"the reference {name}")
     output = data.output
     lends = lender is not None and lender.has_networks
     if lender is not None and not lends and args.stop_after != "maps":
@@ -189,10 +215,10 @@ def _build(args: argparse.Namespace, config: BuildConfig, group: Processes, bega
     if args.intensity_range:
         intensity = IntensityRange("fixed", *args.intensity_range)
     details: list = []
-    spread = EvenlySpaced()
+    spread, thinned = EvenlySpaced(), EvenlySpaced(spaced)
     sources, intensity = load_sources(
         data.arrays, size, intensity=intensity, schemes=data.schemes, window=data.window, max_images=args.max_images,
-        details=details, gate_images=spread,
+        details=details, gate_images=spread, frame_images=thinned,
     )  # fmt: skip
     channels = sources.shape[1]
     if lender is not None and lender.in_channels != channels:
@@ -205,7 +231,7 @@ def _build(args: argparse.Namespace, config: BuildConfig, group: Processes, bega
     ]
     counterpart = None
     if args.style_source_image is not None:
-        counterpart = load_counterpart(args.style_source_image, channels, intensity, size)
+        counterpart = load_counterpart(args.style_source_image, channels, intensity, size, gray=args.gray)
     autoencoder = lender.autoencoder if lender is not None and lends else None
 
     def on_maps(stylizer: OSASISStylizer) -> None:
@@ -215,22 +241,43 @@ def _build(args: argparse.Namespace, config: BuildConfig, group: Processes, bega
 
     with group.on_main(lambda: output_lock(output, "osasis-pretrain-stylizer")):
         group.from_main(lambda: _prepare_output(args, output))
-        asked = args.minutes is not None and "iterations" not in settings_for(args, "pretrain")
-        if asked and args.stop_after != "maps":
-            config = replace(config, preset=_timed(args, config.preset, output, config.device, channels))
+        remembered = group.from_main(lambda: _remembered(args, output))
+        bounded = args.minutes is not None and remembered is None
+        if remembered is not None and "iterations" not in settings_for(args, "pretrain"):
+            config = with_steps(config, remembered)
         build = StylizerBuild(
             config, sources, references[0], intensity, output,
             more_references=references[1:],
             details=details,
             gate_images=spread.kept,
+            frame_images=thinned.kept,
             autoencoder=autoencoder,
             calibrator=lent_calibrator(lender, sources),
             counterpart=counterpart,
             tensorboard=output / WORK / "tensorboard" if args.tensorboard else None,
         )  # fmt: skip
+        group.from_main(lambda: build.check_output(resume=args.resume))
+        times = None
+        if args.stop_after != "maps" and (bounded or config.preset.pretrain.iterations > FEW_STEPS):
+            lent = build.lent_autoencoder is not None
+            times = stage_times(
+                config, channels=channels, sources=len(sources), references=len(references), lent=lent
+            )  # fmt: skip
         if group.is_main:
-            print("\n".join(stage_plan(build, stop_after=args.stop_after)))
-        stylizer = build.run(resume=args.resume, stop_after=args.stop_after, on_maps=on_maps)
+            print("\n".join(stage_plan(build, stop_after=args.stop_after, times=times)))
+        if bounded and times is not None:
+            print(f"All of it in {args.minutes:g} minutes: the steps of pretraining are settled after the maps.")
+            build.run(resume=args.resume, stop_after="maps", on_maps=on_maps)
+            left = args.minutes * 60 - (time.monotonic() - began)
+            steps = group.from_main(lambda: times.steps_within(left))
+            if steps:
+                build.config = with_steps(build.config, steps)
+                group.from_main(lambda: atomic_write_json(output / WORK / MINUTES, {"iterations": steps}))
+            if group.is_main and steps:
+                print(f"Pretraining: {steps} steps fit into the {cli.duration(left)} that are left.")
+        stylizer = build.run(
+            resume=args.resume or bounded, stop_after=args.stop_after, on_maps=None if bounded else on_maps
+        )
     if group.is_main:
         _report(stylizer, output)
 
@@ -250,16 +297,20 @@ def _prepare_output(args: argparse.Namespace, output: Path) -> None:
 
 
 def _report(stylizer: OSASISStylizer, output: Path) -> None:
-    """Print where the stylizer and its pictures are, and which read-outs are one pass."""
+    """Print where the stylizer and its pictures are, which read-outs are one pass, and what it is worth."""
+    from nnunet_osasis.maps.field_of_view import NO_FRAME
+    from nnunet_osasis.stylizer.advice import advice
     from nnunet_osasis.stylizer.one_pass import one_pass_facts
     from nnunet_osasis.training.build import WORK
 
     one_pass = ", ".join(one_pass_facts(stylizer.state)["readouts"]) or "no read-out"
     print(f"Stylizer: {output}\nPictures: {output / WORK / 'grid_stylized.png'}\nIn one pass: {one_pass}")
+    print(f"Frame: {stylizer.frame or NO_FRAME}")
     if not stylizer.has_networks:
         print(
             "The networks are not trained yet: the same command with --resume, without --stop-after, goes on to them."
         )
+    print(f"\n{advice(stylizer.state)}")
 
 
 def entry() -> None:

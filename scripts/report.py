@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nnunet_osasis.errors import OsasisError
-from nnunet_osasis.runtime.command import command_parser, positive_int, run_command
+from nnunet_osasis.runtime.command import add_gray, command_parser, positive_int, run_command
 
 if TYPE_CHECKING:
     from nnunet_osasis.evaluation.experiment.config import Experiment
@@ -41,6 +41,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--from-stylizer", metavar="DIR", help="take the autoencoder pretrained on the same images")
     parser.add_argument("--iterations", type=positive_int, help="training steps (with --source; default: 400)")
     parser.add_argument("--side", type=positive_int, help="longer side of the images (with --source; default: 96)")
+    add_gray(parser)
     parser.add_argument("--without-images", action="store_true", help="draw no picture of the data set")
     return parser
 
@@ -53,8 +54,8 @@ def _experiment(args: argparse.Namespace, parser: argparse.ArgumentParser) -> tu
     if args.experiment is not None:
         if args.source or args.target:
             parser.error("give an experiment file, or --source and --target, not both")
-        if args.iterations or args.side:
-            parser.error("--iterations and --side belong into the experiment file's budget")
+        if args.iterations or args.side or args.gray:
+            parser.error("--iterations, --side and --gray belong into the experiment file")
         data = Path(args.data) if args.data else Path(args.experiment).resolve().parent
         if not data.is_dir():
             raise OsasisError("The data folder must exist", found=f"no folder {data}", remedy="Give --data.")
@@ -70,7 +71,9 @@ def _experiment(args: argparse.Namespace, parser: argparse.ArgumentParser) -> tu
     budget = override(Budget(), iterations=args.iterations, side=args.side, patch=patch)
     test = folders[2] if args.source_test else None
     source, target = folders[:2]
-    return folders_experiment(source, target, data, source_test=test, groups=args.groups, budget=budget), data
+    return folders_experiment(
+        source, target, data, source_test=test, groups=args.groups, budget=budget, gray=args.gray
+    ), data
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -81,9 +84,10 @@ def main(argv: list[str] | None = None) -> None:
 
     devices = tuple(resolve_device(name) for name in args.device.split(","))
     experiment, data = _experiment(args, parser)
+    from nnunet_osasis.evaluation.experiment.datasets import folders_of
     from nnunet_osasis.evaluation.experiment.runner import COMMAND, LOCK, Options, run_experiment
     from nnunet_osasis.evaluation.report.report import write_report
-    from nnunet_osasis.runtime.folders import claim
+    from nnunet_osasis.runtime.folders import claim, require_apart
     from nnunet_osasis.runtime.locks import output_lock
     from nnunet_osasis.stylizer.serialization import is_stylizer_folder
 
@@ -92,6 +96,7 @@ def main(argv: list[str] | None = None) -> None:
         raise OsasisError("--from-stylizer must name a stylizer folder", found=pretrained)
     output = Path(args.output).resolve()
     workers = args.np or (os.cpu_count() or 1 if devices == ("cpu",) else len(devices))
+    require_apart(output, folders_of(experiment, data))
     claim(output, COMMAND)
     with output_lock(output, COMMAND, name=LOCK):
         outcome = run_experiment(experiment, data, Options(output, workers, devices, pretrained))

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from nnunet_osasis.runtime.command import (
     add_device,
+    add_gray,
     command_parser,
     positive_int,
     run_command,
@@ -66,6 +67,7 @@ def make_parser() -> argparse.ArgumentParser:
         "--compile", action="store_true",
         help="torch.compile the networks: minutes at the start, for large archives and read-outs that run them",
     )  # fmt: skip
+    add_gray(parser)
     add_device(parser)
     return parser
 
@@ -104,7 +106,7 @@ def main(argv: list[str] | None = None) -> None:
         segmenter = NnunetSegmenter(args.segmenter, device=device)
     made = stylize_folder(
         stylizer, args.i, args.o, strength=args.strength, direction=args.direction, masks=args.masks,
-        gated=not args.no_gate, segmenter=segmenter, share=share, progress=process.local_rank == 0,
+        gated=not args.no_gate, segmenter=segmenter, share=share, progress=process.local_rank == 0, gray=args.gray,
     )  # fmt: skip
     print(f"{made} image(s) stylized into {args.o}")
     if share.count > 1:

@@ -25,7 +25,7 @@ from tqdm import tqdm
 
 from nnunet_osasis.images.intensity import to_unit
 from nnunet_osasis.images.io import list_images, read_image
-from nnunet_osasis.maps.field_of_view import field_of_view
+from nnunet_osasis.maps.field_of_view import own_view
 from nnunet_osasis.maps.local_affine import carry_change
 from nnunet_osasis.maps.resize import resample, resize
 from nnunet_osasis.runtime.compute import generator_for
@@ -121,7 +121,7 @@ def train(network: nn.Module, slope: float, before: torch.Tensor, after: torch.T
         optimizer.param_groups[0]["lr"] = config.learning_rate * one_cycle(iteration, config.iterations)
         chosen = pairs[torch.randint(len(pairs), (config.batch_size,), generator=generator)]
         x, y = random_crop(chosen, config.crop, generator).split(channels, dim=1)
-        view = field_of_view(x)
+        view = own_view(x)
         if isinstance(network, LocalAffineStudent):
             loss = imitation_loss(network, x, y, view, slope)
         else:
@@ -136,8 +136,8 @@ def scores(change, before: list[torch.Tensor], after: list[torch.Tensor]) -> dic
     """Means of ``student_fidelity.compare`` over images of any size, restyled by ``change``."""
     rows = []
     for x, y in zip(before, after, strict=True):
-        found = torch.where(field_of_view(x), change(x).clamp(-1, 1), x)
-        rows.append(compare(x, found, torch.where(field_of_view(x), y.clamp(-1, 1), x)))
+        found = torch.where(own_view(x), change(x).clamp(-1, 1), x)
+        rows.append(compare(x, found, torch.where(own_view(x), y.clamp(-1, 1), x)))
     return {name: round(float(np.mean([row[name] for row in rows])), 4) for name in rows[0] if name != "images"}
 
 

@@ -23,7 +23,7 @@ from nnunet_osasis.gate.structure import structure_agreement
 from nnunet_osasis.images.io import read_image
 from nnunet_osasis.maps.detail import DetailChange, DetailStatistics
 from nnunet_osasis.maps.distance import ssim
-from nnunet_osasis.maps.field_of_view import field_of_view
+from nnunet_osasis.maps.field_of_view import own_view
 from nnunet_osasis.runtime.records import atomic_write_json
 
 
@@ -55,7 +55,7 @@ def main() -> None:
                     scores = []
                     for image, truth in shown:
                         x = unit(image)
-                        view = field_of_view(x)
+                        view = own_view(x)
                         result = torch.where(view, one(x, view=view), x)
                         near = float(structure_agreement(result, unit(truth), view))
                         scores.append((ssim(to_8_bit(result), truth), near))

@@ -16,7 +16,7 @@ from nnunet_osasis.images.grids import save_grid
 from nnunet_osasis.maps.agreement import combine
 from nnunet_osasis.maps.base import MeanMap
 from nnunet_osasis.maps.color import difference
-from nnunet_osasis.maps.field_of_view import field_of_view
+from nnunet_osasis.maps.field_of_view import own_view
 from nnunet_osasis.maps.moments import MomentMap
 from nnunet_osasis.maps.parametric import ParametricMap
 from nnunet_osasis.maps.resize import resize
@@ -44,13 +44,13 @@ def main() -> None:
         calibrator = train_calibrator(small, CalibratorConfig(), work=Path(work))
     y = resize(reference, (64, 64))
     estimates = {"moments": MomentMap.between(small, y), "calibrator": calibrator.maps(y)[0]}
-    both, agreed = combine(list(estimates.values()), small[::4], field_of_view(small[::4]))
+    both, agreed = combine(list(estimates.values()), small[::4], own_view(small[::4]))
     shown = {
         "source": ParametricMap.affine(np.eye(3).tolist(), [0.0] * 3),
         **estimates,
         "combined": MeanMap(both.maps),
     }
-    columns, view = [], field_of_view(images)
+    columns, view = [], own_view(images)
     for name, one in shown.items():
         result = torch.where(view, one(images).clamp(-1, 1), images)
         apart = float(difference(result.flatten(2), truth.flatten(2)).mean())

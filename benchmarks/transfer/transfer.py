@@ -38,7 +38,7 @@ from nnunet_osasis.errors import OsasisError
 from nnunet_osasis.gate.structure import structure_agreement
 from nnunet_osasis.images.grids import save_grid
 from nnunet_osasis.maps.base import MeanMap, PixelMap
-from nnunet_osasis.maps.field_of_view import field_of_view
+from nnunet_osasis.maps.field_of_view import own_view
 from nnunet_osasis.maps.parametric import fit_images
 from nnunet_osasis.runtime.records import atomic_write_json, override
 from nnunet_osasis.stylizer.calibrator import Calibrator, CalibratorConfig
@@ -87,7 +87,7 @@ def styled(one: PixelMap) -> Callable[[np.ndarray], np.ndarray]:
 
     def apply(image: np.ndarray) -> np.ndarray:
         x = unit(image)
-        return to_8_bit(torch.where(field_of_view(x), one(x), x))
+        return to_8_bit(torch.where(own_view(x), one(x), x))
 
     return apply
 
@@ -121,7 +121,7 @@ def score(world: World, camera: str, method: Callable[[np.ndarray], np.ndarray])
     """Distance to the truth, and structure kept, mean over the test images."""
     apart, kept = [], []
     for index, image in enumerate(world.tests):
-        view = field_of_view(unit(image))[0, 0].numpy()
+        view = own_view(unit(image))[0, 0].numpy()
         result = method(image)
         apart.append(difference(result, world.twin(camera, "test", index, None), view))
         kept.append(float(structure_agreement(unit(result), unit(image))))
@@ -132,7 +132,7 @@ def oracle(world: World, camera: str) -> PixelMap:
     """The best affine map there is: fitted to the truth of all test images."""
     pairs = [(shrink(x, SIDE), shrink(world.twin(camera, "test", i, None), SIDE)) for i, x in enumerate(world.tests)]
     before, after = (torch.cat([unit(pair[k]) for pair in pairs]) for k in (0, 1))
-    return fit_images(before, after, field_of_view(before), ridge=1e-8)
+    return fit_images(before, after, own_view(before), ridge=1e-8)
 
 
 def rows_of(args: argparse.Namespace, world: World, model: DiffusionAutoencoder) -> list[dict]:
@@ -155,7 +155,7 @@ def rows_of(args: argparse.Namespace, world: World, model: DiffusionAutoencoder)
                 for each in ("moments", "calibrator"):
                     several.setdefault(each, []).append(maps[each])
                 x, y = unit(shrink(world.references[index], SIDE)), unit(shrink(seen, SIDE))
-                maps["oracle affine (reference's twin)"] = fit_images(x, y, field_of_view(x))
+                maps["oracle affine (reference's twin)"] = fit_images(x, y, own_view(x))
                 methods = controls(world, seen, seed) | {key: styled(one) for key, one in maps.items()}
                 methods |= {key: value for key, value in fixed.items() if key != "truth"}
                 for method, apply in methods.items():

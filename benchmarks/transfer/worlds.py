@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from nnunet_osasis.images.io import read_image
-from nnunet_osasis.maps.field_of_view import field_of_view
+from nnunet_osasis.maps.field_of_view import own_view
 from nnunet_osasis.maps.parametric import places
 from nnunet_osasis.maps.resize import resize
 from nnunet_osasis.synthetic.acquisition import CameraFamily, ScannerFamily
@@ -60,7 +60,7 @@ def shrink(image: np.ndarray, size: int | None) -> np.ndarray:
 
 def framed(shown: np.ndarray, image: np.ndarray) -> np.ndarray:
     """``shown`` with a black frame where ``image`` has one: the processor draws it, not the lens."""
-    return np.where(field_of_view(unit(image))[0].numpy(), shown, 0).astype(np.uint8)
+    return np.where(own_view(unit(image))[0].numpy(), shown, 0).astype(np.uint8)
 
 
 def family_camera(seed: int, family: CameraFamily | ScannerFamily) -> Shoot:
@@ -97,7 +97,7 @@ def choose_cameras(images: list[np.ndarray], difference: Callable) -> dict[str, 
         seed, taken = 0, 0
         while taken < 2:
             shoot = make(seed)
-            views = [field_of_view(unit(image))[0, 0].numpy() for image in images]
+            views = [own_view(unit(image))[0, 0].numpy() for image in images]
             shift = np.mean([difference(shoot(x, None), x, v) for x, v in zip(images, views, strict=True)])
             if SHIFT[0] <= shift <= SHIFT[1]:
                 found[f"{kind} {seed}"] = shoot

@@ -32,6 +32,17 @@ def linear_alpha_bar(timesteps: int = 1000, beta_start: float = 1e-4, beta_end: 
     return alpha_bar.float()
 
 
+def training_alpha_bar(timesteps: int = 1000) -> torch.Tensor:
+    """``alpha_bar`` of training: :func:`linear_alpha_bar`, but level 0 holds the noise of DiffAE's timestep 0.
+
+    Encoding asks the network at level 0. A clean image has no noise to predict, so it learns that level from images
+    with the least noise, as DiffAE does.
+    """
+    alpha_bar = linear_alpha_bar(timesteps)
+    alpha_bar[0] = 1 - 1e-4
+    return alpha_bar
+
+
 def time_grid(t0: int, steps: int, power: float = 2.0) -> list[int]:
     """``steps + 1`` rising levels from 0 to ``t0``: ``t_i = t0 * (i / steps) ** power``, rounded, all distinct.
 

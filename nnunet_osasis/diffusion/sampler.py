@@ -40,7 +40,7 @@ class SamplerConfig:
             their number; ``w`` is scaled to keep the sum. None adds ``w`` at every step, as published.
         mix: whether the fine levels take the style's code: ``content`` (all levels the content's own) or ``style``.
         level_alignment: ``matched``, or ``official`` to start decoding one step below the encoded level without
-            moving the image there, as the reference code does.
+            moving the image there, and to end with a step from the lowest noise, as the reference code does.
         order: of both paths; 1 is DDIM, 2 extrapolates the noise (``extrapolate_eps``): fewer steps are as near.
         precision: ``fp32``, ``bf16``, or ``auto`` (bf16 where the hardware has it), of the networks; their answers
             are added up in float32 either way.
@@ -97,9 +97,18 @@ class SamplerConfig:
         return time_grid(self.t0, self.encode_steps, self.grid_power)
 
     def decode_grid(self) -> list[int]:
-        """Levels decoding runs down, rising; ``official`` drops the topmost, so the image is taken for cleaner."""
+        """Levels that decoding runs down, rising.
+
+        ``official`` drops the topmost, so the image is taken for cleaner than it is, and adds level 1 for the reference
+        code's last step, from its timestep 0 to the clean image: as many steps.
+
+        >>> SamplerConfig(t0=500, decode_steps=5, grid_power=1, level_alignment="official").decode_grid()
+        [0, 1, 100, 200, 300, 400]
+        """
         grid = time_grid(self.t0, self.decode_steps, self.grid_power)
-        return grid[:-1] if self.level_alignment == "official" and len(grid) > 2 else grid
+        if self.level_alignment == "official" and len(grid) > 2 and grid[1] > 1:
+            return [0, 1, *grid[1:-1]]
+        return grid
 
 
 def _precision(config: SamplerConfig, images: torch.Tensor) -> AbstractContextManager:

@@ -8,7 +8,6 @@ import torch
 from torch import nn
 
 from nnunet_osasis.diffusion.sampler import SamplerConfig, decode_images, encode_images, spn_injection
-from nnunet_osasis.maps.field_of_view import DARK
 
 if TYPE_CHECKING:
     from nnunet_osasis.diffusion.spn import StructurePreservingNetwork
@@ -16,6 +15,9 @@ if TYPE_CHECKING:
 
 BATCH = 8
 """Number of images that the networks see at once."""
+
+DARK = -0.8
+"""Level in [-1, 1] that nothing exceeds in a slice of air."""
 
 
 @torch.inference_mode()

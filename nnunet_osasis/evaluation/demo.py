@@ -20,11 +20,12 @@ from nnunet_osasis.evaluation.experiment.config import (
     StylizerSpec,
     Target,
 )
+from nnunet_osasis.evaluation.experiment.datasets import folders_of
 from nnunet_osasis.evaluation.experiment.from_folders import folders_experiment
 from nnunet_osasis.evaluation.experiment.runner import LOCK, Options, run_experiment
 from nnunet_osasis.evaluation.report.report import write_report
 from nnunet_osasis.nnunet.raw_dataset import write_png
-from nnunet_osasis.runtime.folders import claim
+from nnunet_osasis.runtime.folders import claim, require_apart
 from nnunet_osasis.runtime.locks import output_lock
 from nnunet_osasis.runtime.records import finished, write_sealed_json
 from nnunet_osasis.runtime.storage import sha256_of_array, sha256_of_json
@@ -94,6 +95,7 @@ class DemoSettings:
         minutes_pretrain: time for pretraining the stylizer.
         adapt_iterations: iterations of the one-shot adaptation; the default read-out does not use it.
         calibrator_iterations: iterations of the calibrator; None takes its own default.
+        gray: make one channel of own images of three.
 
     Raises:
         OsasisError: only one of ``source`` and ``target`` is given, or ``source_test`` without them.
@@ -118,6 +120,7 @@ class DemoSettings:
     minutes_pretrain: float = 2.0
     adapt_iterations: int | None = 10
     calibrator_iterations: int | None = None
+    gray: bool = False
 
     def __post_init__(self) -> None:
         if (self.source is None) != (self.target is None):
@@ -148,13 +151,14 @@ def run_demo(
             that failed.
     """
     root = settings.output.resolve()
+    if settings.source is not None:
+        data, experiment = own_experiment(settings)
+        require_apart(root, folders_of(experiment, data))
     claim(root, COMMAND)
     with output_lock(root, COMMAND, name=LOCK):
         if settings.source is None:
             say("Rendering phantoms")
             data, experiment = render_phantoms(settings, root / PHANTOM), phantom_experiment(settings)
-        else:
-            data, experiment = own_experiment(settings)
         cores = os.cpu_count() or 1
         # A training keeps one core busy, and part of another one with augmentation.
         side_by_side = max(2, cores // 2) if settings.device == "cpu" and cores > 1 else 1
@@ -191,6 +195,7 @@ def own_experiment(settings: DemoSettings) -> tuple[Path, Experiment]:
         split_seed=settings.seed,
         budget=_budget(settings, settings.own_side),
         stylizer=_stylizer(settings),
+        gray=settings.gray,
     )
     return data, experiment
 

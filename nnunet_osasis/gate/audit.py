@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 from collections import Counter
@@ -72,27 +73,35 @@ def read_audit(path: str | Path) -> list[dict[str, Any]]:
 
 def audited_results(path: str | Path) -> dict[str, str]:
     """SHA-256 of every case's result, by the audit: a result that is not on record has to be made again."""
-    return {row["case"]: str(row.get("result_sha256")) for row in _rows(path)}
+    return {row["case"]: str(row.get("result_sha256")) for row in _rows(path, strict=False)}
 
 
 def _rows(path: str | Path, *, strict: bool = True) -> Iterator[dict[str, Any]]:
-    """All lines, one at a time; lines that belong to no audit are refused, or left out unless ``strict``."""
-    for row in iter_jsonl(path, accepts=_scores_are_numbers):
-        scores, failures = row.get("scores"), row.get("failures")
-        named = isinstance(row.get("case"), str) and row.get("decision") in OUTCOMES
-        if named and isinstance(scores, dict) and isinstance(failures, dict):
-            yield row | {"scores": renamed(scores), "failures": renamed(failures)}
-        elif strict:
-            raise OsasisError(
-                "Every line of an audit names a case, a decision, scores and failures",
-                found=f"{str(row)[:200]} in {path}",
-                remedy="Give the audit.jsonl that a command of this package wrote.",
-            )
+    """All lines of an audit, one at a time; others are left out and named. ``strict`` refuses a file without any."""
+    count = 0
+    for row in iter_jsonl(path, accepts=_is_decision):
+        count += 1
+        yield row | {"scores": renamed(row["scores"]), "failures": renamed(row["failures"])}
+    if strict and not count and os.path.isfile(path) and os.path.getsize(path):
+        raise OsasisError(
+            "Every line of an audit names a case, a decision, scores and failures",
+            found=f"no such line in {path}",
+            remedy="Give the audit.jsonl that a command of this package wrote.",
+        )
 
 
-def _scores_are_numbers(row: dict[str, Any]) -> bool:
-    scores = row.get("scores")
-    return not isinstance(scores, dict) or all(isinstance(score, int | float) for score in scores.values())
+def _is_decision(row: dict[str, Any]) -> bool:
+    """Whether a line is one of an audit: every value that is computed with is a number in its range."""
+    scores, failures = row.get("scores"), row.get("failures")
+    if not (isinstance(row.get("case"), str) and row.get("decision") in OUTCOMES):
+        return False
+    if not (isinstance(scores, dict) and isinstance(failures, dict)):
+        return False
+    amounts = [row[name] for name in ("strength", "wanted_strength") if name in row]
+    numbers = [*scores.values(), *failures.values(), *amounts]
+    if not all(isinstance(number, int | float) and math.isfinite(number) for number in numbers):
+        return False
+    return all(0 <= amount <= 1 for amount in amounts) and (row["decision"] != "weaker" or 0 not in amounts)
 
 
 def badness(row: Mapping[str, Any]) -> tuple[int, int, float]:

@@ -22,12 +22,15 @@ from nnunet_osasis.gate.local import smooth
 from nnunet_osasis.gate.scores import StructureScores, score_structure
 from nnunet_osasis.gate.thresholds import CALIBRATED, MOST, GateThresholds
 from nnunet_osasis.images.slices import evenly_spaced
-from nnunet_osasis.maps.field_of_view import DARK
+from nnunet_osasis.maps.field_of_view import Frame
 from nnunet_osasis.maps.parametric import places
 from nnunet_osasis.runtime.compute import generator_for
 from nnunet_osasis.synthetic.acquisition import family_for
 
 logger = logging.getLogger(__name__)
+
+DARK = -0.8
+"""Level in [-1, 1] up to which an image is too dark to draw a lesion into."""
 
 VIEWS = 12
 """Number of random acquisitions of each image."""
@@ -133,7 +136,12 @@ def clipped(values: np.ndarray) -> np.ndarray:
 
 
 def calibrate_gate(
-    images: Sequence[np.ndarray], *, family: str = "auto", seed: int = 0, restyle: Restyle | None = None
+    images: Sequence[np.ndarray],
+    *,
+    family: str = "auto",
+    seed: int = 0,
+    restyle: Restyle | None = None,
+    frame: Frame | None = None,
 ) -> GateThresholds:
     """Measure thresholds.
 
@@ -143,6 +151,7 @@ def calibrate_gate(
         seed: of the random acquisitions and of the damage.
         restyle: restyles an image to itself, for read-outs that run the networks: what their round trip loses is no
             fault of an image. These views count as undamaged too.
+        frame: of the images; it counts for nothing.
 
     Raises:
         OsasisError: there is no image.
@@ -161,10 +170,10 @@ def calibrate_gate(
         views = _views(image, family, seed, index)
         if restyle is not None:
             views = [*views, restyle(image)]
-        good += [score_structure(image, view, labels) for view in views]
+        good += [score_structure(image, view, labels, frame) for view in views]
         for kind, damage, lesion in (*((*item, mask) for item in KINDS.items()), (ERASED_SMALL, KINDS["erased"], disc)):
             if lesion.any():
-                bad[kind].append(score_structure(image, damage(views[-1], lesion, rng), labels))
+                bad[kind].append(score_structure(image, damage(views[-1], lesion, rng), labels, frame))
     scores = between(thresholds_for(good), bad["erased"] + bad["erased_textured"] + bad[ERASED_SMALL])
     least = GateThresholds(scores).least
     caught = {
@@ -244,17 +253,18 @@ def middle(image: np.ndarray) -> np.ndarray:
 
 
 class EvenlySpaced:
-    """Keeps at most ``2 IMAGES`` of a stream of arrays, evenly spaced, whatever its length."""
+    """Keeps at most ``2 IMAGES`` of a stream of arrays, evenly spaced, whatever its length; by default their middle."""
 
-    def __init__(self) -> None:
+    def __init__(self, cut: Callable[[np.ndarray], np.ndarray] = middle) -> None:
         self.kept: list[np.ndarray] = []
+        self._cut = cut
         self._stride, self._seen = 1, 0
 
     def add(self, image: np.ndarray) -> None:
-        """The next ``(C, H, W)`` in [-1, 1]; of larger ones the middle is kept."""
+        """The next ``(C, H, W)`` in [-1, 1]; what ``cut`` leaves of it is kept."""
         if self._seen % self._stride == 0:
             if len(self.kept) == 2 * IMAGES:
                 self.kept, self._stride = self.kept[::2], 2 * self._stride
             if self._seen % self._stride == 0:
-                self.kept.append(np.array(middle(image), np.float32))
+                self.kept.append(np.array(self._cut(image), np.float32))
         self._seen += 1

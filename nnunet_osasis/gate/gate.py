@@ -9,10 +9,12 @@ from typing import Any, Protocol
 import numpy as np
 from scipy import ndimage
 
+from nnunet_osasis.gate.parts import places_to_judge, worst_of
 from nnunet_osasis.gate.scores import StructureScores, score_structure
 from nnunet_osasis.gate.thresholds import GateThresholds
 from nnunet_osasis.images.image import to_dtype
 from nnunet_osasis.images.intensity import IntensityRange, to_unit
+from nnunet_osasis.maps.field_of_view import Frame
 
 WEAKER = (0.75, 0.5, 0.25)
 """Shares of the requested strength that are tried, in order, when the full one fails."""
@@ -120,16 +122,20 @@ class StructureGate:
         intensity: how native units become [-1, 1].
         segmenter: a frozen network that is asked about source and restyled image.
         default_strength: the stylizer's own strength, for callers without one.
+        frame: of the images that are restyled; it counts for nothing.
     """
 
     thresholds: GateThresholds
     intensity: IntensityRange
     segmenter: Segmenter | None = None
     default_strength: float = 1.0
+    frame: Frame | None = None
 
     def identity(self) -> dict[str, Any]:
         """JSON of all that decides, for caches: another gate may decide otherwise."""
         identity: dict[str, Any] = {"thresholds": self.thresholds.least, "weaker": list(WEAKER)}
+        if self.frame is not None:
+            identity["frame"] = self.frame.to_json()
         if self.segmenter is not None:
             identity["segmenter"] = self.segmenter.fingerprint
         return identity
@@ -158,14 +164,18 @@ class StructureGate:
         if strength == 0:
             return GateResult(source.copy(), Decision("full", 0.0, 0.0, {}, {}))
         bounds = self.intensity.bounds(source)
-        before = to_unit(source, bounds)
+        places = places_to_judge(source, changed, mask)
         answer = None if self.segmenter is None else self.segmenter(source)
         least = self.thresholds.least
         first: StructureScores | None = None
         for share in (1.0, *WEAKER):
-            image = weaken(source, changed, share)
-            image = to_dtype(image, source.dtype) if stored is None else stored(image)
-            scores = score_structure(before, to_unit(image, bounds), mask)
+            image = _stored(source, changed, share, stored)
+            parts = []
+            for place in places:
+                labels = None if mask is None else mask[place[1:]]
+                units = to_unit(source[place], bounds), to_unit(image[place], bounds)
+                parts.append(score_structure(*units, labels, self.frame))
+            scores = worst_of(parts)
             if self.segmenter is not None and answer is not None:
                 scores = _with_segmenter(scores, answer, self.segmenter(image), mask)
             first = first or scores
@@ -176,6 +186,20 @@ class StructureGate:
         assert first is not None  # noqa: S101 (the loop ran)
         decision = Decision("original", 0.0, strength, first.values(), first.failures(least), first.lesions)
         return GateResult(source.copy(), decision)
+
+
+def _stored(
+    source: np.ndarray, changed: np.ndarray, share: float, stored: Callable[[np.ndarray], np.ndarray] | None
+) -> np.ndarray:
+    """What is stored of ``changed`` at ``share``; by default plane by plane, as a whole image in float32 is large."""
+    if stored is not None:
+        return stored(weaken(source, changed, share))
+    if share == 1 and changed.dtype == source.dtype:
+        return changed
+    result = np.empty_like(source)
+    for plane in np.ndindex(source.shape[:-2]):
+        result[plane] = to_dtype(weaken(source[plane], changed[plane], share), source.dtype)
+    return result
 
 
 def _with_segmenter(

@@ -13,16 +13,27 @@ from torch.nn import functional as F
 from nnunet_osasis.gate.local import smooth, unexplained
 from nnunet_osasis.images.grids import save_grid
 from nnunet_osasis.images.intensity import IntensityRange, to_unit
+from nnunet_osasis.maps.field_of_view import spaced
 
 PICTURE = "worst.png"
 
+SHOWN_PX = 1024
+"""Most rows and columns of an image that a picture shows."""
+
 
 def as_picture(source: np.ndarray, full: np.ndarray, used: np.ndarray) -> tuple[np.ndarray, ...]:
-    """Three images ``(C, H, W)``; of volumes ``(C, D, H, W)`` copies of the slice that changed most."""
-    if source.ndim == 3:
-        return source, full, used
-    changed = int(np.argmax([np.abs(full[:, i] - source[:, i]).mean() for i in range(source.shape[1])]))
-    return tuple(np.array(image[:, changed]) for image in (source, full, used))
+    """Three images ``(C, H, W)`` of any type as float32; of volumes ``(C, D, H, W)`` the slice that changed most.
+
+    Of more than ``SHOWN_PX`` rows or columns evenly spaced ones are shown.
+    """
+    images = source, full, used
+    if source.ndim == 4:
+        step = -(-max(source.shape[-2:]) // SHOWN_PX)
+        thin = source[..., ::step, ::step], full[..., ::step, ::step]
+        changes = (np.abs(thin[1][:, i] - thin[0][:, i].astype(np.float32)).mean() for i in range(source.shape[1]))
+        most = int(np.argmax(list(changes)))
+        images = source[:, most], full[:, most], used[:, most]
+    return tuple(spaced(image, SHOWN_PX).astype(np.float32) for image in images)
 
 
 def save_worst(

@@ -14,7 +14,7 @@ from nnunet_osasis.gate.lesions import lesion_scores
 from nnunet_osasis.gate.local import noise_variance, smooth, unexplained
 from nnunet_osasis.gate.structure import direction_agreement, structure_agreement
 from nnunet_osasis.gate.thresholds import FLOORS
-from nnunet_osasis.maps.field_of_view import field_of_view
+from nnunet_osasis.maps.field_of_view import Frame, field_of_view
 
 
 @dataclass(frozen=True)
@@ -57,13 +57,16 @@ class StructureScores:
         return {name: value for name, value in self.values().items() if not value >= thresholds.get(name, -np.inf)}
 
 
-def score_structure(source: np.ndarray, stylized: np.ndarray, mask: np.ndarray | None = None) -> StructureScores:
+def score_structure(
+    source: np.ndarray, stylized: np.ndarray, mask: np.ndarray | None = None, frame: Frame | None = None
+) -> StructureScores:
     """Score a stylized image.
 
     Args:
         source: ``(C, H, W)``, or ``(C, D, H, W)`` with slices along ``D``, in [-1, 1].
         stylized: the restyled image, likewise.
         mask: labels ``(H, W)`` or ``(D, H, W)``; every component of every positive value is a lesion.
+        frame: of the set that the image belongs to; it counts for nothing.
 
     Raises:
         OsasisError: shapes differ.
@@ -75,14 +78,14 @@ def score_structure(source: np.ndarray, stylized: np.ndarray, mask: np.ndarray |
             remedy="Resample them.",
         )
     with torch.autocast("cpu", enabled=False):  # whatever the caller computes in
-        return _scores(np.asarray(source, np.float32), np.asarray(stylized, np.float32), mask)
+        return _scores(np.asarray(source, np.float32), np.asarray(stylized, np.float32), mask, frame)
 
 
-def _scores(source: np.ndarray, stylized: np.ndarray, mask: np.ndarray | None) -> StructureScores:
+def _scores(source: np.ndarray, stylized: np.ndarray, mask: np.ndarray | None, frame: Frame | None) -> StructureScores:
     before, after = (np.moveaxis(image, 1, 0) if image.ndim == 4 else image[None] for image in (source, stylized))
     quiet = smooth(before), smooth(after)
     lost, invented = unexplained(*quiet, noise_variance(after))
-    view = field_of_view(torch.from_numpy(np.ascontiguousarray(before)), joint=len(before) > 1)
+    view = field_of_view(torch.from_numpy(np.ascontiguousarray(before)), frame, joint=len(before) > 1)
     shared = None
     if len(source) == 1:
         from skimage.metrics import (

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from nnunet_osasis.runtime.escaping import label_text, visible
 from nnunet_osasis.runtime.storage import atomic_write
 
 CELL = 1.9
@@ -49,7 +50,7 @@ def _draw(columns: Sequence[tuple[str, Sequence[torch.Tensor]]], title: str, pat
     axes = figure.add_axes((0.0, 0.0, 1.0, CELL * rows / height))
     axes.set_axis_off()
     for column, (name, images) in enumerate(columns):
-        axes.text(column + 0.5, -0.03, name, fontsize=9, ha="center", va="bottom")
+        axes.text(column + 0.5, -0.03, label_text(name), fontsize=9, ha="center", va="bottom")
         for row, image in enumerate(images):
             shown = picture(image)
             half = [0.48 * side / max(shown.shape[:2]) for side in shown.shape[:2]]
@@ -58,5 +59,5 @@ def _draw(columns: Sequence[tuple[str, Sequence[torch.Tensor]]], title: str, pat
     axes.set_xlim(0, len(columns))
     axes.set_ylim(rows, 0)
     if title:
-        figure.suptitle(title, fontsize=10, y=1 - 0.06 / height, va="top")
+        figure.suptitle(visible(title), fontsize=10, y=1 - 0.06 / height, va="top")
     canvas.print_png(str(path), metadata={"Software": None})

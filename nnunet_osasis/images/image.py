@@ -52,8 +52,12 @@ class Geometry:
 
     @property
     def is_placed(self) -> bool:
-        """Whether origin or direction differ from the zeros and the identity that libraries write by default."""
-        return any(self.origin) or self.direction != tuple(np.eye(len(self.spacing)).ravel().tolist())
+        """Whether it differs from what libraries write by default: spacing 1, origin 0, the identity."""
+        return (
+            any(self.origin)
+            or {*self.spacing} != {1.0}
+            or self.direction != tuple(np.eye(len(self.spacing)).ravel().tolist())
+        )
 
     def affine(self) -> np.ndarray:
         """Return the matrix ``(4, 4)`` from voxel indices (x, y, z, 1) to millimeters."""
@@ -89,7 +93,7 @@ class LoadedImage:
         return z, y, x
 
 
-def onto_grid(mask: LoadedImage, image: LoadedImage) -> np.ndarray:
+def onto_grid(mask: LoadedImage, image: LoadedImage, *, what: tuple[str, str] = ("Image", "mask")) -> np.ndarray:
     """Return the array of ``mask`` in the voxel order of ``image``.
 
     Tools store one volume in several orders (RAS, LPS): axes are flipped and swapped until voxels of one index lie in
@@ -99,11 +103,46 @@ def onto_grid(mask: LoadedImage, image: LoadedImage) -> np.ndarray:
     Raises:
         OsasisError: the voxels of the two lie in different places.
     """
-    ours, theirs = image.geometry, mask.geometry
-    if ours is None or theirs is None:
+    order = voxel_order(image.geometry, image.array.shape[1:], mask.geometry, mask.array.shape[1:])
+    if order is None:
+        require_unplaced(image.geometry, mask.geometry, mask.path, what)
         return mask.array
     volume = mask.array if mask.array.ndim == 4 else mask.array[:, None]
-    sides, mask_sides = _sides(image.array), _sides(volume)
+    values = volume.transpose(0, *(3 - order.axes[::-1]))
+    values = np.flip(values, tuple(3 - axis for axis in order.flips))
+    return values[:, 0] if image.array.ndim == 3 else values
+
+
+def require_unplaced(ours: Geometry | None, theirs: Geometry | None, path: Path, what: tuple[str, str]) -> None:
+    """Refuse two geometries that both say where voxels lie; called for those that do not fit each other."""
+    if ours is not None and theirs is not None and ours.is_placed and theirs.is_placed:
+        raise OsasisError(
+            f"{what[0]} and {what[1]} must have the same geometry",
+            found=f"{ours}, but {theirs} in {path}",
+            remedy=f"Resample the {what[1]} to the {what[0].lower()}'s grid with nearest-neighbor interpolation.",
+        )
+
+
+@dataclass(frozen=True)
+class VoxelOrder:
+    """How one image's voxels are brought into the order of another's.
+
+    Attributes:
+        axes: the axis of the one that lies along each axis of the other, x first.
+        flips: axes of the other, x first, along which the one runs backward.
+    """
+
+    axes: np.ndarray
+    flips: tuple[int, ...]
+
+
+def voxel_order(
+    ours: Geometry | None, shape: tuple[int, ...], theirs: Geometry | None, their_shape: tuple[int, ...]
+) -> VoxelOrder | None:
+    """Return how voxels of a grid ``theirs`` are ordered as those of ``ours``; None where they lie elsewhere."""
+    if ours is None or theirs is None:
+        return None
+    sides, mask_sides = _sides(shape), _sides(their_shape)
     to_mask = np.linalg.pinv(theirs.affine()) @ ours.affine()  # voxel indices of the image to those of the mask
     turn = np.rint(to_mask[:3, :3])
     corners = np.array(list(np.ndindex(2, 2, 2))).T * (sides[:, None] - 1)
@@ -112,24 +151,14 @@ def onto_grid(mask: LoadedImage, image: LoadedImage) -> np.ndarray:
     one_to_one = (np.abs(turn).sum(axis=0) == 1).all() and (np.abs(turn).sum(axis=1) == 1).all()
     fills_mask = (mask_corners.min(axis=1) == 0).all() and (mask_corners.max(axis=1) == mask_sides - 1).all()
     if not (one_to_one and fills_mask and np.abs(places - mask_corners).max() < GRID_TOLERANCE):
-        if not (ours.is_placed and theirs.is_placed):
-            return mask.array
-        raise OsasisError(
-            "Image and mask must have the same geometry",
-            found=f"{ours}, but {theirs} in {mask.path}",
-            remedy="Resample the mask to the image's grid with nearest-neighbor interpolation.",
-        )
-    order = np.abs(turn).argmax(axis=0)  # the mask's axis of each axis of the image, x first
-    values = volume.transpose(0, *(3 - order[::-1]))
-    flips = tuple(axis for axis in range(3) if turn[order[axis], axis] < 0)
-    values = np.flip(values, tuple(3 - axis for axis in flips))
-    return values[:, 0] if image.array.ndim == 3 else values
+        return None
+    order = np.abs(turn).argmax(axis=0)
+    return VoxelOrder(order, tuple(axis for axis in range(3) if turn[order[axis], axis] < 0))
 
 
-def _sides(array: np.ndarray) -> np.ndarray:
-    """Return the sides along x, y and z of ``(C, H, W)`` or ``(C, D, H, W)``."""
-    depth, height, width = array.shape[1:] if array.ndim == 4 else (1, *array.shape[1:])
-    return np.array([width, height, depth])
+def _sides(shape: tuple[int, ...]) -> np.ndarray:
+    """Return the sides along x, y and z of ``(H, W)`` or ``(D, H, W)``."""
+    return np.array([*reversed(shape), 1][:3])
 
 
 def image_suffix(path: str | Path) -> str:
@@ -183,13 +212,21 @@ def check_array(array: np.ndarray, *, name: str = "the image", channels: int | N
         raise OsasisError(
             f"{name} must have {channels} channel(s) ({kind.get(channels, 'as the stylizer')})",
             found=f"{array.shape[0]} ({kind.get(array.shape[0], 'other')})",
-            remedy="Convert it, or use a stylizer made for images of that kind.",
+            remedy="Convert it, or use a stylizer made for images of that kind."
+            + (" Gray that is stored as RGB: --gray makes it one channel." if {channels, len(array)} == {1, 3} else ""),
         )
 
 
 def to_dtype(array: np.ndarray, dtype: np.dtype) -> np.ndarray:
-    """Cast to a file's dtype; integers are rounded and clipped to their range."""
+    """Cast to a file's dtype, always a copy; integers are rounded and clipped to their range."""
+    if array.dtype == dtype:
+        return array.copy()
     if np.issubdtype(dtype, np.integer):
-        limits = np.iinfo(dtype)
-        return np.clip(np.rint(array), limits.min, limits.max).astype(dtype)
+        limits, whole = np.iinfo(dtype), np.rint(array)
+        if np.dtype(dtype).itemsize < 4:
+            return np.clip(whole, limits.min, limits.max).astype(dtype)
+        # a limit of 32 or 64 bits may be no float: it would be rounded up to a value that does not fit
+        over, under = whole >= limits.max, whole <= limits.min
+        cast = np.where(over | under, 0, whole).astype(dtype)
+        return np.where(over, dtype.type(limits.max), np.where(under, dtype.type(limits.min), cast))
     return array.astype(dtype)

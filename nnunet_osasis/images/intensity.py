@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from numbers import Real
 
 import numpy as np
@@ -17,6 +17,9 @@ LARGEST = 1e30
 
 Bounds = tuple[float, float] | tuple[np.ndarray, np.ndarray]
 """Native values that become -1 and 1: two numbers for all channels, or two arrays ``(C,)``."""
+
+Seen = tuple[float, float, float, float]
+"""Over a set of images: the smallest and the largest minimum, the smallest and the largest maximum."""
 
 
 @dataclass(frozen=True)
@@ -33,11 +36,14 @@ class IntensityRange:
             channel by channel, for channels with units of their own (MR sequences).
         low: becomes -1.
         high: becomes 1.
+        seen: the extreme values of the source images, which ``units.check_units`` compares others with; None if they
+            are not known.
     """
 
     kind: str = "fixed"
     low: float = 0.0
     high: float = 255.0
+    seen: Seen | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
@@ -51,6 +57,11 @@ class IntensityRange:
                 found=f"low={self.low}, high={self.high}",
                 remedy="Such as 0.5 and 99.5.",
             )
+        if self.seen is not None:
+            seen = tuple(float(value) for value in self.seen)
+            if not (len(seen) == 4 and max(map(abs, seen)) < LARGEST and seen[0] <= seen[1] and seen[2] <= seen[3]):
+                raise OsasisError("The extreme values of images are four numbers that rise by twos", found=self.seen)
+            object.__setattr__(self, "seen", seen)  # JSON has lists
 
     def bounds(self, array: np.ndarray, *, name: str = "the image") -> Bounds:
         """Return the native values that become -1 and 1 for ``array`` ``(C, ...)``.

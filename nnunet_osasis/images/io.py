@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +24,7 @@ from nnunet_osasis.images.image import (
 )
 from nnunet_osasis.images.nifti import NIFTI_SUFFIXES, read_nifti, write_nifti
 from nnunet_osasis.images.pictures import read_picture, write_picture
-from nnunet_osasis.images.tiff import read_tiff, write_tiff
+from nnunet_osasis.images.tiff import read_tiff, spacing_file, write_tiff
 from nnunet_osasis.images.volumes import READERS, read_volume, write_volume
 from nnunet_osasis.runtime.storage import atomic_write
 
@@ -56,12 +58,15 @@ def _is_bytes(name: str) -> bool:
 
 
 def files_of(path: str | Path) -> tuple[Path, ...]:
-    """Return the files an image is stored in: itself, and the one that a MetaImage or NRRD header names.
+    """Return the files an image is stored in: itself, the one that a MetaImage or NRRD header names, nnU-Net's spacing.
 
     Raises:
         OsasisError: a volume's header is damaged or names a file elsewhere.
     """
     path = Path(path)
+    if image_suffix(path) in TIFF_SUFFIXES:
+        beside = spacing_file(path)
+        return (path,) if beside is None else (path, beside)
     return check_volume_file(path) if image_suffix(path) in READERS else (path,)
 
 
@@ -87,7 +92,7 @@ def read_image(path: str | Path) -> LoadedImage:
         if suffix in NATURAL_SUFFIXES:
             array, kept = read_picture(path)
         elif suffix in TIFF_SUFFIXES:
-            array, kept = read_tiff(path)
+            array, geometry, kept = read_tiff(path)
         elif suffix in NIFTI_SUFFIXES:
             array, geometry, kept = read_nifti(path, suffix)
         else:
@@ -117,7 +122,7 @@ def write_like(loaded: LoadedImage, array: np.ndarray, path: str | Path) -> Path
     """
     if array.shape != loaded.array.shape:
         raise OsasisError("The result must have its source's shape", found=f"{array.shape} for {loaded.array.shape}")
-    array = to_dtype(array, loaded.array.dtype)
+    array = array if array.dtype == loaded.array.dtype else to_dtype(array, loaded.array.dtype)
     suffix = image_suffix(path)
 
     def write(temporary: Path) -> None:
@@ -130,4 +135,7 @@ def write_like(loaded: LoadedImage, array: np.ndarray, path: str | Path) -> Path
         else:
             write_picture(array, temporary, loaded.kept)
 
+    beside = spacing_file(loaded.path) if {suffix, image_suffix(loaded.path)} <= set(TIFF_SUFFIXES) else None
+    if beside is not None:
+        atomic_write(Path(path).with_name(beside.name), partial(shutil.copyfile, beside))
     return atomic_write(path, write)

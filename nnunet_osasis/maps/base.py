@@ -10,6 +10,8 @@ import torch
 from torch import nn
 
 from nnunet_osasis.errors import OsasisError
+from nnunet_osasis.images.bands import Band
+from nnunet_osasis.maps.field_of_view import Frame
 
 MAPS: dict[str, type[PixelMap]] = {}
 """Classes of maps by the JSON key that only this class writes; importing ``nnunet_osasis.maps`` fills it."""
@@ -27,8 +29,11 @@ class PixelMap(nn.Module, ABC):
         MAPS[key] = cls
 
     @abstractmethod
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Map ``(B, C, H, W)`` in [-1, 1], on any device, to a new tensor of the same shape; not clipped."""
+    def forward(self, images: torch.Tensor, band: Band | None = None) -> torch.Tensor:
+        """Map ``(B, C, H, W)`` in [-1, 1], on any device, to a new tensor of the same shape; not clipped.
+
+        With ``band`` the images are that part of larger ones, and get what it gets there, bit for bit.
+        """
 
     @abstractmethod
     def to_json(self) -> dict[str, Any]:
@@ -68,10 +73,10 @@ class MeanMap(PixelMap, key="mean_of"):
         if not 0 <= self.confidence <= 1 or not len(self.maps):
             raise OsasisError("A mean of maps needs maps and a confidence in [0, 1]", found=confidence)
 
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
+    def forward(self, images: torch.Tensor, band: Band | None = None) -> torch.Tensor:
         total = torch.zeros_like(images)
         for part in self.maps:
-            total.add_(part(images).clamp_(-1, 1).sub_(images))
+            total.add_(part(images, band).clamp_(-1, 1).sub_(images))
         return total.mul_(self.confidence / len(self.maps)).add_(images)
 
     def to_json(self) -> dict[str, Any]:
@@ -82,18 +87,22 @@ class MeanMap(PixelMap, key="mean_of"):
         return cls([map_from_json(part) for part in values["mean_of"]], float(values["confidence"]))
 
 
-def blend(images: torch.Tensor, changed: torch.Tensor, strength: torch.Tensor, view: torch.Tensor) -> torch.Tensor:
+def blend(
+    images: torch.Tensor, changed: torch.Tensor, strength: torch.Tensor, frame: Frame | None = None
+) -> torch.Tensor:
     """Mix images with their restyled versions: the one place where strength acts, and where values are clipped.
 
     Args:
         images: ``(B, C, H, W)`` in [-1, 1].
         changed: the same images at full strength, ``(B, C, H, W)``, not clipped.
         strength: ``(B,)`` in [0, 1].
-        view: bool ``(B, 1, H, W)``; outside it the images stay as they are, bit for bit.
+        frame: what is no darker stays as it is, bit for bit, and what is little brighter changes little.
 
     Returns:
-        ``(B, C, H, W)`` in [-1, 1] inside the view; bit for bit the image where its strength is 0.
+        ``(B, C, H, W)`` in [-1, 1]; bit for bit the image where its strength is 0.
     """
     weight = strength.to(images)[:, None, None, None]
+    if frame is not None:
+        changed = frame.hold(images, changed)
     mixed = torch.lerp(images, changed, weight).clamp_(-1, 1)
-    return torch.where(view & (weight != 0), mixed, images)
+    return torch.where(weight != 0, mixed, images)

@@ -33,9 +33,9 @@ def perceptual(values: torch.Tensor, to_xyz: torch.Tensor = TO_XYZ) -> torch.Ten
         return values * GRAY_SCALE
     v = values.clamp(-1, 1).add_(1).div_(2)
     # the clamps inside keep the gradients of the branch not taken finite
-    bent = v.clamp(min=0.04).add_(0.055).div_(1.055).pow_(2.4)
+    bent = _power_(v.clamp(min=0.04).add_(0.055).div_(1.055), 2.4)
     xyz = _mix(to_xyz, torch.where(v <= 0.04045, v / 12.92, bent))
-    f = torch.where(xyz > 0.008856, xyz.clamp(min=0.008).pow_(1 / 3), (7.787 * xyz).add_(16 / 116))
+    f = torch.where(xyz > 0.008856, _power_(xyz.clamp(min=0.008), 1 / 3), (7.787 * xyz).add_(16 / 116))
     x, y, z = f.split(1, dim=1)
     return torch.cat([116 * y - 16, 500 * (x - y), 200 * (y - z)], dim=1)
 
@@ -48,13 +48,21 @@ def from_perceptual(values: torch.Tensor, from_xyz: torch.Tensor = FROM_XYZ) -> 
     y = (lightness + 16) / 116
     f = torch.cat([y + a / 500, y, y - b / 200], dim=1)
     light = _mix(from_xyz, torch.where(f > 0.2068966, f.pow(3), (f - 16 / 116).div_(7.787))).clamp_(0, 1)
-    bent = light.clamp(min=1e-3).pow_(1 / 2.4).mul_(1.055).sub_(0.055)
+    bent = _power_(light.clamp(min=1e-3), 1 / 2.4).mul_(1.055).sub_(0.055)
     return torch.where(light <= 0.0031308, light * 12.92, bent).clamp_(0, 1).mul_(2).sub_(1)
 
 
 def difference(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     """Return the distance of pixels ``(B, C, N)`` in ``perceptual`` space, ``(B, N)``: CIE76, about 2 is visible."""
     return (perceptual(a) - perceptual(b)).square().sum(dim=1).add(1e-12).sqrt()
+
+
+def _power_(values: torch.Tensor, exponent: float) -> torch.Tensor:
+    """Raise positive values to a power, in place.
+
+    ``pow`` has other last bits at the end of a tensor: a picture would depend on how it is cut into bands.
+    """
+    return values.log_().mul_(exponent).exp_()
 
 
 def _mix(matrix: torch.Tensor, values: torch.Tensor) -> torch.Tensor:

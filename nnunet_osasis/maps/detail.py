@@ -12,7 +12,7 @@ import torch
 from torch.nn import functional as F
 
 from nnunet_osasis.errors import OsasisError
-from nnunet_osasis.maps.field_of_view import field_of_view
+from nnunet_osasis.maps.field_of_view import own_view
 
 SHARPEST, SOFTEST = 1.5, -1.0
 """Largest and smallest amount of the unsharp mask; -1 is the plain 3 x 3 binomial blur."""
@@ -56,7 +56,7 @@ class DetailStatistics:
         """Measure ``(1, C, H, W)`` in [-1, 1] at its own size; None if little is in view, or all is flat."""
         if min(image.shape[-2:]) < MIN_SIDE_PX:
             return None
-        view = field_of_view(image).float()
+        view = own_view(image).float()
         inside = F.max_pool2d(1 - view, 9, stride=1, padding=4)[:, 0] == 0  # away from the frame's edge
         if int(inside.sum()) < MIN_PIXELS_IN_VIEW:
             return None

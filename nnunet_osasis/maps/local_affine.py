@@ -10,6 +10,9 @@ from __future__ import annotations
 import torch
 from torch.nn import functional as F
 
+from nnunet_osasis.images.bands import Band, in_bands
+from nnunet_osasis.maps.resize import rows_of
+
 
 def _box(x: torch.Tensor, radius: int, slices: int = 0) -> torch.Tensor:
     """Average over ``(2 radius + 1)`` squares, and over ``2 slices + 1`` neighbors along the batch."""
@@ -58,13 +61,14 @@ def fit_local_affine(
 
 def apply_local_affine(slope: torch.Tensor, offset: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
     """Apply maps fitted at ``(h, w)`` to images ``(B, C, H, W)`` of any size; the maps are interpolated."""
-    size = tuple(images.shape[-2:])
-    flat = slope.flatten(1, 2)
-    if tuple(slope.shape[-2:]) != size:
-        flat = F.interpolate(flat, size=size, mode="bilinear", align_corners=False)
-        offset = F.interpolate(offset, size=size, mode="bilinear", align_corners=False)
-    channels = images.shape[1]
-    return torch.einsum("boihw,bihw->bohw", flat.unflatten(1, (channels, channels)), images) + offset
+    fields, (height, width) = torch.cat([slope.flatten(1, 2), offset], dim=1), images.shape[-2:]
+
+    def change(part: torch.Tensor, band: Band) -> torch.Tensor:
+        channels = part.shape[1]
+        slopes, offsets = rows_of(fields[band.slices], height, width, band.rows).split([channels**2, channels], dim=1)
+        return torch.einsum("boihw,bihw->bohw", slopes.unflatten(1, (channels, channels)), part) + offsets
+
+    return in_bands(images, change)
 
 
 def carry_change(
@@ -72,5 +76,4 @@ def carry_change(
 ) -> torch.Tensor:
     """Apply to ``images`` ``(B, C, H, W)`` the change from ``before`` to ``after``, both ``(B, C, h, w)``."""
     slope, offset = fit_local_affine(before, after, epsilon=epsilon, slices=slices)
-    parts = zip(slope.split(8), offset.split(8), images.split(8), strict=True)  # the maps at full size are large
-    return torch.cat([apply_local_affine(*part) for part in parts])
+    return apply_local_affine(slope, offset, images)

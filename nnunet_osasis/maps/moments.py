@@ -8,9 +8,10 @@ from typing import Any, ClassVar, Self
 import torch
 
 from nnunet_osasis.errors import OsasisError
+from nnunet_osasis.images.bands import Band
 from nnunet_osasis.maps.base import PixelMap, numbers_of
 from nnunet_osasis.maps.color import FROM_XYZ, TO_XYZ, from_perceptual, perceptual
-from nnunet_osasis.maps.field_of_view import field_of_view
+from nnunet_osasis.maps.field_of_view import field_of_view, find_frame
 
 MAX_PIXELS = 4_000_000
 """Number of pixels that moments are taken over at most; of more, evenly spaced ones are taken."""
@@ -26,13 +27,13 @@ def moments(images: torch.Tensor, anchor: float = ANCHOR) -> Moments:
     """Return mean and deviation per channel of ``maps.color.perceptual`` over all pixels in view.
 
     Args:
-        images: ``(B, C, H, W)`` in [-1, 1].
+        images: one set, ``(B, C, H, W)`` in [-1, 1].
         anchor: share of black pixels mixed in.
     """
-    parts = []
+    parts, frame = [], find_frame(images)
     step = max(1, images[:, 0].numel() // MAX_PIXELS)
     for some in images.cpu().split(64):  # thousands of large images are no more than a few at once
-        seen = some.flatten(2).movedim(1, 0)[:, field_of_view(some)[:, 0].flatten(1)][:, ::step]
+        seen = some.flatten(2).movedim(1, 0)[:, field_of_view(some, frame)[:, 0].flatten(1)][:, ::step]
         parts.append(perceptual(seen[None].float())[0].double())
     pixels = torch.cat(parts, dim=1)
     black = perceptual(torch.full((1, images.shape[1], 1), -1.0))[0, :, 0].double()
@@ -99,7 +100,7 @@ class MomentMap(PixelMap, key="source_mean"):
         there = self.to_json()
         return MomentMap(there["target_mean"], there["target_std"], there["source_mean"], there["source_std"])
 
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
+    def forward(self, images: torch.Tensor, band: Band | None = None) -> torch.Tensor:
         mean, std, new_mean, new_std = (getattr(self, name).to(images)[:, None, None] for name in self._NAMES)
         values = perceptual(images, self.to_xyz)
         return from_perceptual(values.sub_(mean).mul_(new_std / std).add_(new_mean), self.from_xyz)

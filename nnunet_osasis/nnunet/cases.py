@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from batchgenerators.utilities.file_and_folder_operations import load_json
 from nnunetv2.preprocessing.cropping.cropping import crop_to_nonzero
 from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class
 from nnunetv2.utilities.crossval_split import generate_crossval_split
@@ -21,6 +20,7 @@ from nnunetv2.utilities.utils import get_filenames_of_train_images_and_targets
 from nnunet_osasis.errors import OsasisError
 from nnunet_osasis.nnunet.configuration import NnunetConfiguration, preprocessed_folder
 from nnunet_osasis.nnunet.restyle import Restyle, restyling_preprocessor
+from nnunet_osasis.runtime.records import read_json, read_json_value
 
 PLANS = "nnUNetPlans"
 """Name of nnU-Net's default plans."""
@@ -219,7 +219,7 @@ def training_keys(dataset: int | str, fold: int | str) -> list[str]:
     and a seeded 80:20 split for a fold beyond them. Writes nothing.
     """
     folder = preprocessed_folder(dataset)
-    ending = load_json(str(folder / "dataset.json"))["file_ending"]
+    ending = str(read_json(folder / "dataset.json", what="dataset.json").get("file_ending"))
     keys = sorted(path.name[: -len(ending)] for path in (folder / "gt_segmentations").glob(f"*{ending}"))
     if fold == "all":
         return keys
@@ -228,7 +228,7 @@ def training_keys(dataset: int | str, fold: int | str) -> list[str]:
     except ValueError:
         raise OsasisError('The fold must be a number or "all"', found=repr(fold)) from None
     if (folder / "splits_final.json").is_file():
-        splits = load_json(str(folder / "splits_final.json"))
+        splits = read_json_value(folder / "splits_final.json", list, what="The splits of nnU-Net")
     elif len(keys) < 5:
         raise OsasisError(
             "Five folds need five cases",
@@ -238,7 +238,14 @@ def training_keys(dataset: int | str, fold: int | str) -> list[str]:
     else:
         splits = generate_crossval_split(keys, seed=12345, n_splits=5)
     if fold < len(splits):
-        return sorted(map(str, splits[fold]["train"]))
+        try:
+            return sorted(map(str, splits[fold]["train"]))
+        except (KeyError, TypeError) as error:
+            raise OsasisError(
+                "Every split needs a list of training cases",
+                found=f"another split {fold} in {folder / 'splits_final.json'}",
+                remedy="Delete the file: nnU-Net then makes its own splits.",
+            ) from error
     chosen = np.random.RandomState(seed=12345 + fold).choice(len(keys), int(len(keys) * 0.8), replace=False)
     return sorted(keys[i] for i in chosen)
 

@@ -174,12 +174,13 @@ def _existing(setup: NnunetConfiguration, named: Path | None) -> Path:
     if folder.is_dir():
         return folder
     plans = "" if setup.plans.plans_name == "nnUNetPlans" else f" -p {setup.plans.plans_name}"
-    command = f"osasis-pretrain-stylizer -d {setup.dataset_id} -c {setup.name}{plans} --style reference.png"
+    reference = f"reference{setup.dataset_json['file_ending']}"
+    command = f"osasis-pretrain-stylizer -d {setup.dataset_id} -c {setup.name}{plans} --style {reference}"
     first = "not set" if named is None else f"{named}, which is not a folder"
     second = "there, but the plans name another" if own.is_dir() else "not there"
     raise OsasisError(
         "A stylizer is needed to train on stylized cases",
         found=f'none at (1) "osasis": {{"stylizer": ...}} of configuration {setup.name} in {setup.plans.plans_name}'
         f".json: {first}; (2) {own}: {second}",
-        remedy=f"Make one (reference.png is one image from the new site):\n  {command}",
+        remedy=f"Make one ({reference} is one image from the new site):\n  {command}",
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -11,6 +12,8 @@ from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
 from nnunet_osasis.errors import OsasisError
 from nnunet_osasis.gate import Decision, StructureGate
 from nnunet_osasis.transfer import StyleTransfer
+
+logger = logging.getLogger(__name__)
 
 Restyle = Callable[[np.ndarray, np.ndarray, ConfigurationManager], np.ndarray]
 
@@ -22,6 +25,7 @@ def restyle_with(
     gate: StructureGate | None = None,
     decided: Callable[[Decision], None] = lambda decision: None,
     ignored: int | None = None,
+    case: str = "a case",
 ) -> Restyle:
     """A function of (data, seg, configuration) that stylizes ``data`` ``(C, Z, Y, X)``, native units, for nnU-Net.
 
@@ -35,10 +39,19 @@ def restyle_with(
         gate: compares the result with its source; what fails is weakened and, failing again, left as it is.
         decided: called with every decision of the gate.
         ignored: nnU-Net's ignore label, which is no lesion; the gate takes all other labels of ``seg`` for lesions.
+        case: name of the case, for messages.
+
+    A constant image, or one with a constant channel that the transfer cannot take, stays as it is, with a warning: it
+    has no style, and one black image must not end a training.
     """
 
     def restyle(data: np.ndarray, seg: np.ndarray, configuration: ConfigurationManager) -> np.ndarray:
-        changed = np.array(transfer.stylize_array(data, strength=strength), dtype=np.float32)
+        restyled = _restyled(transfer, data, strength, case)
+        if restyled is None:
+            if gate is not None:
+                decided(Decision("original", 0.0, gate.default_strength if strength is None else strength, {}, {}))
+            return data
+        changed = np.array(restyled, dtype=np.float32)
         if changed.shape != data.shape or not np.isfinite(changed).all():
             raise OsasisError(
                 f"A style transfer must return finite values of shape {data.shape}",
@@ -61,6 +74,22 @@ def restyle_with(
         return data
 
     return restyle
+
+
+def _restyled(transfer: StyleTransfer, data: np.ndarray, strength: float | None, case: str) -> np.ndarray | None:
+    """Return what the transfer makes of a case, None of a constant one. Raises ``OsasisError`` with the case's name."""
+    flat = [bool((channel == channel.flat[0]).all()) for channel in data]
+    if not all(flat):
+        try:
+            return transfer.stylize_array(data, strength=strength)
+        except OsasisError as error:
+            if not any(flat):
+                raise OsasisError(
+                    f"{case} cannot be stylized: {error.rule}", found=error.found, remedy=error.remedy
+                ) from error
+    which = "it is constant" if all(flat) else f"channel {flat.index(True)} is constant"
+    logger.warning("%s is kept as it is: %s (%g everywhere)", case, which, data[flat.index(True)].flat[0])
+    return None
 
 
 def restyling_preprocessor(configuration: ConfigurationManager, restyle: Restyle | None) -> Any:

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import NoReturn, TypeVar
 
 from nnunet_osasis.errors import OsasisError
+from nnunet_osasis.runtime.escaping import visible
 from nnunet_osasis.runtime.provenance import versions
 
 N = TypeVar("N", int, float)
@@ -32,7 +33,10 @@ def run_command(main: Callable[[], object]) -> NoReturn:
     except OsasisError as error:
         _exit(error)
     except KeyboardInterrupt:
-        print("Interrupted. Finished work is kept; the same command (with --resume) continues.", file=sys.stderr)
+        print(
+            "Interrupted. Finished work is kept; the same command (osasis-pretrain-stylizer: with --resume) continues.",
+            file=sys.stderr,
+        )
         sys.exit(130)
     except BrokenPipeError:  # whoever read our output has enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -60,8 +64,7 @@ def _unusable(found: str) -> OsasisError:
 
 def _exit(error: OsasisError) -> NoReturn:
     """Print a message, control characters of file names and cards made visible, and leave with status 1."""
-    shown = "".join(c if c in "\n\t" or c.isprintable() else c.encode("unicode_escape").decode() for c in str(error))
-    print(f"Error: {shown}", file=sys.stderr)
+    print(f"Error: {visible(str(error))}", file=sys.stderr)
     sys.exit(1)
 
 
@@ -74,10 +77,30 @@ def command_parser(prog: str, description: str, examples: str) -> argparse.Argum
     return parser
 
 
+def duration(seconds: float) -> str:
+    """Return a time for people.
+
+    >>> duration(40), duration(500), duration(20_000), duration(400_000)
+    ('40 s', '8 min', '5.6 h', '4.6 days')
+    """
+    if seconds < 90:
+        return f"{max(1, round(seconds))} s"
+    if seconds < 5400:
+        return f"{round(seconds / 60)} min"
+    return f"{seconds / 3600:.1f} h" if seconds < 172_800 else f"{seconds / 86_400:.1f} days"
+
+
 def add_version(parser: argparse.ArgumentParser) -> None:
     """Add ``--version``, which prints the package's version and ends the command."""
     version = versions(["nnunet-osasis"])["nnunet-osasis"]
     parser.add_argument("--version", action="version", version=f"%(prog)s of nnunet-osasis {version}")
+
+
+def add_gray(parser: argparse._ActionsContainer) -> None:
+    """Add ``--gray``."""
+    parser.add_argument(
+        "--gray", "--grey", action="store_true", help="make one channel of images that are gray but stored as RGB"
+    )
 
 
 def add_device(parser: argparse._ActionsContainer) -> None:

@@ -1,9 +1,12 @@
-"""Devices and precision: which device a name means, autocast, random-number generators, memory layout."""
+"""Devices and precision: which device a name means, autocast, defaults of torch, random-number generators."""
 
 from __future__ import annotations
 
 import os
 import re
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 
 import torch
 from torch import nn
@@ -67,6 +70,72 @@ def autocast(precision: str, device: str) -> torch.autocast:
     else:
         bf16 = precision == "bf16"
     return torch.autocast(kind, dtype=torch.bfloat16, enabled=bf16)
+
+
+AUTOCASTS = ("cpu", "cuda", "mps", "xpu")
+"""Kinds of devices whose autocast a caller may have switched on."""
+
+PRECISE = "highest"
+"""torch's own default of ``set_float32_matmul_precision``; others round products to 16 or 19 bits."""
+
+
+class _Defaults:
+    """torch's process-wide defaults, set back while any thread computes and restored by the last one."""
+
+    def __init__(self) -> None:
+        self._lock, self._inside = threading.Lock(), 0
+        self._callers: tuple[torch.dtype, str] = (torch.float32, PRECISE)
+
+    @contextmanager
+    def usual(self) -> Iterator[None]:
+        with self._lock:
+            if self._inside == 0:
+                self._callers = (torch.get_default_dtype(), torch.get_float32_matmul_precision())
+                self._set(torch.float32, PRECISE)
+            self._inside += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._inside -= 1
+                if self._inside == 0:
+                    self._set(*self._callers)
+
+    @staticmethod
+    def _set(dtype: torch.dtype, precision: str) -> None:
+        if torch.get_default_dtype() != dtype:
+            torch.set_default_dtype(dtype)
+        if torch.get_float32_matmul_precision() != precision:
+            torch.set_float32_matmul_precision(precision)
+
+
+_DEFAULTS = _Defaults()
+
+if hasattr(os, "register_at_fork"):  # a child would inherit a lock that no thread of its own opens
+    os.register_at_fork(after_in_child=_DEFAULTS.__init__)  # type: ignore[misc]
+
+
+@contextmanager
+def as_usual(*, graphs: bool = False) -> Iterator[None]:
+    """Compute as in a fresh process, whatever the caller has set in torch; also a decorator.
+
+    Autocast, default dtype, default device and the precision of matrix products do not reach inside. What is made
+    inside carries no graph, and is no inference tensor, so that a network can be trained on it.
+
+    Args:
+        graphs: leave that to the caller's modes instead, so that gradients can flow through.
+    """
+    with ExitStack() as stack:
+        for kind in AUTOCASTS:
+            if torch.is_autocast_enabled(kind):
+                stack.enter_context(torch.autocast(kind, enabled=False))
+        if torch.get_default_device().type != "cpu":
+            stack.enter_context(torch.device("cpu"))
+        if not graphs:
+            stack.enter_context(torch.inference_mode(False))
+            stack.enter_context(torch.no_grad())
+        stack.enter_context(_DEFAULTS.usual())
+        yield
 
 
 def generator_for(seed: int, iteration: int, stream: int = 0) -> torch.Generator:

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
-import tempfile
-from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from nnunet_osasis.errors import OsasisError
 from nnunet_osasis.runtime.records import atomic_write_json
-from nnunet_osasis.runtime.storage import share_as_usual, sync_folder, sync_tree, temporary_prefix, write_error
+from nnunet_osasis.runtime.storage import (
+    NO_ROOM,
+    concerns_others,
+    share_as_usual,
+    sync_folder,
+    sync_tree,
+    temporary_folder,
+    write_error,
+)
 
 
 @contextmanager
@@ -48,24 +56,35 @@ def atomic_folder(
     target = Path(target)
     if into is None:
         _require_free(target, overwrite=overwrite, marker=marker)
-    temporary: Path | None = None
+    with ExitStack() as stack:
+        with _as_write_error(target):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            temporary = stack.enter_context(temporary_folder(target.parent)) / target.name
+            temporary.mkdir()
+            share_as_usual(temporary, 0o777)
+        try:
+            yield temporary
+        except OSError as error:  # what the block reads has messages of its own
+            unnamed = error.filename is None and error.errno not in (*NO_ROOM, errno.EFBIG)
+            if unnamed or concerns_others(error, temporary):
+                raise
+            raise write_error(target, error) from error
+        with _as_write_error(target):
+            sync_tree(temporary)
+            if into is not None:
+                assert marker is not None  # noqa: S101
+                _merge(temporary, target, marker, into)
+            else:
+                _require_free(target, overwrite=overwrite, marker=marker)  # another process may have made it meanwhile
+                _replace(temporary, target)
+
+
+@contextmanager
+def _as_write_error(target: Path) -> Iterator[None]:
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=temporary_prefix(), dir=target.parent))
-        share_as_usual(temporary, 0o777)
-        yield temporary
-        sync_tree(temporary)
-        if into is not None:
-            assert marker is not None  # noqa: S101
-            _merge(temporary, target, marker, into)
-        else:
-            _require_free(target, overwrite=overwrite, marker=marker)  # another process may have made it meanwhile
-            _replace(temporary, target)
+        yield
     except OSError as error:
         raise write_error(target, error) from error
-    finally:
-        if temporary is not None:
-            shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _require_free(target: Path, *, overwrite: bool, marker: str | None) -> None:
@@ -84,15 +103,10 @@ def _require_free(target: Path, *, overwrite: bool, marker: str | None) -> None:
 
 
 def _replace(temporary: Path, target: Path) -> None:
-    old: Path | None = None
-    if target.exists():
-        # Under a name that the next run clears, should this one be killed before the last line.
-        old = Path(tempfile.mkdtemp(prefix=temporary_prefix(), dir=target.parent))
-        target.rename(old / target.name)
+    if target.exists():  # away, beside the new one, which the next run clears should this one be killed
+        target.rename(temporary.parent / f"{target.name}.old")
     temporary.rename(target)
     sync_folder(target.parent)
-    if old is not None:
-        shutil.rmtree(old)
 
 
 def _merge(temporary: Path, target: Path, marker: str, names: Collection[str]) -> None:
@@ -125,3 +139,24 @@ def claim(root: Path, command: str) -> None:
             remedy="Choose another --output.",
         )
     atomic_write_json(marker, {"made_by": command})
+
+
+def require_apart(output: str | Path, inputs: Iterable[str | Path], *, parts: Iterable[str] = ()) -> None:
+    """Refuse an output folder that is a folder of inputs or lies in one, through links too, before anything is written.
+
+    Args:
+        output: the folder of results.
+        inputs: folders that are read.
+        parts: names of folders in ``output`` that are written, which may be no inputs either.
+
+    Raises:
+        OsasisError: results could replace inputs, or be taken for inputs later.
+    """
+    places = [Path(output).resolve(), *((Path(output) / part).resolve() for part in parts)]
+    for folder in inputs:
+        if any(Path(folder).resolve() in (place, *place.parents) for place in places):
+            raise OsasisError(
+                "The output must be another folder than the inputs, and lie in none of them",
+                found=f"{output}, where {folder} is read",
+                remedy="Choose another output folder.",
+            )

@@ -23,7 +23,7 @@ from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
 
 from nnunet_osasis.errors import OsasisError
 from nnunet_osasis.runtime.records import atomic_write_json, read_json
-from nnunet_osasis.runtime.storage import host_name, remove_stale_temporaries, write_error
+from nnunet_osasis.runtime.storage import host_name, place, remove_stale_temporaries, write_error
 
 logger = logging.getLogger(__name__)
 
@@ -79,6 +79,7 @@ def output_lock(
     owner = {
         "process": os.getpid(),
         "machine": host_name(),
+        "place": place(),
         "command": command,
         "since": datetime.now(UTC).isoformat(timespec="seconds"),
     }
@@ -156,11 +157,11 @@ def _owner(path: Path) -> dict[str, Any]:
 
 
 def owner_elsewhere(path: Path) -> bool:
-    """Whether the lock at ``path`` was taken on another machine and not given back.
+    """Whether the lock at ``path`` was taken on another machine, or in another container, and not given back.
 
     Its owner was killed there, or is at work where machines do not see each other's locks.
     """
-    return _owner(path).get("machine", host_name()) != host_name()
+    return _owner(path).get("place", place()) != place()
 
 
 def owner_of(path: Path) -> str:

@@ -8,12 +8,14 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from nnunet_osasis.errors import OsasisError
 from nnunet_osasis.runtime.storage import atomic_write_bytes, sha256_of_json, write_error
 
 logger = logging.getLogger(__name__)
+
+V = TypeVar("V", dict, list)
 
 SEAL = "seal"
 """The key of a JSON object under which its own checksum stands."""
@@ -32,9 +34,14 @@ MAX_DIGITS = 20
 
 
 def parse_json(data: bytes) -> Any:
-    """Parse JSON that anybody may have written. Raises ``ValueError`` for what is no JSON or exceeds the limits."""
+    """Parse JSON in UTF-8 that anybody may have written, with or without a byte order mark.
+
+    Raises ``ValueError`` for what is no JSON, exceeds the limits, or holds half characters, which no file can take.
+    """
     try:
-        value = json.loads(data.decode(), parse_int=_bounded_int)
+        value = json.loads(data.decode("utf-8-sig"), parse_int=_bounded_int)
+        if b"\\ud" in data.lower():
+            json.dumps(value, ensure_ascii=False).encode()
     except RecursionError:
         raise ValueError(f"more than {MAX_DEPTH} levels") from None
     level = [value]
@@ -63,15 +70,21 @@ def atomic_write_json(path: str | Path, value: Any) -> Path:
 
 
 def read_json(path: str | Path, *, what: str, remedy: str = "Make it anew.") -> dict[str, Any]:
-    """Read a JSON object.
+    """Read a JSON object; the arguments and errors are those of :func:`read_json_value`."""
+    return read_json_value(path, dict, what=what, remedy=remedy)
+
+
+def read_json_value(path: str | Path, kind: type[V], *, what: str, remedy: str = "Make it anew.") -> V:
+    """Read JSON of a kind.
 
     Args:
         path: the file.
+        kind: ``dict`` or ``list``.
         what: names the file in messages.
         remedy: what to do about a damaged file.
 
     Raises:
-        OsasisError: the file is missing, no regular file, no JSON object, or exceeds the limits of this module.
+        OsasisError: the file is missing, no regular file, no JSON of that kind, or exceeds the limits of this module.
     """
     path = Path(path)
     try:
@@ -86,8 +99,9 @@ def read_json(path: str | Path, *, what: str, remedy: str = "Make it anew.") -> 
         raise
     except (OSError, ValueError) as error:
         raise OsasisError(f"{what} must be readable JSON", found=f"{error} in {path}", remedy=remedy) from error
-    if not isinstance(value, dict):
-        raise OsasisError(f"{what} must be a JSON object", found=type(value).__name__, remedy=remedy)
+    if not isinstance(value, kind):
+        name, found = "object" if kind is dict else "array", f"{type(value).__name__} in {path}"
+        raise OsasisError(f"{what} must be a JSON {name}", found=found, remedy=remedy)
     return value
 
 

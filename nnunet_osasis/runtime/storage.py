@@ -5,6 +5,7 @@ The name of every temporary file says which process made it, so that no living p
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import json
@@ -16,7 +17,7 @@ import socket
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,9 +29,13 @@ from nnunet_osasis.errors import OsasisError
 logger = logging.getLogger(__name__)
 
 FOREIGN_AGE = 24 * 3600.0
-"""Age in seconds from which a temporary file of another machine, whose processes cannot be listed, is stale."""
+"""Age in seconds from which a temporary of another place, whose processes cannot be listed, may be stale."""
 
-_NAME = re.compile(r"\.osasis-(?P<host>[A-Za-z0-9_.]+)-(?P<pid>\d{1,9})-")
+_NAME = re.compile(r"\.osasis-(?P<place>[0-9a-f]{12})-(?P<pid>\d{1,9})-(?P<started>\d{1,19})-")
+
+
+_FORMER = re.compile(r"\.osasis-[A-Za-z0-9_.]+-\d{1,9}-")
+"""Names that earlier versions gave: they do not say enough to look their owner up."""
 
 
 def host_name() -> str:
@@ -38,29 +43,95 @@ def host_name() -> str:
     return re.sub(r"[^A-Za-z0-9_.]", "_", socket.gethostname()) or "unknown"
 
 
+def place() -> str:
+    """Where process numbers mean what they mean here: one boot of one machine, and one of its process namespaces.
+
+    Containers may share a name and not their processes. Where the system does not say, the machine's name has to do.
+    """
+    facts = [host_name()]
+    with contextlib.suppress(OSError):
+        facts += [Path("/proc/sys/kernel/random/boot_id").read_text(), str(os.stat("/proc/self/ns/pid").st_ino)]
+    return hashlib.sha256("\n".join(facts).encode()).hexdigest()[:12]
+
+
+def _started(pid: int) -> int | None:
+    """When a process of this place began, in the system's own units: numbers are used again.
+
+    Returns None when there is no such process, and 0 when the system does not say.
+    """
+    try:
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
+    except (OSError, IndexError, ValueError):  # no Linux, gone, or another user's and hidden
+        if not psutil.pid_exists(pid):
+            return None
+    try:
+        return 0 if os.path.exists("/proc/self/stat") else int(psutil.Process(pid).create_time())
+    except psutil.Error:
+        return 0
+
+
 def temporary_prefix() -> str:
-    """How the name of every temporary file and folder of this process begins: ``.osasis-<host>-<pid>-``."""
-    return f".osasis-{host_name()}-{os.getpid()}-"
+    """How the name of every temporary of this process begins: ``.osasis-<place>-<process>-<start>-``."""
+    return f".osasis-{place()}-{os.getpid()}-{_started(os.getpid())}-"
+
+
+@contextlib.contextmanager
+def temporary_folder(beside: Path) -> Iterator[Path]:
+    """Yield a folder in ``beside`` that is gone afterwards, under a name that says whose it is.
+
+    It is locked (``flock``) as long as its process lives, for processes that cannot look that one up.
+    """
+    folder = Path(tempfile.mkdtemp(prefix=temporary_prefix(), dir=beside))
+    try:
+        with _locked(folder):
+            yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _locked(folder: Path, *, alone: bool = False) -> Iterator[bool]:
+    """Hold a shared lock on a folder, or ask for it ``alone``; yields whether it could be had."""
+    if os.name != "posix":
+        yield True
+        return
+    import fcntl
+
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, (fcntl.LOCK_EX if alone else fcntl.LOCK_SH) | fcntl.LOCK_NB)
+            free = True
+        except OSError as error:  # held; or a file system without locks, where the age alone counts
+            free = error.errno not in (errno.EWOULDBLOCK, errno.EACCES)
+        yield free
+    finally:
+        os.close(handle)
 
 
 def _is_stale(path: Path) -> bool:
+    """Whether the owner of a temporary is known to be gone, or, elsewhere, silent for a day and without its lock."""
     name = _NAME.match(path.name)
-    if name is None:
+    if name is not None and name["place"] == place():
+        started = _started(int(name["pid"]))
+        return started is None or (started != 0 and started != int(name["started"]))
+    if name is None and not _FORMER.match(path.name):
         return False
-    if name["host"] == host_name():
-        return not psutil.pid_exists(int(name["pid"]))
     try:
-        return time.time() - path.stat().st_mtime > FOREIGN_AGE
-    except FileNotFoundError:  # finished meanwhile
+        if time.time() - path.stat().st_mtime <= FOREIGN_AGE:
+            return False
+        with _locked(path, alone=True) as free:
+            return free
+    except OSError:  # finished meanwhile, or not ours to look at
         return False
 
 
 def remove_stale_temporaries(folder: str | Path, *, recursive: bool = False) -> int:
     """Delete the half-written files of killed processes in ``folder``; returns how many.
 
-    A file is stale when its name says a process of this machine that no longer runs, or when it is another machine's
-    and older than a day. Everything else stays. A folder that cannot be written is left as it is: the write that
-    follows says so.
+    A file is stale when its name says a process of this place that no longer runs, or when it is another place's,
+    older than a day, and nobody holds its lock. Everything else stays. A folder that cannot be written is left as it
+    is: the write that follows says so.
     """
     folder, removed = Path(folder), 0
     for path in sorted(folder.rglob(".osasis-*") if recursive else folder.glob(".osasis-*")):
@@ -76,15 +147,26 @@ def remove_stale_temporaries(folder: str | Path, *, recursive: bool = False) -> 
     return removed
 
 
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
+"""Error numbers of a full disk, or of a full share of it."""
+
+
 def write_error(path: Path, error: OSError) -> OsasisError:
     """The ``OsasisError`` that says what kept ``path`` from being written."""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if error.errno in NO_ROOM:
         rule, remedy = "There must be room on the disk", "Free some space and run the same command again."
     elif error.errno == errno.EFBIG:
         rule, remedy = "Files must be allowed to be as large as they are", "Raise the limit (ulimit -f)."
     else:
         rule, remedy = "The output must be writable", "Choose another folder or change its permissions."
     return OsasisError(rule, found=f"{error.strerror} at {path}", remedy=f"{remedy} What was finished before is kept.")
+
+
+def concerns_others(error: OSError, folder: Path) -> bool:
+    """Whether an operation failed on files none of which lie in ``folder``: what is read, not what is written."""
+    names = [name for name in (error.filename, error.filename2) if isinstance(name, str | bytes | os.PathLike)]
+    inside = (Path(os.fsdecode(name)).absolute().is_relative_to(folder.absolute()) for name in names)
+    return bool(names) and not any(inside)
 
 
 def sync_tree(folder: Path) -> None:
@@ -137,22 +219,25 @@ def atomic_write(path: str | Path, write: Callable[[Path], object]) -> Path:
         OsasisError: the disk is full, or the folder cannot be written; ``path`` is then as it was before.
     """
     path = Path(path)
-    folder: Path | None = None
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix=temporary_prefix(), dir=path.parent))
-        temporary = folder / path.name
-        write(temporary)
-        with open(temporary, "rb+") as stream:
-            os.fsync(stream.fileno())
-        share_as_usual(temporary, 0o666)
-        os.replace(temporary, path)
-        sync_folder(path.parent)
-    except OSError as error:
-        raise write_error(path, error) from error
-    finally:
-        if folder is not None:
-            shutil.rmtree(folder, ignore_errors=True)
+    with contextlib.ExitStack() as stack:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            folder = stack.enter_context(temporary_folder(path.parent))
+        except OSError as error:
+            raise write_error(path, error) from error
+        temporary, filled = folder / path.name, False
+        try:
+            write(temporary)
+            filled = True
+            with open(temporary, "rb+") as stream:
+                os.fsync(stream.fileno())
+            share_as_usual(temporary, 0o666)
+            os.replace(temporary, path)
+            sync_folder(path.parent)
+        except OSError as error:
+            if not filled and concerns_others(error, folder):
+                raise
+            raise write_error(path, error) from error
     return path
 
 

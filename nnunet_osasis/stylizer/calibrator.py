@@ -16,14 +16,9 @@ from diffusers.configuration_utils import register_to_config
 from torch import nn
 
 from nnunet_osasis.errors import OsasisError
-from nnunet_osasis.maps.field_of_view import field_of_view
+from nnunet_osasis.maps.field_of_view import own_view
 from nnunet_osasis.maps.parametric import ParametricMap, feature_count
-
-QUANTILES = (0.01, 0.05, 0.15, 0.3, 0.5, 0.7, 0.85, 0.95, 0.99)
-"""Quantiles of each channel that describe an image."""
-
-GROUPS = 6
-"""Number of groups that the pixels are divided into, by brightness."""
+from nnunet_osasis.stylizer.weights import GROUPS, QUANTILES, description_size
 
 MIN_PIXELS_IN_VIEW = 32
 """Number of pixels in view below which the whole picture counts."""
@@ -77,7 +72,7 @@ def describe(images: torch.Tensor) -> torch.Tensor:
     brightness (how color changes with light is what a tone curve bends).
     """
     rows = []
-    for image, view in zip(images, field_of_view(images), strict=True):
+    for image, view in zip(images, own_view(images), strict=True):
         pixels = image[:, view[0]] if int(view.sum()) >= MIN_PIXELS_IN_VIEW else image.flatten(1)
         quantiles = torch.quantile(pixels, torch.tensor(QUANTILES).to(pixels), dim=1)
         first, second = torch.tril_indices(len(pixels), len(pixels))
@@ -86,11 +81,6 @@ def describe(images: torch.Tensor) -> torch.Tensor:
         groups = [pixels[:, part].mean(dim=1) for part in order.tensor_split(GROUPS)]
         rows.append(torch.cat([pixels.mean(1), pixels.std(1), quantiles.flatten(), 4 * covariance, *groups]))
     return torch.stack(rows)
-
-
-def description_size(channels: int) -> int:
-    """The number ``K`` of statistics of ``describe``."""
-    return channels * (2 + len(QUANTILES) + GROUPS) + channels * (channels + 1) // 2
 
 
 class Calibrator(ModelMixin, ConfigMixin):

@@ -25,13 +25,19 @@ OBJECTS = ("config", "maps", "card", "findings", "detail", "sha256")
 """Keys of the index whose values are JSON objects."""
 
 INTENSITY = {"kind", "low", "high"}
-"""Keys of the index's intensity range."""
+"""Keys that the index's intensity range must have; it may have ``seen``."""
 
 CHOICES = {"time": ("real", "index", "none"), "teacher": NETWORK_READOUTS}
 """The texts that a network's configuration may hold, by key."""
 
 MAX_MAPS = 64
 """The number of maps an index may hold; a stylizer has a dozen."""
+
+MAX_MAPS_IN_MAPS = 1024
+"""The number of maps an index may hold in all, those that others are the mean of among them."""
+
+MAX_NESTED = 5
+"""The depth to which means of maps may be nested; a stylizer of several references has 2."""
 
 MAX_DEPTH = 32
 """The depth to which objects of the index may be nested."""
@@ -58,12 +64,23 @@ def check_index(index: Mapping[str, Any], folder: Path) -> None:
         value = index.get(name)
         _require(isinstance(value, dict), f"A stylizer's {name} must be a JSON object", f"{value!r:.80} in {folder}")
     intensity, sampler = index["config"].get("intensity"), index["config"].get("sampler")
-    complete = isinstance(intensity, dict) and set(intensity) == INTENSITY and isinstance(sampler, dict) and sampler
+    complete = (
+        isinstance(intensity, dict) and set(intensity) - {"seen"} == INTENSITY and isinstance(sampler, dict) and sampler
+    )
     _require(complete, "A stylizer's config must hold its intensities and its sampler", f"other keys in {folder}")
     count = len(index["maps"])
     _require(count <= MAX_MAPS, f"A stylizer has {MAX_MAPS} maps at most", f"{count} in {folder}")
+    inside = sum(_maps_in(value, MAX_NESTED, folder) for value in index["maps"].values())
+    _require(inside <= MAX_MAPS_IN_MAPS, f"A stylizer has {MAX_MAPS_IN_MAPS} maps in all at most", f"more in {folder}")
     for name in ("config", "maps", "detail"):
         _require_finite(index[name], f"{name} in {folder}", MAX_DEPTH)
+
+
+def _maps_in(value: Any, depth: int, folder: Path) -> int:
+    """Return how many maps the JSON form of one holds, itself among them."""
+    _require(depth > 0, f"Means of maps are nested {MAX_NESTED} times at most", f"deeper in {folder}")
+    parts = value.get("mean_of") if isinstance(value, dict) else None
+    return 1 + sum(_maps_in(part, depth - 1, folder) for part in parts) if isinstance(parts, list) else 1
 
 
 def _require(holds: Any, rule: str, found: object) -> None:
@@ -80,12 +97,12 @@ def _require_finite(value: Any, where: str, depth: int) -> None:
         _require(abs(value) < 1e30, "A stylizer's numbers must be finite", f"{value!r:.40} in {where}")
 
 
-def check_network_config(path: Path, known: set[str]) -> dict[str, Any]:
+def check_network_config(path: Path, known: set[str] | None = None) -> dict[str, Any]:
     """The constructor's arguments of a network, read from its ``config.json``.
 
     Args:
         path: the file.
-        known: the names of the constructor's arguments.
+        known: the names of the constructor's arguments; None allows any name, as long as no network is built.
 
     Raises:
         OsasisError: a file that is too large, unknown keys, or values that no network of this package has.
@@ -93,7 +110,7 @@ def check_network_config(path: Path, known: set[str]) -> dict[str, Any]:
     size = path.stat().st_size
     _require(size <= MAX_CONFIG_BYTES, "A network's configuration is a small file", f"{size} bytes at {path}")
     values = read_json(path, what="A network's configuration")
-    unknown = sorted(set(values) - known - OWN_KEYS)
+    unknown = sorted(set(values) - known - OWN_KEYS) if known is not None else []
     _require(not unknown, "A network's configuration has known keys only", f"{', '.join(unknown):.60} in {path}")
     values = {name: value for name, value in values.items() if name not in OWN_KEYS}
     for name, value in values.items():

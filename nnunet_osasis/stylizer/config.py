@@ -75,8 +75,16 @@ def check_call(images: torch.Tensor, channels: int, strength: float | Sequence[f
             found=tuple(images.shape),
             remedy="Add the batch axis, convert the channels, or use a stylizer made for such images.",
         )
+    if images.is_complex() or images.dtype == torch.bool:
+        raise OsasisError("Images must hold real numbers", found=images.dtype, remedy="Convert them to float32.")
     if not torch.isfinite(images).all():
         raise OsasisError("Images must be finite", found="NaN or infinity", remedy="Repair or leave them out.")
+    if images.numel() and float(images.abs().max()) > 2:
+        raise OsasisError(
+            "Images must be in the units of stylize (range -1 to 1)",
+            found=f"values from {float(images.min()):.4g} to {float(images.max()):.4g}",
+            remedy="Use stylize_array, which takes native units.",
+        )
     strengths = list(strength) if isinstance(strength, Sequence) else [strength] * len(images)
     if len(strengths) != len(images):
         found = f"{len(strengths)} for {len(images)} images"

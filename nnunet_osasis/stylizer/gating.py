@@ -15,6 +15,7 @@ from nnunet_osasis.errors import OsasisError
 from nnunet_osasis.gate.gate import Segmenter, StructureGate
 from nnunet_osasis.gate.thresholds import GateThresholds
 from nnunet_osasis.images.intensity import to_unit
+from nnunet_osasis.runtime.compute import as_usual
 from nnunet_osasis.runtime.locks import output_lock
 from nnunet_osasis.runtime.records import read_sealed_json, write_sealed_json
 from nnunet_osasis.stylizer.names import needs_networks
@@ -33,7 +34,7 @@ def round_trip(stylizer: OSASISStylizer) -> Restyle:
     assert isinstance(readout, DiffusionReadout)  # noqa: S101 (for the type checker)
     encoder, unet = stylizer.autoencoder.semantic_encoder, stylizer.autoencoder.unet
 
-    @torch.inference_mode()
+    @as_usual()
     def restyle(image: np.ndarray) -> np.ndarray:
         whole = torch.from_numpy(np.ascontiguousarray(image, np.float32))[None].to(stylizer.device)
         small = readout.at_network_size(whole)
@@ -48,7 +49,7 @@ def calibrate_for(stylizer: OSASISStylizer, images: Sequence[np.ndarray], *, fam
     from nnunet_osasis.gate.calibration import calibrate_gate  # most stylizers bring their thresholds
 
     restyle = round_trip(stylizer) if needs_networks(stylizer.config.readout) else None
-    return calibrate_gate(images, family=family, seed=seed, restyle=restyle)
+    return calibrate_gate(images, family=family, seed=seed, restyle=restyle, frame=stylizer.frame)
 
 
 def own_gate(
@@ -110,7 +111,7 @@ def stored_gate(
                 known = read_sealed_json(path, what="The gate's thresholds")
                 if {name: known.get(name) for name in identity} == identity:
                     return _gate(stylizer, GateThresholds(**known["thresholds"]), segmenter)
-            except (OsasisError, KeyError, TypeError) as error:
+            except (OsasisError, KeyError, TypeError, AttributeError) as error:
                 logger.warning("%s is damaged (%s): the gate's thresholds are measured again.", path, error)
         gate = structure_gate(stylizer, images, segmenter=segmenter)
         write_sealed_json(path, identity | {"thresholds": gate.thresholds.to_json()})
@@ -118,4 +119,4 @@ def stored_gate(
 
 
 def _gate(stylizer: OSASISStylizer, thresholds: GateThresholds, segmenter: Segmenter | None) -> StructureGate:
-    return StructureGate(thresholds, stylizer.config.intensity, segmenter, stylizer.config.strength)
+    return StructureGate(thresholds, stylizer.config.intensity, segmenter, stylizer.config.strength, stylizer.frame)

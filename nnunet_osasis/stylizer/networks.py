@@ -17,9 +17,11 @@ import torch
 from torch import nn
 
 from nnunet_osasis.errors import OsasisError
+from nnunet_osasis.runtime.compute import as_usual
 from nnunet_osasis.runtime.storage import load_tensors, sha256_of_array, sha256_of_file, sha256_of_json
 from nnunet_osasis.stylizer.checks import check_network_config, check_network_fits, require_finite_weights
 from nnunet_osasis.stylizer.names import NETWORK_READOUTS, STUDENT, needs_networks
+from nnunet_osasis.stylizer.weights import TYPE, check_weights, check_weights_file
 
 DIFFUSION = ("autoencoder", "decoder", "spn")
 """The networks that the read-outs of ``NETWORK_READOUTS`` run."""
@@ -32,6 +34,9 @@ UNTRAINED = (
     "such as combined."
 )
 """Remedy for a network that is not trained yet."""
+
+TYPES = {torch.float32: TYPE}
+"""Names of the types that weights may have, as safetensors names them."""
 
 CONFIG, WEIGHTS = "config.json", "diffusion_pytorch_model.safetensors"
 
@@ -84,16 +89,17 @@ class StoredNetwork:
                 network = kind(**config)
                 network = network.make_unet() if self.name == "decoder" else network
             # copies: the memory of a mapped file is aligned otherwise, and sums would be taken in another order
-            weights = {key: value.to(torch.float32, copy=True) for key, value in self.tensors().items()}
+            stored = self.tensors()
+            found = {
+                key: (TYPES.get(value.dtype, str(value.dtype)), tuple(value.shape)) for key, value in stored.items()
+            }
+            check_weights(self.name, config, found, f"the stylizer's {self.name}")
+            weights = {key: value.clone() for key, value in stored.items()}
             network.load_state_dict(weights, assign=True)
         except OsasisError:
             raise
-        except (KeyError, TypeError, AttributeError, ArithmeticError, OSError, RuntimeError, ValueError) as error:
-            raise OsasisError(
-                f"The parts of a stylizer's {self.name} must fit together",
-                found=f"{' '.join(str(error).split()):.300}",  # torch lists every weight
-                remedy="Make it anew.",
-            ) from error
+        except (LookupError, TypeError, AttributeError, ArithmeticError, OSError, RuntimeError, ValueError) as error:
+            raise _misfit(self.name, error) from error
         require_finite_weights(network)
         return network
 
@@ -138,7 +144,7 @@ class Networks:
             )
         if isinstance(part, StoredNetwork):
             device = self.device
-            with torch.inference_mode(False):  # weights made in inference mode could never be trained again
+            with as_usual():  # weights made in inference mode could never be trained again
                 built = _freeze(part.build()).to(device)
             # Threads that come here together build equal networks; setdefault is atomic, so all get the same one.
             part = self._parts[name] = self._built.setdefault(name, built)
@@ -193,14 +199,28 @@ def stored_networks(folder: Path, sha256: Mapping[str, Any], channels: int) -> N
                 name, partial(_read_config, folder, configured, sha256), partial(_read_tensors, folder, name, sha256),
                 channels,
             )  # fmt: skip
+            _check_header(folder, name, configured)
     return Networks(parts)
+
+
+def _check_header(folder: Path, name: str, configured: str) -> None:
+    """Compare names, types and shapes of a network's weights with its configuration; the weights stay unread."""
+    weights, path = folder / name / WEIGHTS, folder / configured / CONFIG
+    if not (weights.is_file() and path.is_file()):
+        raise _incomplete(folder, f"{name}/{WEIGHTS}" if path.is_file() else f"{configured}/{CONFIG}")
+    try:
+        check_weights_file(name, check_network_config(path), weights)
+    except OsasisError:
+        raise
+    except (LookupError, TypeError, AttributeError, ArithmeticError, ValueError) as error:
+        raise _misfit(name, error) from error
 
 
 def check_file(folder: Path, name: str, sha256: Mapping[str, Any]) -> Path:
     """The path of a stylizer's file. Raises ``OsasisError`` when it is missing or does not fit its checksum."""
     path = folder / name
     if not path.is_file():
-        raise OsasisError("A stylizer must be complete", found=f"{name} missing in {folder}", remedy="Copy it again.")
+        raise _incomplete(folder, name)
     if sha256_of_file(path) != sha256.get(name):
         raise OsasisError(
             "A stylizer's files must be the ones it was saved with",
@@ -208,6 +228,17 @@ def check_file(folder: Path, name: str, sha256: Mapping[str, Any]) -> Path:
             remedy="The file is truncated, damaged or foreign: copy the folder again or make it anew.",
         )
     return path
+
+
+def _incomplete(folder: Path, name: str) -> OsasisError:
+    return OsasisError("A stylizer must be complete", found=f"{name} missing in {folder}", remedy="Copy it again.")
+
+
+def _misfit(name: str, error: Exception) -> OsasisError:
+    found = f"{type(error).__name__}: {' '.join(str(error).split()):.300}"  # torch lists every weight
+    return OsasisError(
+        f"The parts of a stylizer's {name} must fit together", found=found, remedy="Make the stylizer anew."
+    )
 
 
 def _read_config(folder: Path, name: str, sha256: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -9,22 +9,24 @@ from torch import nn
 
 from nnunet_osasis.errors import OsasisError
 from nnunet_osasis.maps.base import blend
-from nnunet_osasis.maps.field_of_view import field_of_view
+from nnunet_osasis.maps.field_of_view import Frame
+from nnunet_osasis.runtime.compute import as_usual
 from nnunet_osasis.stylizer.names import STUDENT, is_map
 from nnunet_osasis.stylizer.serialization import StylizerState
 
 
 class OnePass(nn.Module):
-    """A read-out, its strength and the field of view as one module in pure torch, without a branch on values.
+    """A read-out, its strength and the frame as one module in pure torch, without a branch on values.
 
     Args:
         change: maps ``(B, C, H, W)`` in [-1, 1] to the restyled image at full strength, not clipped.
         channels: ``C``.
+        frame: of the images; it stays as it is.
     """
 
-    def __init__(self, change: nn.Module, channels: int) -> None:
+    def __init__(self, change: nn.Module, channels: int, frame: Frame | None = None) -> None:
         super().__init__()
-        self.change, self.channels = change, channels
+        self.change, self.channels, self.frame = change, channels, frame
         self.eval().requires_grad_(False)
 
     def forward(self, images: torch.Tensor, strength: torch.Tensor) -> torch.Tensor:
@@ -35,8 +37,7 @@ class OnePass(nn.Module):
             strength: ``(B,)`` in [0, 1]; not checked.
 
         Returns:
-            ``(B, C, H, W)`` float32 in [-1, 1]: bit for bit the image where the strength is 0, and in a frame around
-            the field of view.
+            ``(B, C, H, W)`` float32 in [-1, 1]: bit for bit the image where the strength is 0, and in its frame.
 
         Raises:
             OsasisError: another rank, other channels, or another number of strengths than of images.
@@ -48,13 +49,13 @@ class OnePass(nn.Module):
                 remedy="Add the batch axis, or use a stylizer made for such images.",
             )
         images = images.float()
-        if torch.is_autocast_enabled(images.device.type):  # rounding a color map to 16 bits would show as bands
-            with torch.autocast(images.device.type, enabled=False):
-                return self._restyle(images, strength)
-        return self._restyle(images, strength)
+        if torch.compiler.is_compiling():  # a compiled or exported module has no caller whose state could reach it
+            return self._restyle(images, strength)
+        with as_usual(graphs=True):
+            return self._restyle(images, strength)
 
     def _restyle(self, images: torch.Tensor, strength: torch.Tensor) -> torch.Tensor:
-        return blend(images, self.change(images), strength, field_of_view(images, connected=False))
+        return blend(images, self.change(images), strength, self.frame)
 
 
 def one_pass_facts(state: StylizerState) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar
 
 import torch
@@ -11,10 +12,11 @@ from torch import nn
 from nnunet_osasis.diffusion.sampler import SamplerConfig
 from nnunet_osasis.diffusion.transfer import transfer_style
 from nnunet_osasis.errors import OsasisError
+from nnunet_osasis.images.bands import in_bands
 from nnunet_osasis.maps.base import PixelMap
-from nnunet_osasis.maps.field_of_view import field_of_view
+from nnunet_osasis.maps.field_of_view import Frame, field_of_view
 from nnunet_osasis.maps.local_affine import carry_change
-from nnunet_osasis.maps.resize import resize
+from nnunet_osasis.maps.resize import resize, rows_of
 from nnunet_osasis.stylizer import names
 
 if TYPE_CHECKING:  # importing the networks imports diffusers, which a map does not need
@@ -72,7 +74,7 @@ class MapReadout(Readout):
             raise OsasisError(
                 "The way back needs the inverse of the read-out's map", found="none", remedy="Make the stylizer anew."
             )
-        return change(images)
+        return in_bands(images, change)
 
 
 class StudentReadout(Readout):
@@ -95,6 +97,7 @@ class DiffusionReadout(Readout):
         spn: the structure-preserving network.
         sampler: grids, weight of the SPN and mixing of codes.
         style: the reference at the networks' size ``(1, C, S, S)`` in [-1, 1], if ``sampler.mix`` is ``style``.
+        frames: of the source images, and of the target's for the way back.
     """
 
     needs_networks = True
@@ -107,15 +110,17 @@ class DiffusionReadout(Readout):
         spn: StructurePreservingNetwork,
         sampler: SamplerConfig,
         style: torch.Tensor | None = None,
+        frames: Sequence[Frame | None] = (None, None),
     ) -> None:
         super().__init__()
         self.autoencoder, self.decoder, self.spn = autoencoder, decoder, spn
-        self.sampler, self.style = sampler, style
+        self.sampler, self.style, self.frames = sampler, style, frames
 
     def forward(self, images: torch.Tensor, *, backwards: bool = False, joint: bool = False) -> torch.Tensor:
         small = self.at_network_size(images)
         picture = self.picture(small, backwards=backwards, joint=joint, relative=self.relative)
-        return self.carry(images, small, small + picture if self.relative else picture, joint=joint)
+        after = small + picture if self.relative else picture
+        return self.carry(images, small, after, joint=joint, frame=self.frames[backwards])
 
     def at_network_size(self, images: torch.Tensor) -> torch.Tensor:
         """Images ``(B, C, H, W)`` as the networks see them: ``(B, C, S, S)`` in [-1, 1]."""
@@ -136,7 +141,9 @@ class DiffusionReadout(Readout):
             style=None if backwards or self.style is None else self.style.to(device), joint=joint, relative=relative,
         ).to(small)  # fmt: skip
 
-    def carry(self, images: torch.Tensor, small: torch.Tensor, after: torch.Tensor, *, joint: bool) -> torch.Tensor:
+    def carry(
+        self, images: torch.Tensor, small: torch.Tensor, after: torch.Tensor, *, joint: bool, frame: Frame | None = None
+    ) -> torch.Tensor:
         """Carry the change from ``small`` to ``after``, both ``(B, C, S, S)``, to the images' grid.
 
         By default images of the networks' size take the picture itself, and others its change by the guided filter.
@@ -149,7 +156,9 @@ class DiffusionReadout(Readout):
 class LocalAffineReadout(DiffusionReadout):
     """The picture's change as a field of affine maps, at every size."""
 
-    def carry(self, images: torch.Tensor, small: torch.Tensor, after: torch.Tensor, *, joint: bool) -> torch.Tensor:
+    def carry(
+        self, images: torch.Tensor, small: torch.Tensor, after: torch.Tensor, *, joint: bool, frame: Frame | None = None
+    ) -> torch.Tensor:
         return carry_change(small, after, images, slices=NEIGHBORS if joint else 0)
 
 
@@ -162,10 +171,16 @@ class DifferenceReadout(DiffusionReadout):
 class FrequencyReadout(DiffusionReadout):
     """The low frequencies of the picture's change."""
 
-    def carry(self, images: torch.Tensor, small: torch.Tensor, after: torch.Tensor, *, joint: bool) -> torch.Tensor:
-        change = low_frequencies(after - small, field_of_view(small, joint=joint))
-        size = (images.shape[-2], images.shape[-1])
-        return images + resize(change, size)  # smooth, so that plain interpolation moves no edge
+    def carry(
+        self, images: torch.Tensor, small: torch.Tensor, after: torch.Tensor, *, joint: bool, frame: Frame | None = None
+    ) -> torch.Tensor:
+        change = low_frequencies(after - small, field_of_view(small, frame, joint=joint))
+        height, width = images.shape[-2:]
+        # smooth, so that plain interpolation moves no edge
+        return in_bands(
+            images,
+            lambda part, band: part + rows_of(change[band.slices], height, width, band.rows, antialias=True),
+        )
 
 
 READOUTS: dict[str, type[Readout]] = {name: MapReadout for name in names.READOUTS} | {

@@ -8,6 +8,7 @@ that equal stylizers have equal bytes: MONAI names its cache entries by the hash
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -23,9 +24,18 @@ from nnunet_osasis.gate.thresholds import GateThresholds
 from nnunet_osasis.images.image import check_array, is_file
 from nnunet_osasis.maps.base import PixelMap, map_from_json
 from nnunet_osasis.maps.detail import DetailChange
+from nnunet_osasis.maps.field_of_view import NO_FRAME, Frame
 from nnunet_osasis.runtime.compute import resolve_device
+from nnunet_osasis.runtime.escaping import markdown_text
 from nnunet_osasis.runtime.folders import atomic_folder
-from nnunet_osasis.runtime.records import as_json, atomic_write_json, read_json, read_sealed_json, write_sealed_json
+from nnunet_osasis.runtime.records import (
+    as_json,
+    atomic_write_json,
+    parse_json,
+    read_json,
+    read_sealed_json,
+    write_sealed_json,
+)
 from nnunet_osasis.runtime.storage import (
     load_tensors,
     remove_stale_temporaries,
@@ -49,6 +59,8 @@ from nnunet_osasis.stylizer.networks import (
     stored_networks,
     weights_digest,
 )
+
+logger = logging.getLogger(__name__)
 
 FORMAT = 2
 """Version of the folder's layout; others are refused."""
@@ -76,6 +88,7 @@ class StylizerState:
         diagnostics: what was measured while it was made; ``findings`` in the index.
         detail: sharpness and noise that ``config.detail`` carries over.
         gate: thresholds of the structure gate.
+        frame: of the source images.
     """
 
     config: StylizerConfig
@@ -86,6 +99,7 @@ class StylizerState:
     diagnostics: dict[str, Any] = field(default_factory=dict)
     detail: DetailChange = field(default_factory=DetailChange)
     gate: GateThresholds | None = None
+    frame: Frame | None = None
 
     @property
     def in_channels(self) -> int:
@@ -109,6 +123,7 @@ class StylizerState:
                 "reference": sha256_of_array(self.reference),
                 "maps": {name: self.maps[name].to_json() for name in used if name in self.maps},
                 "detail": self.detail.to_json(),
+                "frame": self.frame and self.frame.to_json(),
                 "config": as_json(self.config),
             }
         )
@@ -122,6 +137,7 @@ class StylizerState:
             "findings": self.diagnostics,
             "detail": self.detail.to_json(),
             "gate": None if self.gate is None else self.gate.to_json(),
+            "frame": None if self.frame is None else self.frame.to_json(),
         }
 
     @classmethod
@@ -136,6 +152,7 @@ class StylizerState:
             diagnostics=values["findings"],
             detail=DetailChange(**values["detail"]),
             gate=GateThresholds(**values["gate"]) if values["gate"] else None,
+            frame=None if values.get("frame") is None else Frame(**values["frame"]),
         )
 
     def write(self, folder: Path) -> Path:
@@ -174,6 +191,10 @@ class StylizerState:
             check_array(reference, name="the stylizer's reference")
             state = cls.from_json(index, reference, stored_networks(folder, index["sha256"], len(reference)))
             check_maps(state.maps, state.in_channels)
+            if "frame" not in index:
+                logger.warning(
+                    "%s was made before frames were learned: it restyles a frame like all else. Make it anew.", folder
+                )
         except OsasisError:
             raise
         except (KeyError, TypeError, AttributeError, ArithmeticError, OSError, RuntimeError, ValueError) as error:
@@ -199,8 +220,8 @@ class StylizerState:
     @classmethod
     def from_bytes(cls, data: bytes) -> StylizerState:
         """Back from ``to_bytes``, on the same device. Raises ``OsasisError`` when this machine has none of its kind."""
-        header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
-        values, tensors = json.loads(header["__metadata__"]["stylizer"]), safetensors.torch.load(data)
+        header = parse_json(data[8 : 8 + int.from_bytes(data[:8], "little")])
+        values, tensors = parse_json(header["__metadata__"]["stylizer"].encode()), safetensors.torch.load(data)
         reference = tensors["reference"].numpy()
         parts = {}
         for name in values["held"]:
@@ -283,6 +304,7 @@ def model_card(state: StylizerState) -> str:
         "",
         f"- channels {state.in_channels}, {networks}, read-out `{state.config.readout}`",
         f"- intensities: {state.config.intensity}",
+        f"- frame: {state.frame or NO_FRAME}",
     ]
     if "student" in state.networks:
         student: Any = state.networks["student"]
@@ -290,7 +312,7 @@ def model_card(state: StylizerState) -> str:
         weights = sum(parameter.numel() for parameter in student.parameters())
         lines.append(
             f"- one-pass student of `{student.config.teacher}`, {weights} weights; on source images it was not trained "
-            f"on, beside its teacher: {fidelity}"
+            f"on, beside its teacher: {markdown_text(str(fidelity))}"
         )
     elif is_map(state.config.readout):
         lines.append(f"- one pass: `{state.config.readout}` is a map and needs no student; ONNX with osasis-export")
@@ -299,5 +321,8 @@ def model_card(state: StylizerState) -> str:
             f"- structure gate: least scores {state.gate.scores}, measured on {state.gate.views} views of source "
             f"images; {100 * state.gate.false_alarms:.1f} % of them fail; damage found: {state.gate.detection}"
         )
-    lines += [f"- {key.replace('_', ' ')}: {value}" for key, value in sorted(state.card.items())]
+    lines += [
+        f"- {markdown_text(key.replace('_', ' '))}: {markdown_text(str(value))}"
+        for key, value in sorted(state.card.items())
+    ]
     return "\n".join(lines) + "\n"

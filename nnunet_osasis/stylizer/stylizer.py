@@ -11,16 +11,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from nnunet_osasis.errors import OsasisError
 from nnunet_osasis.gate.thresholds import GateThresholds
-from nnunet_osasis.images.image import check_array
-from nnunet_osasis.images.intensity import from_unit, to_unit
+from nnunet_osasis.images.bands import bands, in_bands
+from nnunet_osasis.images.image import check_array, to_dtype
+from nnunet_osasis.images.intensity import Bounds, from_unit, to_unit
+from nnunet_osasis.images.units import check_units
 from nnunet_osasis.maps.base import PixelMap, blend
 from nnunet_osasis.maps.detail import DetailChange
-from nnunet_osasis.maps.field_of_view import field_of_view
+from nnunet_osasis.maps.field_of_view import Frame, field_of_view, find_frame
 from nnunet_osasis.maps.resize import resize
+from nnunet_osasis.runtime.compute import as_usual
 from nnunet_osasis.stylizer.config import DIRECTIONS, StylizerConfig, check_call
 from nnunet_osasis.stylizer.names import STUDENT, is_map
 from nnunet_osasis.stylizer.networks import DIFFUSION, Networks, networks_of
@@ -77,6 +81,7 @@ class OSASISStylizer:
         student: the small network behind the read-out ``student``.
         detail: sharpness and noise, applied on top if ``config.detail`` (never on the way back).
         gate: thresholds of the structure gate, measured on the source images; ``stylize`` itself does not ask it.
+        frame: of the source images; it stays as it is, and what is little brighter changes little.
         card: what the folder's card says about its origin.
         diagnostics: what was measured while it was made.
         findings: former name of ``diagnostics``.
@@ -101,6 +106,7 @@ class OSASISStylizer:
         student: Student | None = None,
         detail: DetailChange | None = None,
         gate: GateThresholds | None = None,
+        frame: Frame | None = None,
         card: dict | None = None,
         diagnostics: dict | None = None,
         findings: dict | None = None,
@@ -109,7 +115,7 @@ class OSASISStylizer:
             {"autoencoder": autoencoder, "decoder": decoder, "spn": spn, "calibrator": calibrator, "student": student}
         )
         self.reference, self.maps, self.config = reference, maps, config
-        self.detail, self.gate = detail or DetailChange(), gate
+        self.detail, self.gate, self.frame = detail or DetailChange(), gate, frame
         self.card, self.diagnostics = card or {}, diagnostics or findings or {}
 
     @classmethod
@@ -117,7 +123,7 @@ class OSASISStylizer:
         """A stylizer of a state, which it shares."""
         stylizer = cls(
             reference=state.reference, maps=state.maps, config=state.config, detail=state.detail, gate=state.gate,
-            card=state.card, diagnostics=state.diagnostics,
+            frame=state.frame, card=state.card, diagnostics=state.diagnostics,
         )  # fmt: skip
         stylizer.networks = state.networks
         return stylizer
@@ -126,10 +132,19 @@ class OSASISStylizer:
     def state(self) -> StylizerState:
         """What it is made of."""
         return StylizerState(
-            self.config, self.reference, self.maps, self.networks, self.card, self.diagnostics, self.detail, self.gate
+            self.config,
+            self.reference,
+            self.maps,
+            self.networks,
+            self.card,
+            self.diagnostics,
+            self.detail,
+            self.gate,
+            self.frame,
         )
 
     @classmethod
+    @as_usual()
     def from_pretrained(cls, folder: str | Path, *, device: str | torch.device = "cpu") -> Self:
         """Load a stylizer folder. Networks are read, and checked against their SHA-256, at first use.
 
@@ -231,10 +246,17 @@ class OSASISStylizer:
         if issubclass(kind, DiffusionReadout):
             sampler = self.config.sampler
             style = self.reference_unit() if sampler.mix == "style" else None
-            return kind(self.autoencoder, self.decoder, self.spn, sampler, style)
+            frames = [self.frame_of(backwards=backwards) for backwards in (False, True)]
+            return kind(self.autoencoder, self.decoder, self.spn, sampler, style, frames)
         if issubclass(kind, StudentReadout):
             return kind(self.student_of(STUDENT))
         return MapReadout(self.color_map(name), self.maps.get(f"{name}_inverse"))
+
+    def frame_of(self, *, backwards: bool = False) -> Frame | None:
+        """The frame of the images of a direction: the source's, or the one that the reference shows."""
+        if not backwards:
+            return self.frame
+        return find_frame([to_unit(self.reference, self.config.intensity.bounds(self.reference, name="the reference"))])
 
     def color_map(self, readout: str, *, backwards: bool = False) -> PixelMap:
         """The map behind a read-out. Raises ``OsasisError`` when this stylizer was made without it."""
@@ -247,6 +269,7 @@ class OSASISStylizer:
             )
         return change
 
+    @as_usual()
     def as_module(self, direction: str = DIRECTIONS[0], readout: str | None = None) -> OnePass:
         """A read-out as a module ``(images (B, C, H, W), strength (B,))`` in pure torch, without waits for the device.
 
@@ -269,7 +292,7 @@ class OSASISStylizer:
         else:
             change = self.student_of(readout).direction(backwards=backwards)
         # a copy, which may be moved and cast without the stylizer's own
-        return OnePass(copy.deepcopy(change), self.in_channels).to(self.device)
+        return OnePass(copy.deepcopy(change), self.in_channels, self.frame_of(backwards=backwards)).to(self.device)
 
     one_pass = as_module  # its name before
 
@@ -294,7 +317,7 @@ class OSASISStylizer:
         """``stylize``."""
         return self.stylize(images, **options)
 
-    @torch.inference_mode()
+    @as_usual()
     def stylize(
         self,
         images: torch.Tensor,
@@ -312,11 +335,11 @@ class OSASISStylizer:
                 or one per image.
             direction: ``target_to_source`` runs the other way: encode with ``D_B``, decode with ``D_A``.
             readout: overrides the configured one.
-            joint: the batch is the slices of one volume, in order: they share one semantic code, one field of view
-                and, in read-outs that fit local maps, windows that reach over neighboring slices.
+            joint: the batch is the slices of one volume, in order: they share one semantic code and, in read-outs
+                that fit local maps, windows that reach over neighboring slices.
 
         Returns:
-            ``(B, C, H, W)`` in [-1, 1] on the images' device. Frames around the field of view stay as they are.
+            ``(B, C, H, W)`` in [-1, 1] on the images' device. A frame that the source images have stays as it is.
 
         Raises:
             OsasisError: wrong rank or channels, values that are not finite, unknown option values, a read-out whose
@@ -329,12 +352,14 @@ class OSASISStylizer:
         images = images.float()
         backwards = direction == DIRECTIONS[1]
         changed = self.readout(readout)(images, backwards=backwards, joint=joint)
-        view = field_of_view(images, joint=joint)
+        frame = self.frame_of(backwards=backwards)
         if self.config.detail and not backwards:
+            view = field_of_view(images, frame, joint=joint)
             changed = self.detail(changed.clamp(-1, 1), view=view, drawn_from=images)
-        return blend(images, changed, strengths.to(images.device, torch.float32), view)
+        amounts = strengths.to(images.device, torch.float32)
+        return in_bands(images, lambda part, band: blend(part, band.of(changed), amounts[band.slices], frame))
 
-    @torch.inference_mode()
+    @as_usual()
     def decode_style(
         self, images: torch.Tensor, *, backwards: bool = False, joint: bool = False, relative: bool = False
     ) -> torch.Tensor:
@@ -347,6 +372,7 @@ class OSASISStylizer:
         assert isinstance(readout, DiffusionReadout)  # noqa: S101 (for the type checker)
         return readout.picture(images, backwards=backwards, joint=joint, relative=relative)
 
+    @as_usual()
     def reference_unit(self) -> torch.Tensor:
         """The reference at the networks' size: ``(1, C, S, S)`` in [-1, 1]; at its own size without networks."""
         bounds = self.config.intensity.bounds(self.reference, name="the reference")
@@ -361,16 +387,21 @@ class OSASISStylizer:
         strength: float | None = None,
         direction: str = DIRECTIONS[0],
         readout: str | None = None,
+        dtype: npt.DTypeLike = np.float32,
     ) -> np.ndarray:
         """Restyle one image ``(C, H, W)`` or volume ``(C, D, H, W)`` (slices along ``D``) in native units.
 
-        Returns float32 of the same shape, native units; what lay outside the intensity range keeps its excess.
-        A volume's slices share one intensity range, one semantic code and one field of view, so that neighboring
-        slices agree. Raises ``OsasisError`` for wrong rank or channels, NaN, infinity, or a constant image.
+        Returns ``dtype`` of the same shape, native units (integers rounded and clipped); what lay outside the
+        intensity range keeps its excess. Read-outs that are maps take some 200 MB beside the image and the result,
+        however large they are; those that run networks hold image and result in float32 as well.
+        A volume's slices share one intensity range and one semantic code, so that neighboring slices agree.
+        Raises ``OsasisError`` for wrong rank or channels, NaN, infinity, a constant image, or values that cannot be in
+        the stylizer's units.
         """
         strength = check_strength(self.config.strength if strength is None else strength)
-        return self.stylize_arrays([array], [strength], direction=direction, readout=readout)[0]
+        return self.stylize_arrays([array], [strength], direction=direction, readout=readout, dtype=dtype)[0]
 
+    @as_usual()
     def stylize_arrays(
         self,
         arrays: Sequence[np.ndarray],
@@ -378,6 +409,7 @@ class OSASISStylizer:
         *,
         direction: str = DIRECTIONS[0],
         readout: str | None = None,
+        dtype: npt.DTypeLike = np.float32,
     ) -> list[np.ndarray]:
         """Restyle images ``(C, H, W)`` of one shape together, or volumes ``(C, D, H, W)`` (slices along ``D``) in turn.
 
@@ -386,13 +418,14 @@ class OSASISStylizer:
             strengths: one per array, in [0, 1]; 0 returns the same values as float32.
             direction: as in ``stylize``.
             readout: as in ``stylize``.
+            dtype: of the results.
 
         Returns:
-            float32 arrays, native units; what lay outside an image's intensity range keeps its excess.
+            arrays of ``dtype``, native units; what lay outside an image's intensity range keeps its excess.
 
         Raises:
-            OsasisError: wrong rank or channels, NaN, infinity, a constant image where ranges are per image, or another
-                number of strengths than of arrays.
+            OsasisError: wrong rank or channels, NaN, infinity, a constant image where ranges are per image, values that
+                cannot be in the stylizer's units, or another number of strengths than of arrays.
         """
         if len(strengths) != len(arrays):
             raise OsasisError(
@@ -403,6 +436,21 @@ class OSASISStylizer:
         for array in arrays:
             check_array(array, channels=self.in_channels)
         chosen = [i for i, strength in enumerate(strengths) if strength != 0]
+        for i in chosen:
+            check_units(arrays[i], self.config.intensity)
+        name = self.config.readout if readout is None else replace(self.config, readout=readout).readout
+        if direction not in DIRECTIONS:
+            raise OsasisError("direction must be known", found=direction, remedy=f"Use one of {DIRECTIONS}.")
+        backwards = direction == DIRECTIONS[1]
+        if is_map(name) and (backwards or not self.config.detail):
+            change = self.color_map(name, backwards=backwards) if chosen else None
+            frame = self.frame_of(backwards=backwards)
+            return [
+                to_dtype(array, np.dtype(dtype))
+                if change is None or strength == 0
+                else self._mapped(array, change, check_strength(strength), frame, np.dtype(dtype))
+                for array, strength in zip(arrays, strengths, strict=True)
+            ]
         bounds = {i: self.config.intensity.bounds(arrays[i]) for i in chosen}
         units = {i: torch.from_numpy(to_unit(arrays[i], bounds[i])).to(self.device) for i in chosen}
         options: dict[str, Any] = {"direction": direction, "readout": readout}
@@ -416,18 +464,40 @@ class OSASISStylizer:
             restyled = dict(zip(chosen, batch, strict=True))
         else:
             restyled = {}
-        results = [array.astype(np.float32) for array in arrays]
+        results = [to_dtype(array, np.dtype(dtype)) for array in arrays]
         for i, unit in restyled.items():
-            results[i] = from_unit(unit.cpu().numpy(), bounds[i], original=arrays[i])
-            if not np.isfinite(results[i]).all():
-                raise OsasisError(
-                    "A stylized image must be finite",
-                    found="values that no number of 32 bits can hold",
-                    remedy="Bring the image to smaller units, or make the stylizer anew.",
-                )
+            results[i] = to_dtype(_native(unit.cpu().numpy(), bounds[i], arrays[i]), np.dtype(dtype))
         return results
 
+    @torch.inference_mode()
+    def _mapped(
+        self, array: np.ndarray, change: PixelMap, strength: float, frame: Frame | None, dtype: np.dtype
+    ) -> np.ndarray:
+        """One image or volume through a map, band by band from native units to native units."""
+        bounds, result = self.config.intensity.bounds(array), np.empty(array.shape, dtype)
+        channels, *sides = array.shape if array.ndim == 4 else (len(array), 1, *array.shape[1:])
+        for band in bands(sides[0], channels, *sides[1:]):
+            unit = np.moveaxis(to_unit(band.of_array(array), bounds), 1, 0)
+            images = torch.from_numpy(np.ascontiguousarray(unit)).to(self.device)
+            amounts = torch.full((len(images),), strength, device=self.device)
+            mixed = blend(images, change(images, band), amounts, frame)
+            native = _native(np.moveaxis(mixed.cpu().numpy(), 0, 1), bounds, band.of_array(array))
+            band.of_array(result)[...] = to_dtype(native, dtype)
+        return result
 
+
+def _native(unit: np.ndarray, bounds: Bounds, original: np.ndarray) -> np.ndarray:
+    native = from_unit(unit, bounds, original=original)
+    if not np.isfinite(native).all():
+        raise OsasisError(
+            "A stylized image must be finite",
+            found="values that no number of 32 bits can hold",
+            remedy="Bring the image to smaller units, or make the stylizer anew.",
+        )
+    return native
+
+
+@as_usual()
 def _from_bytes(data: bytes) -> OSASISStylizer:
     state = StylizerState.from_bytes(data)
     return OSASISStylizer.from_state(state).to(state.networks.device)

@@ -14,7 +14,7 @@ from nnunet_osasis.errors import OsasisError
 from nnunet_osasis.maps.agreement import agreement
 from nnunet_osasis.maps.base import PixelMap
 from nnunet_osasis.maps.color import difference
-from nnunet_osasis.maps.field_of_view import field_of_view
+from nnunet_osasis.maps.field_of_view import Frame, field_of_view, find_frame
 from nnunet_osasis.maps.moments import MomentMap, moments
 from nnunet_osasis.maps.parametric import features, places
 from nnunet_osasis.maps.resize import resize
@@ -70,10 +70,10 @@ def random_crop(images: torch.Tensor, crop: float, generator: torch.Generator) -
 class _Pixels:
     """Draws pixels in view, with their places, from many scenes."""
 
-    def __init__(self, scenes: torch.Tensor) -> None:
+    def __init__(self, scenes: torch.Tensor, frame: Frame | None) -> None:
         self.values = scenes.flatten(2)
         self.where = places(*scenes.shape[-2:]).flatten(1)
-        self.inside = [torch.nonzero(view.flatten())[:, 0] for view in field_of_view(scenes)]
+        self.inside = [torch.nonzero(view.flatten())[:, 0] for view in field_of_view(scenes, frame)]
 
     def draw(self, rows: int, count: int, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
         """Return values ``(rows, C, count)`` and places ``(rows, 3, count)``; each row mixes ``SCENES`` scenes."""
@@ -88,7 +88,12 @@ class _Pixels:
 
 
 def simulate(
-    scenes: torch.Tensor, family: AcquisitionFamily, config: CalibratorConfig, generator: torch.Generator, count: int
+    scenes: torch.Tensor,
+    family: AcquisitionFamily,
+    config: CalibratorConfig,
+    generator: torch.Generator,
+    count: int,
+    frame: Frame | None = None,
 ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
     """Show ``count`` source scenes as random acquisitions would.
 
@@ -98,6 +103,7 @@ def simulate(
         config: strength of the acquisitions and of the crops.
         generator: source of randomness.
         count: number of references.
+        frame: of the scenes; the processor draws it, not the lens.
 
     Returns:
         ``(count, C, S, S)`` in [-1, 1], and the parameters of their acquisitions.
@@ -108,8 +114,8 @@ def simulate(
     where = places(*chosen.shape[-2:]).flatten(1)[None]
     shown = family.show(chosen.flatten(2), where, parameters).view_as(chosen)
     shown = family.degrade(shown, parameters, generator)
-    frame = FRAME * torch.rand(count, 1, 1, 1, generator=generator) - 1  # the processor draws it, not the lens
-    return torch.where(field_of_view(chosen), shown, frame), parameters
+    level = FRAME * torch.rand(count, 1, 1, 1, generator=generator) - 1
+    return torch.where(field_of_view(chosen, frame), shown, level), parameters
 
 
 def _apply(
@@ -153,14 +159,15 @@ def train_calibrator(
     net = Calibrator(scenes.shape[1], terms, side, low=tuple(low), high=tuple(high))
     net.normalize_by(scenes)
     net.to(device).train()
-    pixels = _Pixels(scenes)
+    frame = find_frame(scenes)
+    pixels = _Pixels(scenes, frame)
     training = OneCycle(
         net, learning_rate=config.learning_rate, weight_decay=config.weight_decay, iterations=config.iterations
     )
 
     def step(iteration: int) -> Values:
         generator = generator_for(config.seed, iteration, stream=STREAM)
-        references, parameters = simulate(scenes, family, config, generator, config.batch_size)
+        references, parameters = simulate(scenes, family, config, generator, config.batch_size, frame)
         values, where = pixels.draw(config.batch_size, config.pixels, generator)
         truth = family.show(values, where, parameters)
         values, where, truth = (tensor.to(device) for tensor in (values, where, truth))
@@ -179,7 +186,7 @@ def train_calibrator(
     fit(
         "calibrator", step, state, iterations=config.iterations, work=work, resume=resume,
         save_every=config.checkpoint_every,
-        remedy="Check the source images, or leave the calibrator out with --calibrator-iterations 0.",
+        remedy="Check the source images, or leave the calibrator out with --overwrite and --calibrator-iterations 0.",
     )  # fmt: skip
     return net.eval().requires_grad_(False)
 
@@ -223,18 +230,20 @@ def try_calibrator(calibrator: Calibrator, sources: torch.Tensor, config: Calibr
     family = family_for(config.family, scenes.shape[1])
     shown = scenes[:: max(1, len(scenes) // SIMULATED_SCENES)]
     where = places(side, side).flatten(1)[None]
-    keep = field_of_view(shown)[:, 0].flatten(1)
+    frame = find_frame(scenes)
+    view = field_of_view(shown, frame)
+    keep = view[:, 0].flatten(1)
     rows, apart, own = [], [], moments(scenes)
     for index in range(config.simulations):
         generator = generator_for(config.seed, index, stream=5)
-        reference, parameters = simulate(held, family, config, generator, 1)
+        reference, parameters = simulate(held, family, config, generator, 1, frame)
         many = {name: value.expand(len(shown), *value.shape[1:]) for name, value in parameters.items()}
         truth = family.show(shown.flatten(2), where, many)
         estimates: list[PixelMap] = [MomentMap(*own, *moments(reference)), calibrator.maps(reference)[0]]
         results = [one(shown).clamp(-1, 1).flatten(2) for one in estimates]
         results = [shown.flatten(2), *results, torch.stack(results).mean(dim=0)]
         rows.append([float(difference(one, truth)[keep].mean()) for one in results])
-        apart.append(agreement(estimates, shown, field_of_view(shown)).disagreement)
+        apart.append(agreement(estimates, shown, view).disagreement)
     plain, moved, calibrated, both = torch.tensor(rows).mean(dim=0).tolist()
     limit = float(torch.quantile(torch.tensor(apart), OUTLYING))
     return Simulation(len(rows), plain, moved, calibrated, both, limit)

@@ -12,8 +12,9 @@ import torch
 from nnunet_osasis.errors import OsasisError
 from nnunet_osasis.gate.structure import structure_agreement
 from nnunet_osasis.images.slices import evenly_spaced
+from nnunet_osasis.maps.base import blend
 from nnunet_osasis.maps.color import perceptual
-from nnunet_osasis.maps.field_of_view import field_of_view
+from nnunet_osasis.maps.field_of_view import field_of_view, find_frame
 from nnunet_osasis.maps.local_affine import fit_local_affine
 from nnunet_osasis.maps.resize import resample, resize
 from nnunet_osasis.runtime.compute import generator_for
@@ -176,7 +177,7 @@ def train_student(
     channels, size = sources.shape[1], min(LARGEST, sources.shape[-1])
     torch.manual_seed(config.seed)
     student = Student(channels, size, config.width, teacher).to(device).train()
-    pairs = torch.cat([sources, restyled], dim=1)
+    pairs, frame = torch.cat([sources, restyled], dim=1), find_frame(sources)
     training = OneCycle(
         student, learning_rate=config.learning_rate, weight_decay=config.weight_decay, iterations=config.iterations
     )
@@ -185,7 +186,7 @@ def train_student(
         generator = generator_for(config.seed, iteration, stream=STREAM)
         chosen = pairs[torch.randint(len(pairs), (config.batch_size,), generator=generator)]
         chosen = random_crop(chosen, config.crop, generator)
-        view = field_of_view(chosen[:, :channels]).to(device)
+        view = field_of_view(chosen[:, :channels], frame).to(device)
         before, after = chosen.to(device).split(channels, dim=1)
         forward = imitation_loss(student.forth, before, after, view, config.slope_weight)
         inverse = imitation_loss(student.back, after, before, view, config.slope_weight)
@@ -200,7 +201,7 @@ def train_student(
     fit(
         "student", step, state, iterations=config.iterations, work=work, resume=resume,
         save_every=config.checkpoint_every,
-        remedy="Check the source images, or leave the student out with --no-distil.",
+        remedy="Check the source images, or leave the student out with --resume and --no-distil.",
     )  # fmt: skip
     return student.eval().requires_grad_(False)
 
@@ -298,7 +299,7 @@ def compare(sources: torch.Tensor, restyled: torch.Tensor, truths: torch.Tensor)
     """
     from nnunet_osasis.maps.distance import psnr, ssim
 
-    view = field_of_view(sources)
+    view = field_of_view(sources, find_frame(sources))
     levels = [((x.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).numpy() for x in (restyled, truths)]
     rows = list(zip(*levels, strict=True))
     return {
@@ -322,9 +323,10 @@ def fidelity(student: Student, sources: torch.Tensor, truths: torch.Tensor) -> d
         truths: the teacher's pictures of them.
     """
 
+    frame = find_frame(sources)
+
     def restyle(images: torch.Tensor, backwards: bool) -> torch.Tensor:
-        changed = student.restyle(images, backwards=backwards).clamp(-1, 1)
-        return torch.where(field_of_view(images), changed, images)
+        return blend(images, student.restyle(images, backwards=backwards), torch.ones(len(images)), frame)
 
     return {
         "source_to_target": compare(sources, restyle(sources, False), truths),

@@ -274,7 +274,7 @@ class RunLog:
                 from torch.utils.tensorboard import SummaryWriter
             except ImportError as error:
                 raise OsasisError(
-                    "--tensorboard needs the tensorboard package", remedy="pip install nnunet-osasis[tensorboard]"
+                    "--tensorboard needs the tensorboard package", remedy="Run: pip install tensorboard"
                 ) from error
             self.writer = SummaryWriter(str(tensorboard), purge_step=start)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from nnunet_osasis.diffusion.autoencoder import DiffusionAutoencoder
-from nnunet_osasis.diffusion.ddim import add_noise, linear_alpha_bar
+from nnunet_osasis.diffusion.ddim import add_noise, training_alpha_bar
 from nnunet_osasis.errors import OsasisError
 from nnunet_osasis.runtime import distributed as processes
 from nnunet_osasis.runtime.compute import autocast, fused, generator_for, lay_out
@@ -30,7 +30,7 @@ def draw_batch(images: torch.Tensor, config: PretrainConfig, iteration: int, tim
     if config.flip:
         mirrored = torch.rand(len(x0), generator=generator) < 0.5
         x0 = torch.where(mirrored[:, None, None, None], x0.flip(-1), x0)
-    t = torch.randint(1, timesteps, (len(x0),), generator=generator)
+    t = torch.randint(timesteps, (len(x0),), generator=generator)
     return x0, t, torch.randn(x0.shape, generator=generator)
 
 
@@ -42,7 +42,7 @@ def eps_loss(
     alpha_bar: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Mean squared error of the predicted noise: DiffAE's whole objective (``Enc`` learns through it)."""
-    levels = (linear_alpha_bar().to(x0.device) if alpha_bar is None else alpha_bar)[t][:, None, None, None]
+    levels = (training_alpha_bar().to(x0.device) if alpha_bar is None else alpha_bar)[t][:, None, None, None]
     return (model(add_noise(x0, noise, levels), t, x0).float() - noise).square().mean()
 
 
@@ -62,7 +62,7 @@ class PretrainSteps:
         self.rows = self.group.rows(self.config.batch_size, what="The batch (--batch-size)")
         self.share = (self.rows.stop - self.rows.start) / self.config.batch_size
         self.drops = preset.model["dropout"] > 0
-        self.alpha_bar = linear_alpha_bar().to(device)
+        self.alpha_bar = training_alpha_bar().to(device)
         self.run = model if self.config.compile == "off" else torch.compile(model, backend=self.config.compile)
         self.optimizer = torch.optim.AdamW(
             model.parameters(), lr=self.config.learning_rate, weight_decay=self.config.weight_decay, fused=fused(device)
@@ -161,7 +161,7 @@ def pretrain(
             "pretrain", step, state, iterations=config.iterations, work=work, resume=resume,
             save_every=config.checkpoint_every, look_every=1 if on_cpu else 5, group=steps.group, on_iteration=show,
             tensorboard=tensorboard,
-            remedy="Lower the learning rate, or try --precision fp32 (--resume goes on from the checkpoint).",
+            remedy="Start again with --overwrite and a lower --learning-rate, or with --precision fp32.",
         )  # fmt: skip
     return _averaged(model, average)
 
@@ -171,21 +171,22 @@ def _averaged(model: DiffusionAutoencoder, average: EMA) -> DiffusionAutoencoder
     return model.eval().requires_grad_(False)
 
 
-def steps_for(preset: Preset, minutes: float, *, channels: int, device: str, warm_up: int = 3, timed: int = 5) -> int:
-    """Time a few pretraining steps on random images and return how many fit ``minutes`` (at least 1).
+def seconds_per_step(preset: Preset, *, channels: int, device: str, warm_up: int = 1, timed: int = 2) -> float:
+    """Time a few pretraining steps on random images.
 
     The answer depends on the machine, so a run that must repeat bit for bit names its iterations instead. All
     processes call this together and get the main one's answer.
     """
     size = preset.model["sample_size"]
-    model = DiffusionAutoencoder(in_channels=channels, **preset.model)
-    lay_out(model, device)
-    steps = PretrainSteps(model, torch.rand(4, channels, size, size) * 2 - 1, preset, device)
-    began = time.perf_counter()
-    with recomputed([model], on=recomputes(preset.pretrain.recompute, size)):
-        for step in range(warm_up + timed):
-            if step == warm_up:
-                began = time.perf_counter()
-            float(steps.step(steps.draw(step), step)["loss"])  # waits for the device
+    with torch.random.fork_rng():
+        model = DiffusionAutoencoder(in_channels=channels, **preset.model)
+        lay_out(model, device)
+        steps = PretrainSteps(model, torch.rand(4, channels, size, size) * 2 - 1, preset, device)
+        began = time.perf_counter()
+        with recomputed([model], on=recomputes(preset.pretrain.recompute, size)):
+            for step in range(warm_up + timed):
+                if step == warm_up:
+                    began = time.perf_counter()
+                float(steps.step(steps.draw(step), step)["loss"])  # waits for the device
     seconds = (time.perf_counter() - began) / timed
-    return processes.current().from_main(lambda: max(1, int(minutes * 60 / seconds)))
+    return processes.current().from_main(lambda: seconds)

@@ -10,7 +10,7 @@ import torch
 from nnunet_osasis.images.slices import evenly_spaced
 from nnunet_osasis.maps.agreement import Agreement, combine
 from nnunet_osasis.maps.base import MeanMap, PixelMap
-from nnunet_osasis.maps.field_of_view import field_of_view
+from nnunet_osasis.maps.field_of_view import field_of_view, find_frame
 from nnunet_osasis.maps.moments import MomentMap, moments
 from nnunet_osasis.maps.parametric import fit_images
 from nnunet_osasis.maps.resize import resize
@@ -41,7 +41,7 @@ def decoder_maps(stylizer: OSASISStylizer, sources: torch.Tensor, family: str = 
     """
     chosen = sources[evenly_spaced(len(sources), FIT_IMAGES)]
     decoded = torch.cat([stylizer.decode_style(part).cpu() for part in chosen.split(8)])
-    view, terms = field_of_view(chosen), family_for(family, chosen.shape[1]).terms
+    view, terms = field_of_view(chosen, stylizer.frame), family_for(family, chosen.shape[1]).terms
     maps: dict[str, PixelMap] = {}
     for name, kinds in (("decoder", ()), ("decoder_bent", terms)):
         maps[name] = fit_images(chosen, decoded, view, terms=kinds)
@@ -97,7 +97,7 @@ def estimate_maps(
         maps |= pair_maps(given)
         independent = [pair.maps() for pair in given]
     chosen = sources[evenly_spaced(len(sources), FIT_IMAGES)]
-    view = field_of_view(chosen)
+    view = field_of_view(chosen, find_frame(sources))
     forward, agreement = combine([m for m, _ in independent], chosen, view)
     inverse, _ = combine([m for _, m in independent], forward(chosen).clamp(-1, 1), view)
     if not hold_back:

@@ -17,7 +17,7 @@ from nnunet_osasis.errors import OsasisError
 from nnunet_osasis.gate.structure import structure_agreement
 from nnunet_osasis.maps.base import PixelMap
 from nnunet_osasis.maps.color import difference
-from nnunet_osasis.maps.field_of_view import field_of_view
+from nnunet_osasis.maps.field_of_view import own_view
 from nnunet_osasis.maps.moments import ANCHOR, MomentMap
 from nnunet_osasis.maps.parametric import fit_images
 from nnunet_osasis.maps.resize import resize
@@ -94,7 +94,7 @@ class StylePair:
         the regressor).
         """
         y = self.reference.cpu()
-        return self.counterparts.cpu().mean(dim=0, keepdim=True), y, field_of_view(y)
+        return self.counterparts.cpu().mean(dim=0, keepdim=True), y, own_view(y)
 
     def maps(self) -> tuple[PixelMap, PixelMap]:
         """Return the affine maps ``y_A`` to ``y`` and back (moment matching where the scenes differ).
@@ -156,7 +156,7 @@ def make_style_pair(
     start = reference
     if config.maker in ("prealigned_sdedit", "nearest"):
         moved = MomentMap.between(sources, reference).inverse()(reference)
-        start = torch.where(field_of_view(reference), moved, reference)
+        start = torch.where(own_view(reference), moved, reference)
     if config.maker == "nearest":
         codes = torch.cat([encoder(part) for part in sources.split(64)])
         similarity = F.cosine_similarity(codes, encoder(start), dim=1)
@@ -177,7 +177,7 @@ def _as_source(reference: torch.Tensor, calibrator: Calibrator | None) -> torch.
         )
     side = calibrator.config.sample_size
     back = calibrator.maps(resize(reference.cpu(), (side, side)).clamp(-1, 1))[1]
-    return torch.where(field_of_view(reference), back(reference).clamp(-1, 1), reference)
+    return torch.where(own_view(reference), back(reference).clamp(-1, 1), reference)
 
 
 NOISE_LEVELS = (50, 150, 300)
@@ -232,10 +232,10 @@ def pair_quality(
     chosen = sources[:: max(1, len(sources) // MAX_KNOWN)].to(mean.device)
     known = torch.cat([noise_error(model, part) for part in chosen.split(8)])
     own = noise_error(model, counterparts).mean()
-    view = field_of_view(reference)[:, 0].flatten(1).expand(len(counterparts), -1)
+    view = own_view(reference)[:, 0].flatten(1).expand(len(counterparts), -1)
     apart = difference(counterparts.flatten(2), mean.flatten(2).expand(len(counterparts), -1, -1))
     return PairQuality(
-        structure=float(structure_agreement(mean, reference, field_of_view(reference))),
+        structure=float(structure_agreement(mean, reference, own_view(reference))),
         source_likelihood=float((known > own * (1 + TIE)).float().mean()),
         sample_spread=float(apart[view].mean()) if len(counterparts) > 1 else 0.0,
     )

@@ -18,6 +18,7 @@ from nnunet_osasis.diffusion.autoencoder import DiffusionAutoencoder
 from nnunet_osasis.diffusion.spn import StructurePreservingNetwork
 from nnunet_osasis.images.intensity import IntensityRange
 from nnunet_osasis.maps.base import map_from_json
+from nnunet_osasis.maps.field_of_view import Frame
 from nnunet_osasis.stylizer.config import StylizerConfig
 from nnunet_osasis.stylizer.student import Student
 from nnunet_osasis.stylizer.stylizer import OSASISStylizer
@@ -90,10 +91,11 @@ def golden_stylizer(channels: int = 3, **config: object) -> OSASISStylizer:
         maps["moments" + ending] = one
         maps["combined" + ending] = {"mean_of": [one, maps["calibrator" + ending]], "confidence": 0.9}
     reference = np.random.default_rng(5).integers(0, 255, (channels, 32, 32)).astype(np.uint8)
+    reference[:, :3], reference[:, -3:], reference[:, :, :3], reference[:, :, -3:] = 0, 0, 0, 0
     return OSASISStylizer(
         autoencoder, decoder, spn,
         reference=reference, maps={name: map_from_json(value) for name, value in maps.items()},
-        config=StylizerConfig(**config), student=student,
+        config=StylizerConfig(**config), student=student, frame=Frame(0.5 / 127.5 - 1, 1.0, 0.4),
     )  # fmt: skip
 
 

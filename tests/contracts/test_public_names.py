@@ -15,23 +15,27 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
 
 OPTIONS = {
-    "demo": "--epochs-trainer-suffix --from-stylizer --minutes-pretrain --output --quick --repeats --seed --source "
+    "demo": "--epochs-trainer-suffix --from-stylizer --gray --grey --minutes-pretrain --output "
+    "--quick --repeats --seed --source "
     "--source-test --target -device",
     "evaluate": "--allow-missing --classes --images --lesion-overlap --metrics --normalize --probabilities --protocol "
     "--scale --threshold --tolerance -np -o -p -r",
     "export": "--direction --format --overwrite --readout --stylizer -c -chk -d -f -i -o -p -tr",
-    "info": "--audit",
-    "prepare": "--channel-names --folds --foreground --group-pattern --groups --images --labels --layout "
+    "info": "--audit --json",
+    "prepare": "--channel-names --folds --foreground --gray --grey --group-pattern --groups --images --labels --layout "
     "--mask-suffix --masks --outside-field --overwrite --seed --test --test-groups --threshold --train --val "
     "-d -i -name -o",
     "pretrain_stylizer": "--adapt-iterations --adapt-learning-rate --batch-size --calibrator-iterations "
     "--checkpoint-every --clip --compile --detail --distil --distil-iterations --from-stylizer --grid-every "
-    "--hold-back --images --intensity-range --iterations --learning-rate --losses --max-images --minutes --no-distil "
+    "--gray --grey --hold-back --images --intensity-range --iterations --learning-rate --losses --max-images "
+    "--minutes --no-distil "
     "--output --overwrite --pair --precision --preset --readout --recipe --recompute --resume --seed --style "
     "--style-source-image --tensorboard -c -d -device -f -p",
-    "report": "--data --from-stylizer --groups --iterations --output --side --source --source-test --target "
+    "report": "--data --from-stylizer --gray --grey --groups --iterations --output --side --source "
+    "--source-test --target "
     "--without-images -device -np -o",
-    "stylize": "--audit --compile --detail --direction --masks --no-gate --num-parts --part-id --precision --readout "
+    "stylize": "--audit --compile --detail --direction --gray --grey --masks --no-gate --num-parts --part-id "
+    "--precision --readout "
     "--segmenter --strength --stylizer -device -i -o",
 }  # fmt: skip
 EVERY_COMMAND = ("--help", "--version")

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import socket
 import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -16,9 +18,12 @@ from nnunet_osasis import OsasisError
 from nnunet_osasis.runtime.records import SEAL, append_jsonl, read_jsonl, read_sealed_json, write_sealed_json
 from nnunet_osasis.runtime.storage import (
     FOREIGN_AGE,
+    _locked,
+    _started,
     atomic_write,
     atomic_write_bytes,
     host_name,
+    place,
     remove_stale_temporaries,
     sync_folder,
     temporary_prefix,
@@ -93,10 +98,10 @@ def dead_process() -> int:
 
 def test_leftovers_of_dead_processes_go_and_those_of_living_ones_stay(tmp_path: Path) -> None:
     mine = tmp_path / f"{temporary_prefix()}x.tmp.png"
-    parents = tmp_path / f".osasis-{host_name()}-{os.getppid()}-x.tmp.png"
-    dead = tmp_path / f".osasis-{host_name()}-{dead_process()}-x.tmp.png"
-    dead_folder = tmp_path / f".osasis-{host_name()}-{dead_process()}-y"
-    young, old = (tmp_path / f".osasis-elsewhere-7-{age}.tmp" for age in ("young", "old"))
+    parents = tmp_path / f".osasis-{place()}-{os.getppid()}-{_started(os.getppid())}-x.tmp.png"
+    dead = tmp_path / f".osasis-{place()}-{dead_process()}-1-x.tmp.png"
+    dead_folder = tmp_path / f".osasis-{place()}-{dead_process()}-1-y"
+    young, old = (tmp_path / f".osasis-{'0' * 12}-7-1-{age}.tmp" for age in ("young", "old"))
     foreign = tmp_path / ".hidden"
     no_process = tmp_path / f".osasis-{host_name()}-{'9' * 30}-x"
     dead_folder.mkdir()
@@ -108,6 +113,51 @@ def test_leftovers_of_dead_processes_go_and_those_of_living_ones_stay(tmp_path: 
     os.utime(young, (time.time() + 9e8,) * 2)  # the other machine's clock is ahead
     assert remove_stale_temporaries(tmp_path) == 3
     assert sorted(tmp_path.iterdir()) == sorted([mine, parents, young, foreign, no_process])
+
+
+def test_a_process_number_that_is_used_again_is_another_process(tmp_path: Path) -> None:
+    (tmp_path / f".osasis-{place()}-{os.getpid()}-{_started(os.getpid()) - 1}-x").touch()
+    assert remove_stale_temporaries(tmp_path) == 1
+
+
+@pytest.mark.parametrize("name", [f".osasis-{'0' * 12}-1-1-x", ".osasis-former_name-1-x"])
+def test_what_a_process_elsewhere_locks_stays_whatever_its_age(name: str, tmp_path: Path) -> None:
+    """Containers share a machine's name, and files, but not its processes."""
+    (tmp_path / name).mkdir()
+    past = time.time() - FOREIGN_AGE - 60
+    os.utime(tmp_path / name, (past, past))
+    with _locked(tmp_path / name):
+        assert remove_stale_temporaries(tmp_path) == 0
+    assert remove_stale_temporaries(tmp_path) == 1
+
+
+def test_a_place_is_a_boot_a_name_and_a_namespace(monkeypatch: pytest.MonkeyPatch) -> None:
+    here = place()
+    monkeypatch.setattr(os, "stat", lambda path: SimpleNamespace(st_ino=7))
+    assert place() != here
+
+
+def test_what_cannot_be_read_is_not_called_an_output_that_cannot_be_written(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="missing"):
+        atomic_write(tmp_path / "a", lambda part: shutil.copyfile(tmp_path / "elsewhere/missing", part))
+    with pytest.raises(OsasisError, match="writable"):
+        atomic_write(tmp_path / "a", lambda part: (part / "no folder").write_bytes(b""))
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs resource limits")
+def test_a_file_that_may_not_grow_leaves_the_old_one_whole(tmp_path: Path) -> None:
+    program = f"""
+import resource, signal
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+from nnunet_osasis.runtime.storage import atomic_write_bytes
+atomic_write_bytes({str(tmp_path / "a.bin")!r}, bytes(5000))
+"""
+    atomic_write_bytes(tmp_path / "a.bin", b"whole")
+    ended = subprocess.run([sys.executable, "-c", program], check=False, capture_output=True, text=True)
+    assert "ulimit -f" in ended.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["a.bin"] and (tmp_path / "a.bin").read_bytes() == b"whole"
 
 
 def test_a_write_that_is_killed_leaves_the_old_file_and_a_name_that_tells_whose_it_was(tmp_path: Path) -> None:
@@ -129,7 +179,7 @@ atomic_write({str(tmp_path / "a.bin")!r}, write)
 
 def test_a_machine_name_of_odd_characters_is_a_file_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(socket, "gethostname", lambda: "dr-who's/pc")
-    assert temporary_prefix() == f".osasis-dr_who_s_pc-{os.getpid()}-"
+    assert host_name() == "dr_who_s_pc" and f"-{os.getpid()}-" in temporary_prefix()
     atomic_write_bytes(tmp_path / "a", b"")
 
 

@@ -25,13 +25,13 @@ def data(tmp_path: Path) -> Path:
 
 
 def test_preparing_opens_the_masks_of_the_training_set_alone(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    real, opened = Case.mask, set()
+    real, opened = Case.read_mask, set()
 
-    def watched(self: Case, side: int) -> np.ndarray:
+    def watched(self: Case, side: int) -> tuple[np.ndarray, int | None]:
         opened.add(f"{self.mask_path.parent.parent.name}/{self.name}")
         return real(self, side)
 
-    monkeypatch.setattr(Case, "mask", watched)
+    monkeypatch.setattr(Case, "read_mask", watched)
     spec = experiment()
     prepared = preparation.prepare(spec, data)
     assert opened == {f"a/{i}" for i in range(1, 7)}

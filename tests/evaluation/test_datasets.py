@@ -123,7 +123,7 @@ def test_a_mask_of_another_size_is_refused_with_its_file(tmp_path: Path) -> None
     save(tmp_path / "images" / "1.png", picture(0))
     save(tmp_path / "masks" / "1.png", disc(0, size=(30, 32)))
     case = select_cases(ImageSet(images="images", masks="masks"), tmp_path, what="It")[0]
-    with pytest.raises(OsasisError, match=r"\(30, 32\) for \(32, 32\) .*1\.png"):
+    with pytest.raises(OsasisError, match=r"\(32, 32\) and \(30, 32\) .*1\.png"):
         case.mask(32)
 
 

@@ -61,7 +61,11 @@ def test_phantoms_are_rendered_once_and_are_a_whole_experiment(tmp_path: Path) -
 def test_own_folders_are_split_and_the_reference_is_no_test_image(folders: tuple[Path, Path]) -> None:
     data, experiment = own_experiment(own(folders, repeats=3))
     prepared = prepare(experiment, data)
-    assert (len(prepared.train), len(prepared.tests["source"]), len(prepared.tests["target"])) == (9, 3, 3)
+    assert (len(prepared.train), len(prepared.tests["source"]), len(prepared.tests["b"])) == (
+        9,
+        3,
+        3,
+    )  # the folder's name
     assert [method.kind for method in experiment.methods] == ["none", "histogram_matching", "pooled_reinhard", "osasis"]
     assert experiment.seeds == (0, 1, 2) and experiment.stylizer.minutes == 2.0
     _, again = own_experiment(own(folders, repeats=3))

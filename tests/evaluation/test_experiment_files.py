@@ -111,6 +111,11 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "epochs for the light engine": ({"budget": {"trainer_length": "10epochs"}}, "light engine.*trainer_length"),
     "a method twice": ({"methods": ["none", "fda", "fda"]}, "methods must differ.*each once"),
     "a network twice": ({"networks": ["unet", "unet"]}, "networks must differ.*each once"),
+    "weights without an encoder": (
+        {"networks": [{"name": "unet", "weights": "imagenet"}]},
+        "those of a network's encoder",
+    ),
+    "an encoder for PraNet": ({"networks": [{"name": "pranet", "encoder": "resnet18"}]}, "excludes monai.*got pranet"),
     "none is not first": ({"methods": ["fda", "none"]}, "first method must be none"),
     "unknown kind": ({"methods": ["none", "cyclegan"]}, "kind of a method must be known.*Known: none"),
     "unknown parameter": ({"methods": ["none", {"name": "reinhard", "beta": 1}]}, "unknown parameters.*strength"),

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import timm
 import torch
 
 from nnunet_osasis import OsasisError
 from nnunet_osasis.evaluation.experiment import light
+from nnunet_osasis.evaluation.experiment.cells import _sha256_of_weights
 from nnunet_osasis.evaluation.experiment.config import Budget, NetworkSpec
 from nnunet_osasis.evaluation.experiment.light import TrainingSet, make_network, predict, train
 from nnunet_osasis.evaluation.experiment.methods import RANDOM, RandomAugmentation
@@ -27,6 +30,7 @@ NETWORKS = {
     "unet": UNET,
     "unetpp": NetworkSpec(name="unetpp", arguments={"features": [4, 4, 8, 8, 8, 4]}),
     "pranet": NetworkSpec(name="pranet", arguments={"backbone": "resnet18"}),
+    "encoder": NetworkSpec(name="unet", encoder="resnet10t", arguments={"features": [8, 8, 8, 4, 4]}),
     "MONAI": NetworkSpec(name="basic", monai="BasicUNet", arguments={"features": [4, 4, 4, 4, 4, 4]}),
 }
 
@@ -97,7 +101,7 @@ def test_da5_trains_and_is_another_augmentation() -> None:
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_every_network_trains_and_predicts_maps_of_the_images_size(name: str) -> None:
-    budget = replace(BUDGET, side=64, patch=64) if name == "pranet" else BUDGET
+    budget = replace(BUDGET, side=64, patch=64) if name in ("pranet", "encoder") else BUDGET
     network, facts = train(NETWORKS[name], PLAIN, budget, seed=0)
     assert len(facts["losses"]) == 2 and np.isfinite(facts["losses"]).all() and facts["seconds"] > 0
     sizes = {"smaller": (20, 27), "patch": (32, 32), "larger": (70, 81), "long": (24, 90)}
@@ -147,6 +151,10 @@ REFUSED: Sequence[tuple[dict[str, Any], str]] = (
     ({"name": "x", "monai": "np"}, "class of monai"),
     ({"name": "unet", "arguments": {"depth": 3}}, "unet must take its arguments"),
     ({"name": "pranet", "arguments": {"backbone": "nosuch"}}, "nosuch"),
+    ({"name": "unet", "encoder": "nosuch"}, "model of the installed timm; got 'nosuch'"),
+    ({"name": "unet", "encoder": "convnext_atto"}, "strides 2, 4, 8, 16, 32; got strides 4"),
+    ({"name": "unet", "encoder": "resnet10t", "weights": "imagenet"}, r"none for resnet10t.*nnunet-osasis\[encoders\]"),
+    ({"name": "unet", "encoder": "resnet10t", "weights": "gone.pth"}, "must be a file; got gone.pth"),
 )
 
 
@@ -154,3 +162,20 @@ REFUSED: Sequence[tuple[dict[str, Any], str]] = (
 def test_unknown_networks_and_arguments_are_refused(values: dict[str, Any], message: str) -> None:
     with pytest.raises(OsasisError, match=message):
         make_network(NetworkSpec(**values), 3, BUDGET)
+
+
+def test_the_encoders_weights_are_loaded_and_decide_the_cells_key(tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.chdir(tmp_path)
+    published = timm.create_model("resnet10t").state_dict()
+    torch.save(published, "w.pth")
+    spec = NetworkSpec(name="unet", encoder="resnet10t", weights="w.pth")
+    network = make_network(spec, 3, BUDGET)
+    assert torch.equal(network.encoder.state_dict()["conv1.0.weight"], published["conv1.0.weight"])  # type: ignore[operator, union-attr, index]
+    before = _sha256_of_weights(spec)
+    torch.save({name: value + 1 for name, value in published.items()}, "w.pth")
+    assert _sha256_of_weights(spec) != before
+
+
+def test_the_encoders_u_net_answers_at_the_images_size_and_channels() -> None:
+    gray = make_network(NetworkSpec(name="unet", encoder="resnet10t"), 1, BUDGET).eval()
+    assert gray(torch.rand(1, 1, 37, 90)).shape == (1, 2, 37, 90)

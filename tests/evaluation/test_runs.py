@@ -48,11 +48,11 @@ def test_the_report_and_its_numbers_are_there(finished_study: Study) -> None:
     linked = {line.split("](")[1].split(")")[0] for line in text.splitlines() if line.startswith("![")}
     assert linked and all((root / name).stat().st_size > 1000 for name in linked)
     assert {name.split("/")[1].split("_")[0] for name in linked} == {
-        *("radar", "cases", "scores", "predictions", "styles")
+        *("differences", "radar", "cases", "scores", "predictions", "styles")
     }
     assert page.count("data:image/png;base64,") == len(linked)
     events = [json.loads(line)["event"] for line in (root / "log.jsonl").read_text().splitlines()]
-    assert events[0] == "prepared" and events[-1] == "scored" and events.count("trained") == 20
+    assert events[0] == "prepared" and events[-1] == "scored" and events.count("trained") == 21  # one of them longer
 
 
 class _Balance(HTMLParser):
@@ -151,7 +151,7 @@ def test_without_images_no_picture_of_the_data_is_drawn(study: Study) -> None:
     shutil.rmtree(study.workspace / "pictures")
     write_report(study.spec, study.outcome, study.workspace, command=["x"], with_images=False)
     names = {path.name.split("_")[0] for path in (study.workspace / "pictures").iterdir()}
-    assert names == {"radar", "cases", "scores"}
+    assert names == {"differences", "radar", "cases", "scores"}
     assert "predictions_" not in (study.workspace / "report.md").read_text()
 
 

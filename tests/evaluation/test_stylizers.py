@@ -5,16 +5,22 @@ from __future__ import annotations
 import subprocess
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
+import numpy as np
 import pytest
+import torch
 
 from nnunet_osasis import OsasisError
 from nnunet_osasis.evaluation.experiment import methods as stylizers
+from nnunet_osasis.evaluation.experiment import tasks
 from nnunet_osasis.evaluation.experiment.config import MethodSpec, StylizerSpec
 from nnunet_osasis.evaluation.experiment.data import Prepared, prepare
 from nnunet_osasis.stylizer.serialization import INDEX
 from nnunet_osasis.training.build import NETWORKS
 
+from ..contracts.golden import golden_stylizer
 from .sites import experiment, write_data
 
 
@@ -85,7 +91,10 @@ def test_an_interrupted_command_interrupts_the_run(
         make(tmp_path / "stylizers" / "b_full", prepared, iterations=5)
 
 
-@pytest.mark.parametrize(("readout", "stops"), [(None, True), ("moments", True), ("raw", False), ("decoder", False)])
+@pytest.mark.parametrize(
+    ("readout", "stops"),
+    [(None, True), ("moments", True), ("raw", False), ("decoder", False), ("moments+raw", False)],
+)
 def test_networks_are_trained_only_when_a_method_uses_them(
     readout: str | None, stops: bool, tmp_path: Path, prepared: Prepared, command: Command
 ) -> None:
@@ -95,3 +104,44 @@ def test_networks_are_trained_only_when_a_method_uses_them(
     stylizers.make_stylizers(study, prepared, tmp_path, pretrained=None, device="cpu", say=lambda line: None)
     assert all(("--stop-after" in call) == stops for call in command.calls)
     assert command.calls
+
+
+def test_two_readouts_of_one_method_restyle_the_images_in_turn(tmp_path: Path, prepared: Prepared) -> None:
+    folder = golden_stylizer().save_pretrained(tmp_path / "stylizer")
+
+    def styled(readout: str) -> list[np.ndarray]:
+        method = MethodSpec(name="styled", kind="osasis", parameters={"readout": readout, "strength": 1.0})
+        output = tmp_path / readout
+        tasks.style(method, prepared, "b", folder, "digest", output, "cpu", 1)
+        stored = tasks.load_pictures(output.with_suffix(".npz"))
+        return [stored[name] for name in prepared.train_names]
+
+    both, first, second = styled("pair+decoder"), styled("pair"), styled("decoder")
+    assert all(np.array_equal(a, b) for a, b in zip(both[::2], first[::2], strict=True))
+    assert all(np.array_equal(a, b) for a, b in zip(both[1::2], second[1::2], strict=True))
+    assert not np.array_equal(first[1], second[1])
+
+
+@pytest.mark.parametrize("readout", ["raw+nosuch", "raw+raw", "raw+", 3])
+def test_a_readout_that_is_unknown_or_named_twice_is_refused(readout: Any) -> None:
+    with pytest.raises(OsasisError, match="readout of the method styled must be one of raw"):
+        MethodSpec(name="styled", kind="osasis", parameters={"readout": readout})
+
+
+@pytest.mark.parametrize(("device", "together"), [("cpu", [1] * 5), ("cuda", [2, 1, 2])])
+def test_a_gpu_restyles_pictures_of_one_size_together_and_in_their_order(
+    device: str, together: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stylizers, "BATCH", 2)
+    calls: list[list[np.ndarray]] = []
+
+    def stylize_arrays(arrays: list[np.ndarray], strengths: list[float]) -> list[np.ndarray]:
+        calls.append(arrays)
+        assert strengths == [0.5] * len(arrays) and len({array.shape for array in arrays}) == 1
+        return [array + 1 for array in arrays]
+
+    stylizer = SimpleNamespace(device=torch.device(device), stylize_arrays=stylize_arrays)
+    images = [np.full((3, 4, 4 + (i > 2)), i) for i in range(5)]
+    found = list(stylizers._restyled(stylizer, images, 0.5))
+    assert [len(call) for call in calls] == together
+    assert all(np.array_equal(a, b + 1) for a, b in zip(found, images, strict=True))

@@ -6,7 +6,15 @@ from pathlib import Path
 import pytest
 
 from nnunet_osasis.errors import OsasisError
-from nnunet_osasis.gate.audit import find_audit, path_in, read_audit, summarize, summarize_cases, write_audit
+from nnunet_osasis.gate.audit import (
+    audited_results,
+    find_audit,
+    path_in,
+    read_audit,
+    summarize,
+    summarize_cases,
+    write_audit,
+)
 from nnunet_osasis.gate.gate import Decision
 
 GOOD = Decision("full", 1.0, 1.0, {"structure_kept": 0.9, "structure_not_invented": 0.95}, {})
@@ -76,14 +84,35 @@ def test_an_audit_is_found_by_its_output_its_cache_or_itself(audit: Path, tmp_pa
 @pytest.mark.parametrize(
     "line", ["[1]", '{"case": "a"}', '{"case": "a", "decision": "maybe", "scores": {}, "failures": {}}']
 )
-def test_other_lines_than_an_audits_are_refused_or_left_out(line: str, tmp_path: Path) -> None:
+def test_a_file_without_a_line_of_an_audit_is_refused(line: str, tmp_path: Path) -> None:
     path = tmp_path / "audit.jsonl"
     path.write_text(line + "\n")
-    if line == "[1]":
-        assert read_audit(path) == []
-        return
     with pytest.raises(OsasisError, match="audit"):
         read_audit(path)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "[1]", '{"case": "a"}', '{"case": ["a"], "decision": "full", "scores": {}, "failures": {}}',
+        '{"case": "a", "decision": "maybe", "scores": {}, "failures": {}}',
+        '{"case": "a", "decision": {}, "scores": {}, "failures": {}}',
+        '{"case": "a", "decision": "full", "scores": {"structure_kept": NaN}, "failures": {}}',
+        '{"case": "a", "decision": "full", "scores": {}, "failures": {"structure_kept": "low"}}',
+        '{"case": "a", "decision": "full", "scores": {}, "failures": [1]}',
+        '{"case": "a", "decision": "weaker", "wanted_strength": 0, "scores": {}, "failures": {}}',
+        '{"case": "a", "decision": "weaker", "strength": "half", "scores": {}, "failures": {}}',
+        '{"case": "\\ud800", "decision": "full", "scores": {}, "failures": {}}',
+    ],
+)  # fmt: skip
+def test_other_lines_in_an_audit_are_left_out_and_named(
+    line: str, audit: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    rows = read_audit(audit)
+    with audit.open("a") as stream:
+        stream.write(f"{line}\n")
+    assert read_audit(audit) == rows and "left out: 5" in caplog.text
+    assert set(summarize_cases([audit])) == set(audited_results(audit)) == {"a", "b", "c", "d"}
 
 
 @pytest.mark.parametrize("score", ['"x"', "null", "[0.9]", "1" * 5000, "[" * 100_000])

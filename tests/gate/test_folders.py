@@ -107,7 +107,7 @@ def test_the_commands_say_what_was_decided(
     assert json.loads(capsys.readouterr().out)["decisions"] == {"full": 6, "weaker": 0, "original": 0}
     with pytest.raises(SystemExit):
         command.main([*arguments, "--no-gate", "--segmenter", "model"])
-    info.main([str(stylizer_folder)])
+    info.main([str(stylizer_folder), "--json"])
     assert "detection" in json.loads(capsys.readouterr().out)["gate"]
 
 

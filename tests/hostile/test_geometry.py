@@ -220,7 +220,7 @@ def test_a_pair_of_header_and_data_becomes_one_file(tmp_path: Path) -> None:
 def test_pictures_are_upright_whatever_their_orientation_tag_says(
     suffix: str, orientation: int, tmp_path: Path
 ) -> None:
-    """As Pillow turns them; and the result carries no tag that would turn it again."""
+    """As Pillow turns them; and the result is stored as its source is, with its tag, so that its mask fits."""
     stored = np.repeat(np.repeat(np.array([[10, 60, 110], [160, 210, 250]], np.uint8), 16, 0), 16, 1)
     tags = Image.Exif()
     tags[274] = orientation
@@ -239,7 +239,9 @@ def test_pictures_are_upright_whatever_their_orientation_tag_says(
     result = write_like(loaded, loaded.array, tmp_path / f"out{'.png' if suffix == '.jpg' else suffix}")
     assert np.array_equal(read_image(result).array, loaded.array)
     with Image.open(result) as opened:
-        assert opened.getexif().get(274, 1) == 1
+        assert opened.getexif().get(274, 1) == orientation
+    as_stored = tifffile.imread(result) if suffix == ".tif" else np.array(Image.open(result))
+    assert as_stored.shape == stored.shape and np.abs(as_stored.astype(int) - stored).max() <= 6
 
 
 def test_colour_profiles_and_resolutions_stay(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from specimens import unit_images
 
 from nnunet_osasis import OsasisError
 from nnunet_osasis.maps.detail import SHARPEST, SOFTEST, DetailChange, DetailStatistics, sharpen
-from nnunet_osasis.maps.field_of_view import field_of_view
+from nnunet_osasis.maps.field_of_view import find_frame, own_view
 from nnunet_osasis.scripts import stylize
 from nnunet_osasis.stylizer.stylizer import OSASISStylizer
 
@@ -111,7 +111,7 @@ def test_only_what_is_in_view_is_measured() -> None:
 def test_almost_nothing_in_view_gives_none() -> None:
     framed = torch.full((1, 3, SIDE, SIDE), -1.0)
     framed[..., 40:55, 40:55] = picture(0)[..., 40:55, 40:55].clamp(min=-0.5)
-    assert field_of_view(framed).sum() == 15 * 15
+    assert own_view(framed).sum() == 15 * 15
     assert DetailStatistics.of(framed) is None  # 7 x 7 pixels are away from the frame's edge
     framed[..., 40:65, 40:65] = picture(0)[..., 40:65, 40:65].clamp(min=-0.5)
     assert DetailStatistics.of(framed) is not None
@@ -279,8 +279,7 @@ def framed(count: int) -> torch.Tensor:
 
 
 def test_a_stylizer_adds_detail_only_when_asked_to(stylizer: OSASISStylizer) -> None:
-    images = 0.4 * unit_images(2) + 0.2  # no frame
-    assert field_of_view(images).all()
+    images = 0.4 * unit_images(2) + 0.2
     plain = stylizer.stylize(images)
     for change in (SHARPER, NOISIER):
         stylizer.detail = change
@@ -305,7 +304,7 @@ def test_a_stylizer_without_a_change_of_detail_adds_none(stylizer: OSASISStylize
 @pytest.mark.parametrize("change", [SHARPER, NOISIER, BOTH])
 def test_frames_stay_and_strength_0_is_the_identity(stylizer: OSASISStylizer, change: DetailChange) -> None:
     images = framed(2)
-    stylizer.detail = change
+    stylizer.detail, stylizer.frame = change, find_frame(images)
     asked = stylizer.configured(detail=True)
     found = asked.stylize(images)
     assert torch.equal(found[..., :6], images[..., :6])

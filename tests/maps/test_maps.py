@@ -16,7 +16,7 @@ from nnunet_osasis import OsasisError
 from nnunet_osasis.maps.agreement import Agreement, agreement, combine
 from nnunet_osasis.maps.base import MAPS, MeanMap, PixelMap, map_from_json
 from nnunet_osasis.maps.color import difference, from_perceptual, perceptual
-from nnunet_osasis.maps.field_of_view import field_of_view
+from nnunet_osasis.maps.field_of_view import field_of_view, find_frame
 from nnunet_osasis.maps.moments import MomentMap, moments
 from nnunet_osasis.maps.parametric import TERMS, ParametricMap, feature_count, features, fit_images, places
 
@@ -282,7 +282,7 @@ def test_gradients_of_the_distance_are_finite(channels: int) -> None:
 def _reinhard(images: np.ndarray, targets: np.ndarray) -> np.ndarray:
     """Pooled moment matching by scikit-image: CIELAB for colour, each channel by itself otherwise."""
     sets = [np.moveaxis(v, 1, -1) for v in (images, targets)]
-    views = [field_of_view(torch.from_numpy(v))[:, 0].numpy() for v in (images, targets)]
+    views = [field_of_view(torch.from_numpy(v), find_frame(v))[:, 0].numpy() for v in (images, targets)]
     colour = images.shape[1] == 3
     values = [rgb2lab((v + 1) / 2) if colour else v for v in sets]
     (m, s), (tm, ts) = ((v[view].mean(0), v[view].std(0)) for v, view in zip(values, views, strict=True))
@@ -298,7 +298,7 @@ def test_moment_matching_is_pooled_reinhard_inside_the_view(channels: int) -> No
     targets = torch.from_numpy(cameras.astype(np.float32) / 127.5 - 1)
     found = MomentMap.between(images, targets, anchor=0.0)(images)
     expected = torch.from_numpy(_reinhard(images.double().numpy(), targets.double().numpy())).float()
-    view = field_of_view(images).expand_as(images)
+    view = field_of_view(images, find_frame(images)).expand_as(images)
     assert 0.5 < view.float().mean() < 0.9
     torch.testing.assert_close(found[view], expected[view], atol=1e-3, rtol=0)
     assert (found - images)[view].abs().mean() > 0.05

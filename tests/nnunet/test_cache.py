@@ -18,7 +18,7 @@ from nnunet_osasis.nnunet.cache import StylizedCache
 from nnunet_osasis.nnunet.cases import open_cases
 from nnunet_osasis.nnunet.configuration import NnunetConfiguration
 from nnunet_osasis.nnunet.restyle import restyle_with
-from nnunet_osasis.runtime.storage import host_name
+from nnunet_osasis.runtime.storage import place
 
 from .conftest import RGB, VOLUME, Warmer
 
@@ -50,8 +50,8 @@ def test_the_original_folder_stays_as_nnunet_left_it(home, rgb):
     cache = StylizedCache(rgb, Warmer(3), None)
     cache.build(KEYS)
     assert {path.name: path.stat().st_mtime_ns for path in folder.iterdir()} == before
-    for place in (folder, cache.folder):
-        assert infer_dataset_class(str(place)) is nnUNetDatasetBlosc2
+    for path in (folder, cache.folder):
+        assert infer_dataset_class(str(path)) is nnUNetDatasetBlosc2
     assert len(nnUNetDatasetBlosc2.get_identifiers(str(folder))) == 6
 
 
@@ -166,7 +166,7 @@ def test_leftovers_of_a_killed_run_disappear(rgb):
     cache.build(KEYS[:1])
     ended = subprocess.Popen([sys.executable, "-c", ""])
     ended.wait()
-    half = cache.folder / f".osasis-{host_name()}-{ended.pid}-x"
+    half = cache.folder / f".osasis-{place()}-{ended.pid}-1-x"
     half.mkdir()
     (half / "case_2.b2nd").write_bytes(b"half")
     assert cache.build(KEYS) == KEYS[1:]

@@ -11,15 +11,19 @@ from PIL import Image
 from nnunet_osasis.errors import OsasisError
 from nnunet_osasis.gate import StructureGate, calibrate_gate
 from nnunet_osasis.gate.audit import read_audit
+from nnunet_osasis.gate.scores import CALIBRATED
+from nnunet_osasis.gate.thresholds import GateThresholds
 from nnunet_osasis.images.intensity import IntensityRange, to_unit
 from nnunet_osasis.images.slices import best_slice
 from nnunet_osasis.nnunet.cache import StylizedCache
 from nnunet_osasis.nnunet.cases import open_cases
 from nnunet_osasis.nnunet.configuration import NnunetConfiguration
+from nnunet_osasis.nnunet.on_the_fly.measurements import Measurements
+from nnunet_osasis.nnunet.on_the_fly.transfer import OnePassTransfer
 from nnunet_osasis.nnunet.options import OsasisOptions
 from nnunet_osasis.nnunet.segmenter import NnunetSegmenter
 
-from .conftest import RGB, VOLUME, Warmer
+from .conftest import RGB, VOLUME, Warmer, tiny_stylizer
 
 KEYS = ["case_0", "case_2", "case_5"]
 
@@ -126,3 +130,21 @@ def test_a_segmenter_that_is_no_model_is_refused(tmp_path):
     (tmp_path / "fold_0" / "checkpoint_final.pth").write_bytes(b"no checkpoint")
     with pytest.raises(OsasisError, match="whole nnU-Net model"):
         NnunetSegmenter(tmp_path)(np.zeros((3, 8, 8), np.float32))
+
+
+@pytest.mark.parametrize("gated", [True, False])
+@pytest.mark.parametrize("level", [0, 7])
+def test_a_constant_image_is_named_and_kept_as_it_is(home, rgb, level, gated, caplog):
+    """Stock nnU-Net trains on it; one of hundreds must not end a training without its name."""
+    path = next((home.raw(RGB) / "imagesTr").glob("case_2_0000.*"))
+    Image.fromarray(np.full_like(np.array(Image.open(path)), level)).save(path)
+    intensity = IntensityRange("percentile", 0.5, 99.5)
+    stylizer = tiny_stylizer().configured(intensity=intensity)
+    gate = StructureGate(GateThresholds(dict.fromkeys(CALIBRATED, 0.0)), intensity) if gated else None
+    cache = StylizedCache(rgb, stylizer, None, gate, processes=1)
+    cache.build(KEYS)
+    assert "Case case_2 is kept as it is: it is constant" in caplog.text
+    np.testing.assert_array_equal(stored(cache, "case_2"), open_cases(rgb).preprocessed("case_2"))
+    assert gated == (cache.audit.is_file() and read_audit(cache.audit)[1]["decision"] == "original")
+    measured, _ = Measurements(rgb, OnePassTransfer(stylizer), 1.0, gate).build(KEYS)
+    assert measured["case_2"].strength == 0 and measured["case_0"].strength > 0

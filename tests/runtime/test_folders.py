@@ -49,6 +49,16 @@ def test_a_block_that_fails_leaves_the_old_folder(tmp_path: Path, error: BaseExc
     assert content(tmp_path) == {"out/a": "old"}
 
 
+def test_only_its_own_writing_is_called_an_output_that_cannot_be_written(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="missing"), atomic_folder(tmp_path / "out"):
+        (tmp_path / "missing").read_text()
+    with pytest.raises(ConnectionResetError), atomic_folder(tmp_path / "out"):
+        raise ConnectionResetError
+    with pytest.raises(OsasisError, match=r"writable.*out"), atomic_folder(tmp_path / "out") as folder:
+        (folder / "no folder/a").write_text("")
+    assert content(tmp_path) == {}
+
+
 def test_a_folder_is_replaced_on_request_and_only_with_its_marker(tmp_path: Path) -> None:
     with atomic_folder(tmp_path / "out") as folder:
         fill(folder, a="old", b="old")

@@ -17,7 +17,7 @@ from specimens import randomise, tiny_calibration, unit_images
 from nnunet_osasis import OsasisError, OSASISStylizer
 from nnunet_osasis.gate.structure import structure_agreement
 from nnunet_osasis.maps.color import difference
-from nnunet_osasis.maps.field_of_view import field_of_view
+from nnunet_osasis.maps.field_of_view import find_frame, own_view
 from nnunet_osasis.maps.parametric import TERMS, feature_count
 from nnunet_osasis.stylizer.calibrator import Calibrator, CalibratorConfig, describe
 from nnunet_osasis.synthetic.acquisition import FAMILIES, Parameters, register, uniform
@@ -373,7 +373,7 @@ def test_simulated_references_have_a_frame_that_the_processor_drew() -> None:
     scenes = torch.nn.functional.pad(unit_images(4).clamp(min=-0.7), (8, 8, 8, 8), value=-1.0)
     family = FAMILIES["camera"]()
     config = CalibratorConfig(crop=0.0)
-    found, parameters = simulate(scenes, family, config, torch.Generator().manual_seed(0), 5)
+    found, parameters = simulate(scenes, family, config, torch.Generator().manual_seed(0), 5, find_frame(scenes))
     assert found.shape == (5, 3, 48, 48)
     assert {len(value) for value in parameters.values()} == {5}
     frame = torch.ones(48, 48, dtype=torch.bool)
@@ -452,7 +452,7 @@ def test_a_pair_of_equal_pictures_has_structure_and_no_spread(stylizer: OSASISSt
 def test_samples_that_differ_have_a_spread_inside_the_view(stylizer: OSASISStylizer) -> None:
     y = SOURCES[:1].clamp(min=-0.7)
     y[..., :8] = -1
-    assert not field_of_view(y)[..., :8].any()
+    assert not own_view(y)[..., :8].any()
     outside = y.repeat(2, 1, 1, 1)
     outside[1, :, :, :8] = 0.5
     assert pair_quality(stylizer.autoencoder, y, outside, SOURCES).sample_spread == pytest.approx(0, abs=1e-4)

@@ -11,12 +11,14 @@ from specimens import SIZE, unit_images
 from torchvision.transforms.functional import gaussian_blur
 
 from nnunet_osasis import OSASISStylizer
+from nnunet_osasis.maps.field_of_view import Frame
 from nnunet_osasis.maps.resize import resize
 from nnunet_osasis.stylizer.names import NETWORK_READOUTS
 from nnunet_osasis.stylizer.readouts import READOUTS, DiffusionReadout, low_frequencies
 
 DIRECTIONS = ("source_to_target", "target_to_source")
 SIZES = [(SIZE, SIZE), (50, 41)]
+BLACK = Frame(limit=-0.99, share=1.0, area=0.3)
 
 
 def pictures(count: int, size: tuple[int, int]) -> torch.Tensor:
@@ -69,6 +71,7 @@ def test_frequency_passes_a_constant_up_to_the_frame(
     stylizer: OSASISStylizer, monkeypatch: pytest.MonkeyPatch, size: tuple[int, int]
 ) -> None:
     decoding(monkeypatch, 0.25)
+    stylizer.frame = BLACK
     images = pictures(2, size)
     images[..., : size[1] // 4] = -1
     found = stylizer.stylize(images, readout="frequency")
@@ -122,6 +125,8 @@ def test_frequency_keeps_the_sources_fine_detail(
 def test_frames_stay(stylizer: OSASISStylizer, readout: str, size: tuple[int, int]) -> None:
     images = pictures(2, size)
     images[..., :9] = -1
+    stylizer.frame = BLACK
+    stylizer.reference[..., :9] = 0
     for direction in DIRECTIONS:
         found = stylizer.stylize(images, readout=readout, direction=direction, joint=True)
         assert torch.equal(found[..., :9], images[..., :9])

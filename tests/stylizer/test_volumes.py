@@ -14,7 +14,7 @@ from nnunet_osasis import OsasisError, OSASISStylizer
 from nnunet_osasis.images.intensity import IntensityRange, from_unit, infer_range, to_unit
 from nnunet_osasis.images.io import read_image
 from nnunet_osasis.images.slices import read_in_slices, slice_axis, slices_back, slices_first
-from nnunet_osasis.maps.field_of_view import field_of_view
+from nnunet_osasis.maps.field_of_view import Frame, field_of_view
 from nnunet_osasis.maps.local_affine import fit_local_affine
 from nnunet_osasis.stylizer.archive.run import stylize_folder
 from nnunet_osasis.stylizer.names import READOUTS
@@ -132,25 +132,28 @@ def test_slices_share_one_code(stylizer: OSASISStylizer, monkeypatch: pytest.Mon
     assert len({tuple(code.tolist()) for code in torch.cat(seen)}) == 10
 
 
+AIR = Frame(limit=-0.99, share=1.0, area=0.5)
+
+
 def test_a_volumes_frame_is_one_region() -> None:
     """Slices of nothing but air belong to the frame; a dark spot inside belongs to the image in every slice."""
     volume = torch.full((5, 1, 16, 16), -1.0)
     volume[1:4, :, 4:12, 4:12] = 0.5
     volume[2, :, 7, 7] = -1.0
-    alone, together = field_of_view(volume), field_of_view(volume, joint=True)
+    alone, together = field_of_view(volume, AIR), field_of_view(volume, AIR, joint=True)
     assert alone[0].all()
     assert not together[[0, 4]].any()
     assert together[2, 0, 7, 7]
     assert not together[2, 0, 0, 0]
-    assert field_of_view(torch.full((3, 1, 4, 4), -1.0), joint=True).all()
+    assert field_of_view(torch.full((3, 1, 4, 4), -1.0), AIR, joint=True).all()
 
 
 def test_a_dark_region_that_reaches_the_edge_in_one_slice_is_frame_in_all() -> None:
     volume = torch.full((3, 1, 9, 9), 0.5)
     volume[:, :, 4, 2:6] = -1.0
     volume[1, :, 4, :6] = -1.0
-    assert not field_of_view(volume, joint=True)[:, 0, 4, 2:6].any()
-    assert field_of_view(volume)[0, 0, 4, 2:6].all()
+    assert not field_of_view(volume, AIR, joint=True)[:, 0, 4, 2:6].any()
+    assert field_of_view(volume, AIR)[0, 0, 4, 2:6].all()
 
 
 def test_a_window_over_slices_is_the_mean_of_its_slices() -> None:

@@ -26,7 +26,7 @@ from nnunet_osasis.maps.base import MeanMap
 from nnunet_osasis.runtime.records import read_jsonl
 from nnunet_osasis.scripts import pretrain_stylizer, stylize
 from nnunet_osasis.training import presets as preset_module
-from nnunet_osasis.training.build import BuildConfig, StylizerBuild, stage_plan
+from nnunet_osasis.training.build import BuildConfig, StylizerBuild, stage_plan, times
 from nnunet_osasis.training.build import settings as build_settings
 from nnunet_osasis.training.build import stages as build_stages
 
@@ -145,9 +145,9 @@ def test_a_photographed_pair_is_the_default_of_the_first_stage_already(tmp_path:
 
 def test_the_plan_names_the_stages_that_will_run(tmp_path: Path) -> None:
     build = make(tmp_path / "s")
-    maps, networks = stage_plan(build)[1:]
+    maps, pretraining, networks = stage_plan(build)[1:]
     assert "calibrator (4 steps)" in maps and "about a minute" in maps
-    assert "pretraining (6 steps" in networks and "student" in networks
+    assert "pretraining (6 steps" in pretraining and "student" in networks
     assert stage_plan(build, stop_after="maps")[1:] == [maps]
 
 
@@ -172,3 +172,76 @@ def test_a_stylizer_that_serves_another_readout_meanwhile_says_so(
     caplog.clear()
     assert OSASISStylizer.from_pretrained(tmp_path / "s").config.readout == "combined"
     assert "ordered with the read-out raw" in caplog.text
+
+
+@pytest.fixture
+def unbounded(command: list[str]) -> list[str]:
+    """The short run without a number of pretraining steps."""
+    return [word for i, word in enumerate(command) if "--iterations" not in (word, command[i - 1])]
+
+
+def test_minutes_bound_the_whole_command_and_are_remembered(
+    unbounded: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    """A step seems to take 0.2 s: what is left of a minute after the maps, and for the rest, holds less than 150."""
+    monkeypatch.setattr(times, "seconds_per_step", lambda *_, **__: 0.2)
+    pretrain_stylizer.main([*unbounded, "--minutes", "1"])
+    said = capsys.readouterr().out
+    assert said.index("Plan") < said.index("All of it in 1 minutes") < said.index("steps fit into")
+    steps = OSASISStylizer.from_pretrained(tmp_path / "s").card["pretraining"]["iterations"]
+    assert 1 <= steps < 150 and f"Pretraining: {steps} steps" in said and said.count("can be used now") == 1
+    pretrain_stylizer.main([*unbounded, "--minutes", "3", "--resume"])  # finished: nothing is settled anew
+    assert OSASISStylizer.from_pretrained(tmp_path / "s").card["pretraining"]["iterations"] == steps
+
+
+def test_too_few_minutes_end_with_usable_maps_and_a_remedy_that_works(
+    unbounded: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(times, "seconds_per_step", lambda *_, **__: 0.1)
+    with pytest.raises(OsasisError, match=r"--minutes must leave time.*--resume and --minutes") as caught:
+        pretrain_stylizer.main([*unbounded, "--minutes", "0.01"])
+    assert not OSASISStylizer.from_pretrained(tmp_path / "s").has_networks
+    minutes = str(caught.value).split("--minutes ")[2].split(" ")[0]
+    pretrain_stylizer.main([*unbounded, "--resume", "--minutes", minutes])
+    assert OSASISStylizer.from_pretrained(tmp_path / "s").has_networks
+
+
+def test_the_plan_times_every_stage_of_a_long_run(capsys: pytest.CaptureFixture, tmp_path: Path) -> None:
+    build = make(tmp_path / "s", preset=replace(tiny_preset(iterations=7200), rough_time="ages"))
+    plan = stage_plan(build, times=times.StageTimes(0.5, 3600.0, 250.0))
+    assert "1. maps" in plan[1] and "2. pretraining (7200 steps of 4 images): about 60 min here." in plan[2]
+    assert "3. style pair, adaptation" in plan[3] and plan[3].endswith("about 4 min.")
+    assert "ages" in stage_plan(build)[2]
+
+
+def test_minutes_and_steps_exclude_each_other(command: list[str], capsys: pytest.CaptureFixture) -> None:
+    for more in (["--minutes", "3"], ["--minutes", "3", "--stop-after", "maps"]):
+        with pytest.raises(SystemExit):
+            pretrain_stylizer.main([*command, *more])
+        assert "--minutes" in capsys.readouterr().err
+
+
+def test_resume_names_the_setting_that_differs_before_it_measures(
+    command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Cut(Exception):
+        pass
+
+    def cut(*_: object, **__: object) -> None:
+        raise Cut
+
+    with monkeypatch.context() as patch:
+        patch.setattr(build_stages, "make_style_pair", cut)  # after pretraining
+        with pytest.raises(Cut):
+            pretrain_stylizer.main(command)
+    monkeypatch.setattr(pretrain_stylizer, "FEW_STEPS", 0)
+    monkeypatch.setattr(times, "seconds_per_step", cut)
+    with pytest.raises(OsasisError, match=r"pretraining\.batch_size 2 there and 3 now"):
+        pretrain_stylizer.main([*command, "--resume", "--batch-size", "3"])
+    with pytest.raises(Cut):  # the adaptation has not begun: it may have other settings, and is timed
+        pretrain_stylizer.main([*command, "--resume", "--adapt-learning-rate", "1e-4"])
+    monkeypatch.setattr(pretrain_stylizer, "FEW_STEPS", 100)
+    pretrain_stylizer.main([*command, "--resume"])
+    assert OSASISStylizer.from_pretrained(tmp_path / "s").has_networks
+    with pytest.raises(OsasisError, match=r"adaptation\.iterations 1 there and 2 now"):
+        pretrain_stylizer.main([*command, "--resume", "--adapt-iterations", "2"])

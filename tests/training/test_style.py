@@ -22,6 +22,7 @@ from nnunet_osasis.training.adaptation.losses import (
     perceptual_loss,
     style_terms,
 )
+from nnunet_osasis.training.adaptation.recipes import RECIPES, AdaptConfig
 from nnunet_osasis.training.style_pair import PAIR_MAKERS, StylePairConfig, make_style_pair
 
 IMAGES = unit_images(4)
@@ -127,6 +128,20 @@ def test_recipes_hold_the_published_weights() -> None:
     )
     assert osasis.statistics == 0
     assert {n for n, w in vars(LOSSES["paper"]).items() if w} == {"adversarial", "cycle", "spn"}
+
+    for recipe in RECIPES.values():  # eqs. 10-13 alone: our own term only where it is asked for by name
+        weights = replace(recipe, losses="paper").weights()
+        assert {n for n, w in vars(weights).items() if w} == {"adversarial", "cycle", "spn"}
+    assert AdaptConfig().weights().statistics == 3 and RECIPES["osasis"].weights().statistics == 0
+    assert AdaptConfig(losses="paper", statistics=2.0).weights().statistics == 2
+
+
+def test_the_published_recipe_takes_the_published_steps() -> None:
+    """The reference code decodes in 10 optimizer steps (from timestep 450) and applies 25 (from 480)."""
+    training = RECIPES["osasis"].sampler
+    applied = replace(training, decode_steps=training.encode_steps)
+    assert len(training.decode_grid()) - 1 == 10 and training.decode_grid()[-1] == 450
+    assert len(applied.decode_grid()) - 1 == 25 and applied.decode_grid()[-1] == 480
 
 
 def test_terms_vanish_where_the_decoder_is_perfect(embed: SemanticEmbedder) -> None:

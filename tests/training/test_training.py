@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,10 @@ import torch
 from specimens import build_tiny, tiny_preset, unit_images
 
 from nnunet_osasis import OsasisError, OSASISStylizer
+from nnunet_osasis.diffusion.ddim import linear_alpha_bar, training_alpha_bar
+from nnunet_osasis.diffusion.sampler import SamplerConfig, decode_images, encode_images
 from nnunet_osasis.training import pretrain as pretraining
+from nnunet_osasis.training.adaptation.recipes import RECIPES, SAMPLER
 from nnunet_osasis.training.checkpoint import EMA
 from nnunet_osasis.training.loop import Interruptible, cosine
 from nnunet_osasis.training.pretrain import draw_batch, pretrain
@@ -119,6 +123,23 @@ def test_batches_depend_on_seed_and_iteration_alone() -> None:
     first, again, other = (draw_batch(unit_images(8), config, i, 1000) for i in (3, 3, 4))
     assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
     assert not torch.equal(first[2], other[2])
+
+
+@pytest.mark.parametrize("config", [SamplerConfig(), SAMPLER, RECIPES["osasis"].sampler, SamplerConfig(t0=999)])
+def test_pretraining_shows_every_level_that_a_transfer_asks_for(config: SamplerConfig) -> None:
+    settings, asked = replace(tiny_preset().pretrain, batch_size=2000), set[int]()
+
+    def unet(x: torch.Tensor, t: torch.Tensor, *codes: object) -> torch.Tensor:
+        asked.update(t.tolist())
+        return x
+
+    images = unit_images(1)
+    decode_images(unet, encode_images(unet, images, None, config), None, config)
+    shown = set[int]().union(*(draw_batch(images, settings, i, 1000)[1].tolist() for i in range(8)))
+    assert 0 in asked and asked <= shown
+    alpha_bar = training_alpha_bar()
+    assert alpha_bar[0] < 1  # a clean image alone has no noise to learn from
+    assert (alpha_bar.diff() < 0).all() and torch.equal(alpha_bar[1:], linear_alpha_bar()[1:])
 
 
 def test_ema_warms_up_and_follows() -> None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import zlib
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from nnunet_osasis.evaluation.experiment.config import Experiment, MethodSpec, NetworkSpec
+from nnunet_osasis.evaluation.experiment.config import IMAGENET, Experiment, MethodSpec, NetworkSpec
 from nnunet_osasis.evaluation.experiment.data import SOURCE, Prepared
-from nnunet_osasis.runtime.storage import sha256_of_json
+from nnunet_osasis.runtime.storage import sha256_of_file, sha256_of_json
 
 FORMAT = 1
 """Version of the predictions; raised when equal settings would give other ones, so that old cells are not reused."""
@@ -24,6 +25,7 @@ class Cell:
         target: name of the target whose style it trains for; None for methods that see no reference.
         seed: one of the experiment's seeds.
         tests: names of the test sets it predicts.
+        stretch: how many times the budget's steps it takes.
     """
 
     network: NetworkSpec
@@ -31,12 +33,14 @@ class Cell:
     target: str | None
     seed: int
     tests: tuple[str, ...]
+    stretch: int = 1
 
     @property
     def name(self) -> str:
         """Unique name, which can be part of a file name."""
         style = self.method.name if self.target is None else f"{self.method.name}@{self.target}"
-        return f"{self.network.name}__{style}__{self.seed}"
+        longer = "" if self.stretch == 1 else f"__x{self.stretch}"
+        return f"{self.network.name}__{style}__{self.seed}{longer}"
 
     @property
     def random_seed(self) -> int:
@@ -60,7 +64,9 @@ class Cell:
         method = next(m for m in values["methods"] if m["name"] == self.method.name)
         truth = prepared.truths[self.target or ""].sha256 if self.method.kind == "truth" else None
         folds = [experiment.seeds.index(self.seed), len(experiment.seeds)]
-        extra = {"folds": folds} if experiment.budget.engine == "nnunet" else {}
+        extra: dict[str, Any] = {"folds": folds} if experiment.budget.engine == "nnunet" else {}
+        if self.network.weights is not None:
+            extra["weights"] = _sha256_of_weights(self.network)
         return sha256_of_json(
             {
                 "format": FORMAT,
@@ -75,6 +81,25 @@ class Cell:
                 **extra,
             }
         )
+
+
+STRETCH = 2
+"""How many times the steps of all others the training takes that shows what more steps give."""
+
+
+def longer_cells(experiment: Experiment) -> list[Cell]:
+    """Return one longer training per network, without style transfer, tested in-domain; none for nnU-Net's trainers."""
+    if experiment.budget.engine != "light":
+        return []
+    method = next(method for method in experiment.methods if method.name == experiment.baseline)
+    return [Cell(net, method, None, experiment.seeds[0], (SOURCE,), STRETCH) for net in experiment.networks]
+
+
+def _sha256_of_weights(network: NetworkSpec) -> str | None:
+    from nnunet_osasis.networks.imagenet import find_imagenet_weights
+
+    path = find_imagenet_weights(str(network.encoder)) if network.weights == IMAGENET else Path(str(network.weights))
+    return None if path is None else sha256_of_file(path)
 
 
 def all_cells(experiment: Experiment) -> list[Cell]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass as plain_dataclass
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, dataclass_transform
 
@@ -39,6 +39,9 @@ from nnunet_osasis.synthetic.known_camera import KnownCamera, camera_from_json
 
 DECIDING = ("dice", "iou", "dice_mean", "iou_mean", "s", "e_max", "e_mean", "e_adaptive", "nsd")
 """Metrics that may decide a verdict: they lie in [0, 1], are better when higher, and are defined for every case."""
+
+IMAGENET = "imagenet"
+"""Value of a network's ``weights`` that takes what this machine has of its encoder."""
 
 MAX_PATTERN_LENGTH = 200
 """Largest number of characters of a group rule."""
@@ -114,6 +117,7 @@ class ImageSet:
         where: bounds on a color statistic of the background, see ``domains.py``: divides one folder into two domains.
         groups: what belongs together: a regular expression whose first group (or whole match) names a patient, or a
             list of the numbers at which sequences begin. Empty: every image for itself.
+        gray: whether images of three channels are made one.
 
     >>> ImageSet(images="a/images", masks="a/masks", include=("1-40",)).every
     1
@@ -129,6 +133,7 @@ class ImageSet:
         AfterValidator(_check_groups),
         Field(description="a regular expression or a list of whole numbers"),
     ] = ()
+    gray: bool = False
 
 
 def _camera(values: Any) -> KnownCamera | None:
@@ -183,17 +188,39 @@ class Target:
 
 @_settings
 class NetworkSpec:
-    """A network by name: ``unet`` (nnU-Net's), ``unetpp``, ``pranet``, or any network of MONAI.
+    """A network by name: ``unet`` (nnU-Net's), ``unetpp``, ``pranet``, any of MONAI, or a U-Net on an encoder of timm.
 
     Attributes:
         name: unique among the networks.
         monai: class name in ``monai.networks.nets``, for other names than those three.
+        encoder: name of a timm model, which makes it a U-Net on that encoder; ``unet`` or a free name.
+        weights: of the encoder: ``imagenet`` (what this machine has; nothing is downloaded), the path of a file, or
+            None, which starts at random.
         arguments: constructor arguments that differ from the default.
+
+    >>> NetworkSpec(name="unet", encoder="tf_efficientnet_lite0", weights="imagenet").weights
+    'imagenet'
     """
 
     name: Name
     monai: str | None = None
+    encoder: str | None = None
+    weights: str | None = None
     arguments: dict[str, Any] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _check(self) -> NetworkSpec:
+        if self.encoder is None and self.weights is not None:
+            raise OsasisError(
+                "weights are those of a network's encoder",
+                found=f"{self.weights} for {self.name} without one",
+                remedy='Name it: {"name": "unet", "encoder": "tf_efficientnet_lite0", "weights": "imagenet"}.',
+            )
+        if self.encoder is not None and (self.monai is not None or self.name in ("unetpp", "pranet")):
+            raise OsasisError(
+                "encoder makes a U-Net: it excludes monai, and the names unetpp and pranet", found=self.name
+            )
+        return self
 
 
 @_settings
@@ -252,7 +279,7 @@ class StylizerSpec:
     Attributes:
         preset: name of the preset.
         iterations: steps of the pretraining; None takes the preset's.
-        minutes: time for the pretraining, instead of ``iterations``.
+        minutes: time for making a stylizer with networks, instead of ``iterations``.
         adapt_iterations: steps of the adaptation; None takes the preset's.
         calibrator_iterations: steps of the calibrator; None takes the preset's.
         seed: of the training.
@@ -348,6 +375,14 @@ class MethodSpec:
         return KINDS[self.kind].reference
 
     @property
+    def parts(self) -> tuple[MethodSpec, ...]:
+        """The method once for each of its read-outs: ``combined+raw`` are two, which share the images."""
+        names = str(self.parameters.get("readout", "")).split("+")
+        if len(names) < 2:
+            return (self,)
+        return tuple(replace(self, parameters={**self.parameters, "readout": name}) for name in names)
+
+    @property
     def label(self) -> str:
         """The kind's label and the parameters, for people."""
         text = ", ".join(f"{key} {value}" for key, value in self.parameters.items())
@@ -388,7 +423,8 @@ def _check_parameter(method: str, key: str, value: Any) -> None:
             raise OsasisError(f"{key} of the method {method} must be a number in [0, {highest}]", found=shown(value))
         return
     known = READOUTS if key == "readout" else LOSSES
-    if value not in list(known):
+    parts = value.split("+") if key == "readout" and isinstance(value, str) else [value]
+    if not set(parts) <= set(known) or len(set(parts)) < len(parts):
         raise OsasisError(f"{key} of the method {method} must be one of {', '.join(known)}", found=shown(value))
 
 

@@ -12,9 +12,10 @@ import numpy as np
 
 from nnunet_osasis.errors import OsasisError
 from nnunet_osasis.evaluation.experiment.config import Experiment, Target
-from nnunet_osasis.evaluation.experiment.datasets import Case, files_in, read_picture, reduced, select_cases
+from nnunet_osasis.evaluation.experiment.datasets import Case, files_in, read_masks, reduced, select_cases
 from nnunet_osasis.evaluation.experiment.domains import REFERENCE_RULE, choose_reference
 from nnunet_osasis.evaluation.experiment.leaks import check_splits
+from nnunet_osasis.images.gray import ColorSurvey
 from nnunet_osasis.runtime.storage import sha256_of_array, sha256_of_json
 
 __all__ = ["POOL", "SOURCE", "Case", "KnownTruth", "Prepared", "describe", "prepare", "select_cases", "test_masks"]
@@ -111,11 +112,15 @@ def prepare(experiment: Experiment, data: Path) -> Prepared:
     tests = {SOURCE: {case.name: case.image(side) for case in cases[SOURCE]}}
     for target in experiment.targets:
         tests[target.name] = {case.name: _seen(target, case, side) for case in cases[target.name]}
-    masks = [case.mask(side) for case in train]
+    masks = read_masks(train, side, what="The training set")
     truths = {t.name: _truth(t, train, pictures, masks) for t in experiment.targets if t.camera}
     for target in experiment.targets:
         if target.twins is not None:
             truths[target.name] = _twins(target, train, pictures, masks, tests[target.name], data)
+    survey = ColorSurvey()
+    for case, picture in zip(train, pictures, strict=True):
+        survey.add(case.name, picture)
+    survey.warn()
     _same_channels([*pictures, *references.values(), *(image for test in tests.values() for image in test.values())])
     report["references"] = {
         name: {"case": case, "rule": _rule(experiment, name), "sha256": sha256_of_array(references[name])}
@@ -128,7 +133,8 @@ def prepare(experiment: Experiment, data: Path) -> Prepared:
 def test_masks(prepared: Prepared, experiment: Experiment, test: str) -> dict[str, np.ndarray]:
     """Return the masks of a test set, ``(H, W)`` of 0 and 1: for the scoring, and for pictures of what was scored."""
     side = experiment.budget.side
-    masks = {case.name: case.mask(side) for case in prepared.cases[test]}
+    cases = prepared.cases[test]
+    masks = dict(zip((case.name for case in cases), read_masks(cases, side, what=f"The test set {test}"), strict=True))
     camera = next((target.camera for target in experiment.targets if target.name == test), None)
     if camera is not None:
         masks = {name: mask * camera.field_of_view(*mask.shape).astype(np.uint8) for name, mask in masks.items()}
@@ -194,7 +200,7 @@ def _twins(
     for case, picture in zip(cases, pictures, strict=True):
         if case.name not in files:
             raise OsasisError("Every training image needs a twin", found=f"none for {case.name} in {target.twins}")
-        twin = reduced(read_picture(files[case.name]), max(picture.shape[1:]))
+        twin = reduced(case.read(files[case.name]), max(picture.shape[1:]))
         if twin.shape != picture.shape:
             raise OsasisError(
                 "A twin must have the size of its training image", found=f"{twin.shape} of {files[case.name]}"
@@ -211,7 +217,7 @@ def _same_channels(images: Sequence[np.ndarray]) -> None:
         raise OsasisError(
             "All images of an experiment must have the same channels",
             found=f"{sorted(counts)}",
-            remedy="Convert the gray ones to RGB, or the other way round.",
+            remedy='Give --gray (in an experiment file: "gray": true in every set), or convert the gray ones to RGB.',
         )
 
 

@@ -14,11 +14,13 @@ import numpy as np
 from PIL import Image
 
 from nnunet_osasis.errors import OsasisError
-from nnunet_osasis.evaluation.experiment.config import ImageSet
+from nnunet_osasis.evaluation.experiment.config import Experiment, ImageSet
 from nnunet_osasis.evaluation.experiment.domains import fits_domain
-from nnunet_osasis.evaluation.metrics.pairing import files_by_case
+from nnunet_osasis.images.gray import to_gray
+from nnunet_osasis.images.image import LoadedImage
 from nnunet_osasis.images.io import read_image
-from nnunet_osasis.images.masks import binary_labels, one_channel
+from nnunet_osasis.images.masks import binary_labels, foreground_value, mask_on, require_one_foreground
+from nnunet_osasis.images.pairs import images_by_stem
 from nnunet_osasis.runtime.storage import sha256_of_array
 
 DOMAIN_SIDE = 128
@@ -34,52 +36,83 @@ class Case:
         image_path: file of the picture.
         mask_path: file of its mask.
         group: patient or sequence, which must not be divided between training and test.
+        gray: whether a picture of three channels is made one.
     """
 
     name: str
     image_path: Path
     mask_path: Path
     group: str
+    gray: bool = False
 
     def image(self, side: int) -> np.ndarray:
         """``(C, H, W)`` uint8, C 1 or 3, the longer side at most ``side`` pixels."""
-        return reduced(read_picture(self.image_path), side)
+        return reduced(self.read(self.image_path), side)
+
+    def read(self, path: Path) -> np.ndarray:
+        """A picture ``(C, H, W)`` of this case, uint8, as stored or made gray."""
+        return to_gray(read_picture(path)) if self.gray else read_picture(path)
 
     def mask(self, side: int) -> np.ndarray:
-        """``(H, W)`` uint8 of 0 and 1, of the size of :meth:`image`.
+        """``(H, W)`` uint8 of 0 and 1, of the size of :meth:`image`; raises ``OsasisError`` as :meth:`read_mask`."""
+        return self.read_mask(side)[0]
+
+    def read_mask(self, side: int) -> tuple[np.ndarray, int | None]:
+        """The mask as :meth:`mask` returns it, and the value of its foreground in the file.
 
         Raises:
-            OsasisError: the mask has another size than its image, or
-                :func:`nnunet_osasis.images.masks.binary_labels` refuses it.
+            OsasisError: :mod:`nnunet_osasis.images.masks` refuses the mask.
         """
-        picture, mask = read_picture(self.image_path), one_channel(read_picture(self.mask_path))
-        if mask.shape != picture.shape[1:]:
-            raise OsasisError(
-                "A mask must have the size of its image",
-                found=f"{mask.shape} for {picture.shape[1:]} ({self.mask_path})",
-                remedy="Resample the mask with nearest neighbors, or leave the case out.",
-            )
         try:
-            labels = binary_labels(mask, None)
+            numbers = mask_on(loaded_picture(self.image_path), read_image(self.mask_path))
+            labels = binary_labels(numbers, None)
         except OsasisError as error:
-            raise OsasisError(
-                error.rule, found=f"{error.found} ({self.mask_path})", remedy="Binarize the masks first."
-            ) from None
+            place = "" if str(self.mask_path) in str(error.found) else f" ({self.mask_path})"
+            remedy = error.remedy if "--labels" not in str(error.remedy) else "Binarize the masks first."
+            raise OsasisError(error.rule, found=f"{error.found}{place}", remedy=remedy) from None
         # The share of foreground in each pixel, cut at one half: thin vessels survive as far as the grid can hold them.
         share = _reduced_plane(labels * np.uint8(255), side)
-        return np.asarray(share >= 128, dtype=np.uint8)
+        return np.asarray(share >= 128, dtype=np.uint8), foreground_value(numbers)
+
+
+def read_masks(cases: Sequence[Case], side: int, *, what: str) -> list[np.ndarray]:
+    """Read the masks of a set as :meth:`Case.mask` does.
+
+    Args:
+        cases: the set.
+        side: longer side of the images.
+        what: the set, for messages.
+
+    Raises:
+        OsasisError: masks of several foreground values, which may be classes, or no foreground in any.
+    """
+    masks, values = zip(*(case.read_mask(side) for case in cases), strict=True)
+    require_one_foreground(values)
+    if not any(mask.any() for mask in masks):
+        raise OsasisError(
+            f"{what}: the masks must hold foreground",
+            found=f"none in {len(masks)} masks, as in {cases[0].mask_path}",
+            remedy="0 is the background. Check whether masks and images were exchanged.",
+        )
+    return list(masks)
 
 
 def read_picture(path: Path) -> np.ndarray:
     """Read a picture ``(C, H, W)`` uint8, C 1 or 3. Raises ``OsasisError`` for anything else."""
-    array = read_image(path).array
+    return loaded_picture(path).array
+
+
+def loaded_picture(path: Path) -> LoadedImage:
+    """Read a picture with its geometry and orientation tag, as :func:`read_picture` does."""
+    loaded = read_image(path)
+    array = loaded.array
     if array.ndim != 3 or array.dtype != np.uint8 or array.shape[0] not in (1, 3):
         raise OsasisError(
             "Experiments take 8-bit pictures, gray or RGB",
             found=f"{array.dtype}, shape {array.shape} in {path}",
             remedy="For volumes and other units train with nnU-Net and score with osasis-evaluate.",
         )
-    return array
+    return loaded
 
 
 def reduced(image: np.ndarray, side: int) -> np.ndarray:
@@ -113,7 +146,7 @@ def select_cases(images: ImageSet, data: Path, *, what: str) -> list[Case]:
             found=f"{len(alone)} without, such as {alone[0]}",
             remedy="Images and masks are paired by file name without suffix, in two folders.",
         )
-    cases = [Case(name, pictures[name], masks[name], group_of(name, images.groups)) for name in names]
+    cases = [Case(name, pictures[name], masks[name], group_of(name, images.groups), images.gray) for name in names]
     if images.where:
         side = DOMAIN_SIDE
         cases = [case for case in cases if fits_domain(case.image(side), case.mask(side), images.where)]
@@ -150,6 +183,14 @@ def manifest(cases: Sequence[Case]) -> list[dict[str, Any]]:
     ]
 
 
+def folders_of(experiment: Experiment, data: Path) -> list[Path]:
+    """Return all folders that an experiment reads."""
+    sets = [experiment.train, experiment.test]
+    sets += [part for target in experiment.targets for part in (target.set, target.reference_pool) if part is not None]
+    twins = [target.twins for target in experiment.targets if target.twins is not None]
+    return [data / name for part in sets for name in (part.images, part.masks)] + [data / name for name in twins]
+
+
 def files_in(data: Path, folder: str) -> dict[str, Path]:
     """Return ``{name without suffix: file}`` of a folder inside the data folder, in natural order.
 
@@ -161,7 +202,7 @@ def files_in(data: Path, folder: str) -> dict[str, Path]:
         raise OsasisError(
             "Folders of an experiment must lie inside the data folder", found=folder, remedy="Choose another --data."
         )
-    return files_by_case(path)
+    return images_by_stem(path)
 
 
 def _included(name: str, rules: Sequence[str]) -> bool:

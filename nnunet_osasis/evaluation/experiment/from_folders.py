@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +20,7 @@ from nnunet_osasis.evaluation.experiment.config import (
     StylizerSpec,
     Target,
 )
-from nnunet_osasis.evaluation.experiment.data import select_cases
+from nnunet_osasis.evaluation.experiment.data import SOURCE, select_cases
 
 TEST_SHARE = 0.25
 """Share of the source's groups that is kept for the in-domain test."""
@@ -43,6 +44,7 @@ def folders_experiment(
     split_seed: int = 0,
     budget: Budget | None = None,
     stylizer: StylizerSpec | None = None,
+    gray: bool = False,
 ) -> Experiment:
     """Return the experiment on folders with ``images`` and ``masks``: nnU-Net's U-Net, all methods, three trainings.
 
@@ -58,13 +60,14 @@ def folders_experiment(
         split_seed: seed of the draw of the in-domain test.
         budget: length of the trainings.
         stylizer: how stylizers are made.
+        gray: make one channel of images of three.
 
     Raises:
         OsasisError: folders outside ``data``, or fewer than 6 training, 3 in-domain test or 3 target images.
     """
-    train, other = _image_set(source, data, groups), _image_set(target, data, groups)
+    train, other = (_image_set(folder, data, groups, gray=gray) for folder in (source, target))
     if source_test is not None:
-        test = _image_set(source_test, data, groups)
+        test = _image_set(source_test, data, groups, gray=gray)
     else:
         cases = select_cases(train, data, what="The source")
         names = sorted({case.group for case in cases})
@@ -83,7 +86,7 @@ def folders_experiment(
         name=f"{source.name} to {target.name}",
         train=train,
         test=test,
-        targets=(Target(name="target", set=other),),
+        targets=(Target(name=_target_name(target), set=other),),
         networks=(NetworkSpec(name="unet"),),
         methods=tuple(MethodSpec(name=kind, kind=kind) for kind in kinds),
         seeds=tuple(seeds),
@@ -92,9 +95,15 @@ def folders_experiment(
     )
 
 
-def _image_set(folder: Path, data: Path, groups: str) -> ImageSet:
+def _target_name(folder: Path) -> str:
+    """Return the folder's name as the target's, without characters that names of targets may not have."""
+    name = "_".join(re.findall(r"[A-Za-z0-9]+", folder.name))[:64].strip("_")
+    return "target" if name in ("", SOURCE) else name
+
+
+def _image_set(folder: Path, data: Path, groups: str, *, gray: bool) -> ImageSet:
     folder = folder.resolve()
     if not folder.is_relative_to(data.resolve()):
         raise OsasisError("Source and target must lie inside the data folder", found=folder, remedy="Choose --data.")
     place = folder.relative_to(data.resolve())
-    return ImageSet(images=str(place / "images"), masks=str(place / "masks"), groups=groups)
+    return ImageSet(images=str(place / "images"), masks=str(place / "masks"), groups=groups, gray=gray)

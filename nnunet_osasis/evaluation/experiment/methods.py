@@ -6,9 +6,9 @@ import shutil
 import subprocess
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import product
+from itertools import groupby, product
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,9 @@ from nnunet_osasis.transfer import StyleTransfer
 
 EIGHT_BIT = (0.0, 255.0)
 """Value range of the pictures."""
+
+BATCH = 32
+"""Number of pictures that a stylizer restyles together on a GPU."""
 
 Augment = Callable[[np.ndarray, np.random.Generator], np.ndarray]
 """A random control: a picture ``(C, H, W)`` in native units and a random stream to a new picture."""
@@ -105,11 +108,20 @@ def style_all(
     if gate is None:
         return [to_8_bit(transfer.stylize_array(image, strength=strength)) for image in images], {}
     wanted, decisions, styled = gate.default_strength if strength is None else strength, Counter[str](), []
-    for image, mask in zip(images, masks, strict=True):
-        found = gate(image, to_8_bit(transfer.stylize_array(image, strength=wanted)), wanted, mask)
+    for image, mask, changed in zip(images, masks, _restyled(transfer, images, wanted), strict=True):
+        found = gate(image, to_8_bit(changed), wanted, mask)
         decisions[found.decision.outcome] += 1
         styled.append(to_8_bit(found.image))
     return styled, dict(decisions)
+
+
+def _restyled(stylizer: Any, images: Sequence[np.ndarray], strength: float) -> Iterator[np.ndarray]:
+    """Restyle one picture after the other; on a GPU pictures of one size together, where it has work for them."""
+    largest = 1 if stylizer.device.type == "cpu" else BATCH
+    for run in (list(alike) for _, alike in groupby(images, key=np.shape)):
+        for start in range(0, len(run), largest):
+            some = run[start : start + largest]
+            yield from stylizer.stylize_arrays(some, [strength] * len(some))
 
 
 def gate_of(transfer: StyleTransfer, images: list[np.ndarray]) -> StructureGate | None:
@@ -278,7 +290,7 @@ def make_stylizers(
         The folders by target and loss preset, and what :func:`make_stylizer` returned for each.
     """
     folders, facts, lender = dict[tuple[str, str], Path](), [], pretrained
-    methods = [method for method in experiment.methods if method.kind == "osasis"]
+    methods = [part for method in experiment.methods if method.kind == "osasis" for part in method.parts]
     presets = dict.fromkeys(losses_of(method) for method in methods)
     first = all(method.parameters.get("readout", StylizerConfig().readout) in FIRST_STAGE for method in methods)
     for target, losses in product([target.name for target in experiment.targets], presets):

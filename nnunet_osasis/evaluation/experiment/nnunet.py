@@ -65,14 +65,15 @@ def trainer_of(cell: Cell, budget: Budget) -> str:
         OsasisError: nnU-Net has no such trainer, or one that does not take the method's or network's options.
     """
     trainer = TRAINERS.get((cell.network.name, cell.method.kind))
-    if trainer is None or cell.network.monai is not None:
+    if trainer is None or (cell.network.monai or cell.network.encoder) is not None:
         known = sorted({kind for network, kind in TRAINERS if network == cell.network.name})
         raise OsasisError(
             f"The nnU-Net engine needs a trainer for {cell.method.name} with {cell.network.name}",
             found="none",
             remedy=f"It has {', '.join(known) or 'no such network'}; the light engine has all of them.",
         )
-    if cell.method.parameters.keys() - {"strength", "losses", "readout"} or cell.network.arguments:
+    others = cell.method.parameters.keys() - {"strength", "losses", "readout"}
+    if others or cell.network.arguments or len(cell.method.parts) > 1:
         raise OsasisError(
             "The nnU-Net engine takes methods and networks as its trainers make them",
             found=f"parameters {dict(cell.method.parameters)}, arguments {dict(cell.network.arguments)}",

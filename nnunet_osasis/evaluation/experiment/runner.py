@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import math
+import os
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from nnunet_osasis.errors import OsasisError
 from nnunet_osasis.evaluation.experiment import light, nnunet, tasks
-from nnunet_osasis.evaluation.experiment.cells import Cell, all_cells
+from nnunet_osasis.evaluation.experiment.cells import STRETCH, Cell, all_cells, longer_cells
 from nnunet_osasis.evaluation.experiment.config import Experiment, MethodSpec
 from nnunet_osasis.evaluation.experiment.data import Prepared, describe, prepare, test_masks
 from nnunet_osasis.evaluation.experiment.methods import configured, losses_of, make_stylizers, pretrained_card
 from nnunet_osasis.maps import distance as image_distance
+from nnunet_osasis.runtime.command import duration
 from nnunet_osasis.runtime.folders import claim
 from nnunet_osasis.runtime.locks import output_lock
 from nnunet_osasis.runtime.records import append_jsonl, atomic_write_json, finished, write_sealed_json
@@ -38,6 +42,9 @@ PRELOAD = (
     "dynamic_network_architectures.architectures.unet",
 )
 """Modules that every training imports: its processes get them from one server."""
+
+NNUNET_STEPS, NNUNET_EPOCHS = 250, 1000
+"""Training steps of an epoch of nnU-Net's trainers, and the epochs of those without a length in their name."""
 
 SCORES_FORMAT = 1
 """Version of the scores; raised when a metric's definition changes, so that old ones are not reused."""
@@ -75,6 +82,7 @@ class Outcome:
         stylizers: records of the stylizers that were made: command and seconds.
         pretrained: card of the stylizer that lent its autoencoder, or None.
         seconds: duration of this run; what was kept from an earlier one costs nothing.
+        longer: ``{"steps", "score"}`` of the longer training of each network, in-domain and without style transfer.
     """
 
     prepared: Prepared
@@ -85,6 +93,7 @@ class Outcome:
     stylizers: list[dict[str, Any]]
     pretrained: dict[str, Any] | None = None
     seconds: float = 0.0
+    longer: dict[str, dict[str, float]] = field(default_factory=dict)
 
 
 def run_experiment(
@@ -126,6 +135,8 @@ def _run(experiment: Experiment, data: Path, options: Options, say: Callable[[st
     if near:
         say(f"Warning: {near} pairs of images in different sets look nearly the same; they are listed in data.json.")
     log("prepared", near_duplicates=near, **describe(prepared))
+    for line in plan_lines(experiment, prepared, options):
+        say(line)
 
     stylizers, made = make_stylizers(
         experiment, prepared, root / "stylizers", pretrained=options.pretrained, device=options.devices[0], say=say
@@ -136,13 +147,62 @@ def _run(experiment: Experiment, data: Path, options: Options, say: Callable[[st
         say("Planning and preprocessing with nnU-Net")
         nnunet.plan(experiment, prepared, root, configured(experiment, stylizers, root / "stylizers"))
         engine = nnunet.train_and_predict
-    cells = all_cells(experiment)
-    records = _train_all(cells, engine, experiment, prepared, options, log)
+    cells, longer = all_cells(experiment), longer_cells(experiment)
+    records = _train_all([*longer, *cells], engine, experiment, prepared, options, log)
+    of_longer, records = records[: len(longer)], records[len(longer) :]
     rows = score_all(cells, records, experiment, prepared, root / "cells")
+    more = _in_domain(longer, score_all(longer, of_longer, experiment, prepared, root / "cells"), experiment)
     log("scored", rows=len(rows))
     distances = _distances(experiment, prepared, root)
     card, seconds = pretrained_card(options.pretrained), time.perf_counter() - began
-    return Outcome(prepared, rows, styled, records, distances, made, card, seconds)
+    return Outcome(prepared, rows, styled, records, distances, made, card, seconds, more)
+
+
+def _in_domain(
+    cells: Sequence[Cell], rows: Sequence[Mapping[str, Any]], experiment: Experiment
+) -> dict[str, dict[str, float]]:
+    """Return the steps and the mean in-domain score of longer trainings, by network."""
+    metric, steps = experiment.metrics[0], experiment.budget.iterations
+    scores: dict[str, list[float]] = {}
+    for row in rows:
+        scores.setdefault(row["network"], []).append(row[metric])
+    return {
+        cell.network.name: {"steps": steps * cell.stretch, "score": float(np.mean(scores[cell.network.name]))}
+        for cell in cells
+    }
+
+
+def plan_lines(experiment: Experiment, prepared: Prepared, options: Options) -> list[str]:
+    """Return what will be trained, and how long that takes about: a step of each network is timed."""
+    cells, longer, budget = all_cells(experiment), longer_cells(experiment), experiment.budget
+    is_light = budget.engine == "light"
+    epochs = re.match(r"\d+", budget.trainer_length)
+    steps = budget.iterations if is_light else NNUNET_STEPS * int(epochs[0] if epochs else NNUNET_EPOCHS)
+    lines = [
+        f"Plan: {len(cells)} trainings of {steps} steps ({len(experiment.networks)} network(s), "
+        f"{len(experiment.methods)} methods, {len(experiment.targets)} target(s), {len(experiment.seeds)} trainings "
+        f"each), {options.workers} side by side on {len(prepared.train)} training images."
+    ]
+    if longer:
+        lines.append(
+            f"  And {len(longer)} of {STRETCH} times the steps, without style transfer: whether more steps would give "
+            "more."
+        )
+    if not budget.features:
+        return [*lines, "  nnU-Net plans the network itself, so how long a training takes is known after the first."]
+    threads, workers = torch.get_num_threads(), min(options.workers, len(cells))
+    torch.set_num_threads(max(1, (os.cpu_count() or 1) // workers))
+    device = options.devices[0]
+    costs = {
+        network.name: light.seconds_per_step(network, prepared.channels, budget, device)
+        for network in experiment.networks
+    }
+    torch.set_num_threads(threads)
+    spent = sum(costs[cell.network.name] * cell.stretch for cell in [*cells, *longer]) * steps
+    kept = sum((options.workspace / "cells" / f"{cell.name}.json").is_file() for cell in [*cells, *longer])
+    finished_text = f" ({kept} are there from an earlier run)" if kept else ""
+    lines.append(f"  The trainings take about {duration(spent / workers)} here{finished_text}; stylizers come first.")
+    return lines
 
 
 def _style_all(
@@ -160,14 +220,15 @@ def _style_all(
             folder = stylizers[target, losses_of(method)]
         digest = None if folder is None else stylizer_digest(folder)
         output = styled_path(options.workspace, method, target)
-        queue.append(Task(output.name, tasks.style, (method, prepared, target, folder, digest, output)))
+        arguments = (method, prepared, target, folder, digest, output)
+        queue.append(Task(output.name, tasks.style, arguments, takes_device=True))
     records: dict[str, dict[str, Any]] = {}
 
     def done(task: Task, record: dict[str, Any]) -> None:
         records[task.name] = record
         log("styled", name=task.name, **record)
 
-    run_tasks(queue, workers=options.workers, devices=("cpu",), describe="style", done=done, preload=PRELOAD)
+    run_tasks(queue, workers=options.workers, devices=options.devices, describe="style", done=done, preload=PRELOAD)
     return [records[task.name] for task in queue]
 
 

@@ -7,6 +7,7 @@ import sys
 import time
 import zipfile
 import zlib
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
@@ -104,9 +105,13 @@ def style(
     stylizer: Path | None,
     stylizer_digest: str | None,
     output: Path,
+    device: str,
     threads: int,
 ) -> dict[str, Any]:
-    """Stylize the training images into ``output`` (``.npz`` and, last, ``.json``) and return their record."""
+    """Stylize the training images into ``output`` (``.npz`` and, last, ``.json``) and return their record.
+
+    Of several read-outs (``readout: combined+raw``) each restyles its share of the images, in turn.
+    """
     place = target if target is not None else next(iter(prepared.references))
     reference = prepared.report["references"][place]["sha256"] if method.needs_reference else None
     settings = [method.kind, dict(method.parameters), reference, prepared.sha256(), stylizer_digest]
@@ -117,11 +122,15 @@ def style(
         return done
     _use_threads(threads)
     began = time.perf_counter()
-    transfer = methods.make_transfer(method, prepared, place, stylizer)
+    transfers = [methods.make_transfer(part, prepared, place, stylizer, device=device) for part in method.parts]
     fitted = time.perf_counter()
-    images, decisions = methods.style_all(
-        transfer, prepared.train, prepared.train_masks, strength=method.parameters.get("strength")
-    )
+    images, decisions = list(prepared.train), Counter[str]()
+    for turn, transfer in enumerate(transfers):
+        mine = slice(turn, None, len(transfers))
+        images[mine], found = methods.style_all(
+            transfer, prepared.train[mine], prepared.train_masks[mine], strength=method.parameters.get("strength")
+        )
+        decisions.update(found)
     ended = time.perf_counter()
     save_pictures(file, dict(zip(prepared.train_names, images, strict=True)))
     return _recorded(
@@ -130,8 +139,8 @@ def style(
             "key": key,
             "method": method.name,
             "target": target,
-            "fingerprint": transfer.fingerprint,
-            "gate": decisions,
+            "fingerprint": "+".join(transfer.fingerprint for transfer in transfers),
+            "gate": dict(decisions),
             "edges": edge_shift(prepared.train, images, prepared.train_masks),
             "sha256": sha256_of_json([sha256_of_array(image) for image in images]),
             "file_sha256": sha256_of_file(file),

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from nnunet_osasis.errors import OsasisError
+from nnunet_osasis.runtime.escaping import label_text
 from nnunet_osasis.runtime.storage import atomic_write
 
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
@@ -85,7 +86,7 @@ def radar_chart(series: Mapping[str, Mapping[str, float]], path: str | Path, *, 
             color = COLORS[i % len(COLORS)]
             axis.plot(
                 [*angles, angles[0]], [*radii, radii[0]], color=color, linestyle=LINES[i % len(LINES)],
-                marker=MARKS[i % len(MARKS)], markersize=4.5, linewidth=1.6, label=name,
+                marker=MARKS[i % len(MARKS)], markersize=4.5, linewidth=1.6, label=label_text(name),
             )  # fmt: skip
             axis.fill(angles, radii, color=color, alpha=0.06)
         axis.set_ylim(0, 1)
@@ -101,7 +102,56 @@ def radar_chart(series: Mapping[str, Mapping[str, float]], path: str | Path, *, 
         if left_out:
             figure.supxlabel(f"not shown (undefined): {', '.join(left_out)}", fontsize=8)
         if title:
-            figure.suptitle(title, fontsize=11)
+            figure.suptitle(label_text(title, 90), fontsize=11)
+        return figure
+
+    return write_figure(draw, Path(path))
+
+
+def forest_plot(
+    series: Mapping[str, Mapping[str, Mapping[str, float]]], path: str | Path, *, xlabel: str, title: str | None = None
+) -> Path:
+    """Write differences with their intervals, one line per row, and a line at no difference.
+
+    Args:
+        series: ``{series: {row: {"mean", "low", "high"}}}``; a row may be missing in some series.
+        path: ``.png`` or ``.svg``.
+        xlabel: what is shown, and in which unit.
+        title: text above the chart.
+
+    Raises:
+        OsasisError: there is no row.
+    """
+    names = list(dict.fromkeys(name for rows in series.values() for name in rows))
+    if not names:
+        raise OsasisError("A chart of differences needs at least one of them", found="none")
+
+    def draw() -> Any:
+        from matplotlib.figure import Figure
+
+        thick = 0.22 * len(series) + 0.2
+        figure = Figure(figsize=(7.2, thick * len(names) + 1.3), dpi=150, layout="constrained")
+        axis = figure.subplots()
+        axis.axvline(0, color="0.4", linewidth=1)
+        for i, (label, rows) in enumerate(series.items()):
+            shown = [name for name in names if name in rows]
+            offset = 0.7 * ((i + 0.5) / len(series) - 0.5)
+            places = np.array([names.index(name) for name in shown]) + offset
+            means = np.array([rows[name]["mean"] for name in shown])
+            bounds = np.array([[rows[name]["low"], rows[name]["high"]] for name in shown]).reshape(-1, 2).T
+            axis.errorbar(
+                means, places, xerr=np.abs(bounds - means), fmt=MARKS[i % len(MARKS)], color=COLORS[i % len(COLORS)],
+                capsize=3, markersize=5, label=label_text(label),
+            )  # fmt: skip
+        axis.set_yticks(range(len(names)), [label_text(name) for name in names], fontsize=8)
+        axis.set_ylim(len(names) - 0.5, -0.5)
+        axis.set_xlabel(xlabel, fontsize=8)
+        axis.grid(axis="x", color="0.9")
+        axis.set_axisbelow(True)
+        axis.spines[["top", "right", "left"]].set_visible(False)
+        figure.legend(loc="outside lower center", ncols=min(4, len(series)), frameon=False, fontsize=8)
+        if title:
+            figure.suptitle(label_text(title, 90), fontsize=10)
         return figure
 
     return write_figure(draw, Path(path))
@@ -131,14 +181,14 @@ def qualitative_grid(
                 if cell is not None:
                     _show(axis, cell, row.outline)
                 if i < len(row.captions):
-                    axis.set_xlabel(row.captions[i], fontsize=8)
-            line[0].set_ylabel(row.label, fontsize=8)
+                    axis.set_xlabel(label_text(row.captions[i]), fontsize=8)
+            line[0].set_ylabel(label_text(row.label), fontsize=8)
         for axis, name in zip(axes[0], columns, strict=True):
-            axis.set_title(name, fontsize=9)
+            axis.set_title(label_text(name), fontsize=9)
         if any(row.outline is not None and row.outline.any() for row in rows):
             figure.supxlabel("orange outline: true mask", fontsize=8, color="0.25")
         if title:
-            figure.suptitle(title, fontsize=10)
+            figure.suptitle(label_text(title, 90), fontsize=10)
         return figure
 
     return write_figure(draw, Path(path))

@@ -16,17 +16,19 @@ from nnunet_osasis.evaluation.metrics.protocol import Protocol, choose_protocol
 from nnunet_osasis.evaluation.metrics.reading import (
     FileFacts,
     Reading,
-    ignore_label,
+    dataset_labels,
     prediction_scale,
     read_probabilities,
     read_references,
+    spacing_of,
     survey_file,
     values_of,
 )
 from nnunet_osasis.evaluation.metrics.saliency import alignment_curve
 from nnunet_osasis.evaluation.metrics.score import choose_metrics, mean_scores, score_checked
-from nnunet_osasis.images.image import onto_grid
+from nnunet_osasis.images.image import onto_grid, require_unplaced, voxel_order
 from nnunet_osasis.images.io import read_image
+from nnunet_osasis.images.masks import require_same_turn
 from nnunet_osasis.runtime.workers import workers
 
 FOREGROUND, MEAN = "foreground", "mean"
@@ -119,8 +121,8 @@ def score_folder(
 
     Args:
         predictions: a folder, or ``{method: folder}``.
-        references: folder of masks or label maps with the same names without suffix. nnU-Net's ``dataset.json``, in
-            it or beside it, names the ignore label.
+        references: folder of masks or label maps with the same names without suffix. nnU-Net's ``dataset.json``, in,
+            beside or above it or among the predictions, names the ignore label.
         protocol: as for :func:`nnunet_osasis.evaluation.metrics.score_case`.
         metrics: names; None: as for :func:`nnunet_osasis.evaluation.metrics.score_case`.
         classes: labels to score one against the rest; None: told from the references.
@@ -146,7 +148,8 @@ def score_folder(
     with workers(processes, progress=progress) as run:
         survey = partial(run, survey_file)
         truths = dict(zip(pairs.references, survey(list(pairs.references.values()), "references"), strict=True))
-        reading = read_references(list(truths.values()), classes, ignore=ignore_label(Path(references)))
+        ignore, known = dataset_labels(Path(references), *map(Path, folders.values()))
+        reading = read_references(list(truths.values()), classes, ignore=ignore, known=known)
         scales, jobs = dict[str, int](), dict[tuple[str, str], Job]()
         names = choose_metrics(metrics, chosen, dimensions=max(len(fact.shape) for fact in truths.values()))
         for method, files in pairs.predictions.items():
@@ -163,19 +166,24 @@ def score_folder(
 
 
 def _check_pair(prediction: FileFacts, truth: FileFacts) -> None:
+    what = "Reference", "prediction"
+    require_same_turn((truth.tag, prediction.tag), (truth.shape, prediction.shape), prediction.path, what)
+    if voxel_order(truth.geometry, truth.shape, prediction.geometry, prediction.shape) is not None:
+        return
     if prediction.shape != truth.shape:
         raise OsasisError(
             "Prediction and reference must have one size",
             found=f"{prediction.shape} in {prediction.path} for {truth.shape} in {truth.path}",
             remedy="Resample the prediction to the reference's grid (labels by nearest neighbor).",
         )
-    first, second = prediction.spacing, truth.spacing
+    first, second = (spacing_of(fact.geometry, len(fact.shape)) for fact in (prediction, truth))
     if first is not None and second is not None and not np.allclose(first, second, rtol=1e-3, atol=0):
         raise OsasisError(
             "Prediction and reference must have one spacing",
             found=f"{first} in {prediction.path} for {second}",
             remedy="Resample the prediction to the reference's grid, or repair its header.",
         )
+    require_unplaced(truth.geometry, prediction.geometry, prediction.path, what)
 
 
 @dataclass(frozen=True)
@@ -210,7 +218,8 @@ def read_pair(job: Job) -> PairValues:
         predicted = {c: values[c] for c in reading.classes or (1,)}
     else:
         prediction = read_image(job.prediction)
-        values, _ = values_of(replace(prediction, array=onto_grid(prediction, reference)))
+        plane = replace(prediction, array=values_of(prediction)[0][None])
+        values = onto_grid(plane, reference, what=("Reference", "prediction"))[0]
         predicted = {c: values == c for c in reading.classes} if reading.classes else {1: values / job.scale}
     if reading.classes is None:
         return PairValues({FOREGROUND: (predicted[1], truth)}, ignored, spacing)

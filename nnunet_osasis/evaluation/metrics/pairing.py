@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from nnunet_osasis.errors import OsasisError
-from nnunet_osasis.images.image import image_stem
-from nnunet_osasis.images.io import list_images
+from nnunet_osasis.images.pairs import by_name, images_by_stem
 
 SHOWN = 5
 """Number of cases that a message names."""
@@ -30,15 +28,6 @@ class Pairs:
     left_out: dict[str, dict[str, list[str]]]
 
 
-def natural_key(name: str) -> list[tuple[int, str]]:
-    """Sorting key that puts ``case 2`` before ``case 10``.
-
-    >>> sorted(["a10", "a9", "3"], key=natural_key)
-    ['3', 'a9', 'a10']
-    """
-    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name)]
-
-
 def files_by_case(folder: Path, *, suffix: str | None = None) -> dict[str, Path]:
     """Return ``{name without suffix: file}`` of a folder's images, or of its files that end in ``suffix``.
 
@@ -48,22 +37,15 @@ def files_by_case(folder: Path, *, suffix: str | None = None) -> dict[str, Path]
         OsasisError: the folder is missing or empty, or two files have one name.
     """
     if suffix is None:
-        cases = [(image_stem(path), path) for path in list_images(folder)]
-    else:
-        paths = [path for path in folder.glob(f"*{suffix}") if not path.name.startswith(".")]
-        cases = [(path.name.removesuffix(suffix), path) for path in paths]
-        if not cases:
-            raise OsasisError(
-                f"The folder must hold {suffix} files",
-                found=f"none in {folder}",
-                remedy="Predict with nnUNetv2_predict --save_probabilities, or leave --probabilities out.",
-            )
-    files: dict[str, Path] = {}
-    for case, path in sorted(cases, key=lambda item: natural_key(item[0])):
-        if case in files:
-            raise OsasisError("Each case must have one file", found=f"{files[case].name} and {path.name} in {folder}")
-        files[case] = path
-    return files
+        return images_by_stem(folder)
+    paths = [path for path in folder.glob(f"*{suffix}") if not path.name.startswith(".")]
+    if not paths:
+        raise OsasisError(
+            f"The folder must hold {suffix} files",
+            found=f"none in {folder}",
+            remedy="Predict with nnUNetv2_predict --save_probabilities, or leave --probabilities out.",
+        )
+    return by_name((path.name.removesuffix(suffix), path) for path in paths)
 
 
 def pair_files(

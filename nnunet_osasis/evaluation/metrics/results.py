@@ -10,7 +10,15 @@ from typing import Any
 import numpy as np
 
 from nnunet_osasis.errors import OsasisError
-from nnunet_osasis.evaluation.metrics.charts import COLORS, MIN_AXES, OUTLINE, GridRow, qualitative_grid, radar_chart
+from nnunet_osasis.evaluation.metrics.charts import (
+    COLORS,
+    MIN_AXES,
+    OUTLINE,
+    GridRow,
+    forest_plot,
+    qualitative_grid,
+    radar_chart,
+)
 from nnunet_osasis.evaluation.metrics.folder import FolderScores, read_pair
 from nnunet_osasis.evaluation.metrics.pairing import files_by_case
 from nnunet_osasis.evaluation.metrics.protocol import METRICS
@@ -18,6 +26,7 @@ from nnunet_osasis.evaluation.metrics.score import mean_defined
 from nnunet_osasis.evaluation.metrics.summary import mean_table, summarize, table_columns
 from nnunet_osasis.evaluation.metrics.tables import cases_csv, latex_table, markdown_table
 from nnunet_osasis.images.io import read_image
+from nnunet_osasis.runtime.escaping import label_text
 from nnunet_osasis.runtime.locks import output_lock
 from nnunet_osasis.runtime.records import atomic_write_json
 from nnunet_osasis.runtime.storage import atomic_write_bytes
@@ -32,8 +41,9 @@ CLASS_COLORS = [color for color in COLORS if color != OUTLINE]
 
 
 def write_results(scores: FolderScores, output: Path, *, images: Mapping[str, Path] | None = None) -> dict[str, Any]:
-    """Write ``cases.csv``, ``summary.json``, ``table.md``, ``table.tex``, ``radar`` and ``grid`` (PNG and SVG).
+    """Write ``cases.csv``, ``summary.json``, ``table.md``, ``table.tex``, ``radar``, ``grid`` and ``differences``.
 
+    The last three are PNG and SVG; ``differences`` shows two methods or more (see ``summary.paired_differences``).
     The radar is left out, and an older one removed, where fewer than three metrics lie in [0, 1]. ``summary.json`` is
     removed first and written last: where it is, everything else is of the same scores. Another process that writes
     there is waited for.
@@ -50,6 +60,7 @@ def write_results(scores: FolderScores, output: Path, *, images: Mapping[str, Pa
     rows, columns = grid_rows(scores, images or {})
     series, name = radar_series(summary), summary["protocol"]["name"]
     defined = [axis for axis in next(iter(series.values())) if not any(math.isnan(s[axis]) for s in series.values())]
+    apart = difference_series(summary)
     with output_lock(output, "osasis-evaluate", wait=True):
         (output / "summary.json").unlink(missing_ok=True)
         atomic_write_bytes(output / "cases.csv", cases_csv(scores).encode())
@@ -62,6 +73,14 @@ def write_results(scores: FolderScores, output: Path, *, images: Mapping[str, Pa
             else:
                 path.unlink(missing_ok=True)
             qualitative_grid(rows, columns, output / f"grid{suffix}")
+            path = output / f"differences{suffix}"
+            if apart:
+                xlabel = (
+                    f"difference to {label_text(summary['reference_method'])}, paired: mean, 95 % interval over cases"
+                )
+                forest_plot(apart, path, xlabel=xlabel)
+            else:
+                path.unlink(missing_ok=True)
         atomic_write_json(output / "summary.json", summary)
     return summary
 
@@ -77,6 +96,17 @@ def radar_series(summary: Mapping[str, Any]) -> dict[str, dict[str, float]]:
                 series[method][head] = means[name]
             else:
                 series[method][f"1 - {head}"] = 1 - means[name]
+    return series
+
+
+def difference_series(summary: Mapping[str, Any]) -> dict[str, dict[str, dict[str, float]]]:
+    """Differences to the first method in the table's columns that lie in [0, 1] and are better when higher."""
+    series: dict[str, dict[str, dict[str, float]]] = {}
+    for head, name in table_columns(summary).items():
+        if METRICS[name].upper == 1 and METRICS[name].better == "higher":
+            rows = {method: values[name] for method, values in summary["differences"].items()}
+            if known := {method: value for method, value in rows.items() if value["low"] is not None}:
+                series[head] = known
     return series
 
 

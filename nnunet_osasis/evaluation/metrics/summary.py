@@ -8,9 +8,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from scipy.stats import bootstrap
 
 from nnunet_osasis.evaluation.metrics.folder import FolderScores
 from nnunet_osasis.evaluation.metrics.protocol import COUNTS, METRICS
+
+RESAMPLES = 5000
+"""Number of bootstrap resamples."""
 
 
 def summarize(scores: FolderScores) -> dict[str, Any]:
@@ -27,6 +31,8 @@ def summarize(scores: FolderScores) -> dict[str, Any]:
             method: {label: _class_summary(scores, method, label) for label in scores.labels}
             for method in scores.methods
         },
+        "reference_method": scores.methods[0],
+        "differences": paired_differences(scores),
     }
 
 
@@ -68,6 +74,37 @@ def statistics_of(values: Sequence[float], *, count: bool = False) -> dict[str, 
         "undefined": len(array) - len(defined),
     }
     return {**statistics, "sum": float(defined.sum())} if count else statistics
+
+
+def paired_differences(scores: FolderScores) -> dict[str, dict[str, dict[str, Any]]]:
+    """Return every method's differences to the first one, over the cases where both are defined.
+
+    The interval is the 95 % percentile bootstrap over cases, which it takes for independent; None below two cases.
+
+    Returns:
+        ``{method: {metric: {"mean", "low", "high", "cases"}}}`` of the last class (foreground, or the mean of classes).
+    """
+    last = [score for score in scores.scores if score.label == scores.labels[-1]]
+    values = {(score.method, score.case): score.values for score in last}
+    first, *others = scores.methods
+    differences: dict[str, dict[str, dict[str, Any]]] = {}
+    for method in others:
+        differences[method] = {}
+        for name in scores.metrics:
+            pairs = [(values[method, case][name], values[first, case][name]) for case in scores.pairs.references]
+            apart = np.array([own - base for own, base in pairs])
+            differences[method][name] = _difference(apart[~np.isnan(apart)])
+    return differences
+
+
+def _difference(apart: np.ndarray) -> dict[str, Any]:
+    if len(apart) < 2:
+        mean = float(apart[0]) if len(apart) else None
+        return {"mean": mean, "low": None, "high": None, "cases": len(apart)}
+    found = bootstrap(
+        (apart,), np.mean, n_resamples=RESAMPLES, batch=500, method="percentile", rng=np.random.default_rng(0)
+    ).confidence_interval
+    return {"mean": float(apart.mean()), "low": float(found.low), "high": float(found.high), "cases": len(apart)}
 
 
 def mean_table(summary: Mapping[str, Any]) -> dict[str, dict[str, float]]:

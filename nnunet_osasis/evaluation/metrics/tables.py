@@ -1,13 +1,10 @@
 """The results as tables: CSV of all cases, Markdown and LaTeX of the means.
 
-Names of files and folders are other people's text: here they become neither formulas, nor markup, nor commands. pandas
-is imported where a table is made, as it takes half a second.
+pandas is imported where a table is made, as it takes half a second.
 """
 
 from __future__ import annotations
 
-import html
-import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +12,7 @@ from nnunet_osasis.evaluation.metrics.folder import FolderScores
 from nnunet_osasis.evaluation.metrics.pairing import describe_left_out
 from nnunet_osasis.evaluation.metrics.protocol import METRICS
 from nnunet_osasis.evaluation.metrics.summary import table_columns
+from nnunet_osasis.runtime.escaping import csv_text, latex_text, markdown_text
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -23,46 +21,13 @@ ARROWS = {"higher": " ↑", "lower": " ↓", "": ""}
 
 LATEX_ARROWS = {"higher": r" $\uparrow$", "lower": r" $\downarrow$", "": ""}
 
-LATEX = str.maketrans(
-    {"\\": r"\textbackslash{}", **{c: f"\\{c}" for c in "&%$#_{}"}, "~": r"\textasciitilde{}", "^": r"\^{}"}
-)
-"""Characters that are commands in LaTeX, and how they are typeset."""
-
-
-def csv_text(text: str) -> str:
-    """Put an apostrophe before text that a spreadsheet would run as a formula.
-
-    >>> csv_text("=1+1"), csv_text("case 1")
-    ("'=1+1", 'case 1')
-    """
-    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r", "\n")) else text
-
-
-def markdown_text(text: str) -> str:
-    """Escape text for a Markdown table cell: no HTML, no links, no emphasis.
-
-    >>> markdown_text("![a](b) <i> case_1 _x_")
-    '!\\\\[a\\\\](b) &lt;i&gt; case_1 \\\\_x\\\\_'
-    """
-    escaped = re.sub(r"[\\`*|\[\]]|(?<![^\W_])_|_(?![^\W_])", r"\\\g<0>", " ".join(text.split()))
-    return html.escape(escaped, quote=False)
-
-
-def latex_text(text: str) -> str:
-    """Escape text for LaTeX.
-
-    >>> latex_text("50 % of_case")
-    '50 \\\\% of\\\\_case'
-    """
-    return " ".join(text.split()).translate(LATEX)
-
 
 def cases_csv(scores: FolderScores) -> str:
     """Return one line per method, case and class; cells are empty where a metric is undefined."""
     import pandas as pd
 
     rows = [
-        {"method": csv_text(score.method), "case": csv_text(score.case), "class": score.label, **score.values}
+        {"method": csv_text(score.method), "case": csv_text(score.case), "class": csv_text(score.label), **score.values}
         for score in scores.scores
     ]
     return pd.DataFrame(rows).to_csv(index=False, float_format="%.10g", lineterminator="\n")
@@ -73,8 +38,32 @@ def markdown_table(summary: Mapping[str, Any]) -> str:
     heads = [head + ARROWS[METRICS[name].better] for head, name in table_columns(summary).items()]
     table = _means(summary, heads, markdown_text, "**{}**")
     align = ["left", "left", *["center"] * len(heads)]
-    lines = table.to_markdown(index=False, disable_numparse=True, colalign=align)
-    return "\n".join([lines, "", *notes(summary, markdown_text), ""])
+    lines = [table.to_markdown(index=False, disable_numparse=True, colalign=align), ""]
+    if summary["differences"]:
+        lines += [difference_table(summary), ""]
+    return "\n".join([*lines, *notes(summary, markdown_text), ""])
+
+
+def difference_table(summary: Mapping[str, Any]) -> str:
+    """Return every method minus the first, paired over cases, with 95 % intervals; an interval without 0 is bold."""
+    import pandas as pd
+
+    columns = table_columns(summary)
+    heads = [head + ARROWS[METRICS[name].better] for head, name in columns.items()]
+    rows = []
+    for method, differences in summary["differences"].items():
+        row = [markdown_text(method)]
+        for name in columns.values():
+            value = differences[name]
+            cell = "–" if value["mean"] is None else f"{value['mean']:+.3f}"
+            if value["low"] is not None:
+                cell += f" ({value['low']:+.3f} to {value['high']:+.3f})"
+                cell = f"**{cell}**" if value["low"] > 0 or value["high"] < 0 else cell
+            row.append(cell)
+        rows.append(row)
+    head = f"method minus {markdown_text(summary['reference_method'])}"
+    table = pd.DataFrame(rows, columns=[head, *heads])
+    return str(table.to_markdown(index=False, disable_numparse=True, colalign=["left", *["center"] * len(heads)]))
 
 
 def latex_table(summary: Mapping[str, Any]) -> str:
@@ -99,6 +88,11 @@ def notes(summary: Mapping[str, Any], escape: Callable[[str], str]) -> list[str]
         )
     if "lesions" in computed:
         sentences.append(f"A lesion is found when at least {protocol['lesion_overlap']:.0%} of it is covered.")
+    if summary["differences"]:
+        sentences.append(
+            f"Differences to {escape(summary['reference_method'])} are paired over cases; 95 % intervals by bootstrap "
+            "over cases, taken for independent (of several cases per patient they are too narrow)."
+        )
     columns = table_columns(summary).values()
     undefined = [
         f"{METRICS[name].label} {statistics['undefined']} ({escape(method)}, {label})"

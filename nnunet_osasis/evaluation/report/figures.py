@@ -13,7 +13,15 @@ from nnunet_osasis.evaluation.experiment.data import test_masks
 from nnunet_osasis.evaluation.experiment.methods import channels_last
 from nnunet_osasis.evaluation.experiment.runner import Outcome, styled_pairs, styled_path
 from nnunet_osasis.evaluation.experiment.tasks import load_pictures
-from nnunet_osasis.evaluation.metrics.charts import COLOURS, MARKS, GridRow, qualitative_grid, radar_chart, write_figure
+from nnunet_osasis.evaluation.metrics.charts import (
+    COLOURS,
+    MARKS,
+    GridRow,
+    forest_plot,
+    qualitative_grid,
+    radar_chart,
+    write_figure,
+)
 from nnunet_osasis.evaluation.metrics.protocol import METRICS
 from nnunet_osasis.evaluation.report.summary import ScoreTable
 from nnunet_osasis.images.slices import evenly_spaced
@@ -52,6 +60,19 @@ def radar(entries: Entries, path: Path, title: str) -> Path | None:
         series[entry["label"]] = axes
     usable = [axis for axis in next(iter(series.values())) if all(np.isfinite(s[axis]) for s in series.values())]
     return radar_chart(series, path, title=title) if len(usable) >= 3 else None
+
+
+def forest(entries: Entries, metric: str, path: Path) -> Path | None:
+    """Draw every method's paired difference to no style transfer on both sites; None without a method."""
+    compared = [entry for entry in entries if entry["role"] != "baseline"]
+    if not compared:
+        return None
+    series = {
+        site: {entry["label"]: {key: 100 * entry[test][key] for key in ("mean", "low", "high")} for entry in compared}
+        for site, test in ((f"on {entries[0]['target_name']}", "test"), ("in-domain", "source_test"))
+    }
+    xlabel = f"{METRICS[metric].label} minus that without style transfer, points: mean, 95 % interval of the test"
+    return forest_plot(series, path, xlabel=xlabel)
 
 
 def score_chart(entries: Entries, metric: str, path: Path) -> Path:

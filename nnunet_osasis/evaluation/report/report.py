@@ -13,11 +13,11 @@ from nnunet_osasis.evaluation.experiment.config import Experiment
 from nnunet_osasis.evaluation.experiment.data import describe
 from nnunet_osasis.evaluation.experiment.runner import Outcome
 from nnunet_osasis.evaluation.metrics.protocol import METRICS
-from nnunet_osasis.evaluation.metrics.tables import csv_text
 from nnunet_osasis.evaluation.report import figures, tables
 from nnunet_osasis.evaluation.report.document import Block, Code, Heading, Picture, Table, Text, to_html, to_markdown
 from nnunet_osasis.evaluation.report.summary import ScoreTable, summarise
 from nnunet_osasis.evaluation.report.verdict import RULE, verdict
+from nnunet_osasis.runtime.escaping import csv_text
 from nnunet_osasis.runtime.provenance import machine
 from nnunet_osasis.runtime.records import atomic_write_json
 from nnunet_osasis.runtime.storage import atomic_write_bytes, sha256_of_json
@@ -29,7 +29,7 @@ MOVED_EDGE_PX = 1.0
 def make_results(experiment: Experiment, outcome: Outcome, workspace: Path) -> dict[str, Any]:
     """Return everything the report says as JSON-ready values."""
     groups = {test: {case.name: case.group for case in cases} for test, cases in outcome.prepared.cases.items()}
-    entries = summarise(experiment, outcome.rows, groups)
+    entries = summarise(experiment, outcome.rows, groups, outcome.longer)
     verdicts = [
         {"network": network, "target": target, **verdict(block)} for (network, target), block in blocks(entries).items()
     ]
@@ -101,6 +101,8 @@ def write_report(
     for found, entries in zip(results["verdicts"], blocks(results["summary"]).values(), strict=True):
         name = f"{found['network']}_{found['target']}"
         content += [Heading(f"{found['network']}, {found['target']}"), Text(found["title"], strong=True)]
+        forest = figures.forest(entries, experiment.metrics[0], pictures / f"differences_{name}.png")
+        content += _picture(forest, f"What each method adds to no style transfer, on {found['target']} and in-domain.")
         content += [Text(sentence) for sentence in found["sentences"]]
         if with_images:
             pair = figures.before_after(entries, experiment, outcome, workspace, pictures / f"before_after_{name}.png")
@@ -190,11 +192,12 @@ def _tables_and_charts(
     figures.radar(entries, pictures / f"radar_{name}.svg", radar_title)
     scatter = figures.scatter(entries, table, metric, pictures / f"cases_{name}.png")
     return [
-        Table(tables.main_table(experiment, entries)),
+        Table(tables.main_table(entries)),
+        Table(tables.score_table(experiment, entries)),
         *_picture(chart, f"{METRICS[metric].label} in-domain and on {target}."),
         *_picture(radar, f"Metrics on {target}, means over cases and seeds."),
         *_picture(scatter, f"Every case of {target}, before and after; above the line it gained."),
-        Table(tables.metric_table(experiment, entries)),
+        *(Table(frame) for frame in tables.metric_tables(experiment, entries)),
     ]
 
 
@@ -206,7 +209,10 @@ def _training_images(
     if pictures is not None:
         for target in (target.name for target in experiment.targets):
             grid = figures.styles_grid(experiment, outcome, pictures.parent, target, pictures / f"styles_{target}.png")
-            content += [Heading(f"Training images as {target}"), *_picture(grid, "With the outlines of their masks.")]
+            content += [
+                Heading(f"Training images in the style of {target}"),
+                *_picture(grid, "With the outlines of their masks."),
+            ]
     if results["styled"]:
         content += [
             Heading("What was restyled"),

@@ -55,13 +55,16 @@ class ScoreTable:
         return sorted({case for place, rows in self._rows.items() if place[3] == test for _, case in rows})
 
 
-def summarise(experiment: Experiment, rows: Rows, groups: Groups) -> list[dict[str, Any]]:
+def summarise(
+    experiment: Experiment, rows: Rows, groups: Groups, longer: Mapping[str, Mapping[str, float]] | None = None
+) -> list[dict[str, Any]]:
     """Return one entry per network, target and method that has been trained.
 
     Args:
         experiment: names the networks, targets, methods and metrics.
         rows: one per network, method, style, seed, test set and case.
         groups: group of every case.
+        longer: in-domain score of a longer training without style transfer, by network.
 
     Returns:
         Entries with the keys
@@ -73,13 +76,17 @@ def summarise(experiment: Experiment, rows: Rows, groups: Groups) -> list[dict[s
           target; ``test``, ``p_test`` and ``test_holm``: :func:`training_test`, which the verdict rests on;
         - ``gap_closed``: share of the gap to the upper bound, or None;
         - ``metrics``: means of all metrics on the target over defined values; ``undefined``: number of the others;
-        - ``against``: of a stylizer, its tests against every control.
+        - ``against``: of a stylizer, its tests against every control; ``longer``: of the baseline, the in-domain score
+          and the steps of a longer training.
     """
     table, first = ScoreTable(rows), experiment.metrics[0]
     entries: list[dict[str, Any]] = []
     for network in (n.name for n in experiment.networks):
         for target in (t.name for t in experiment.targets):
             block = _block(experiment, table, groups, network, target, first)
+            for entry in block:
+                if entry["role"] == "baseline" and longer and network in longer:
+                    entry["longer"] = dict(longer[network])
             compared = [entry for entry in block if entry["role"] in ("control", "stylizer")]
             for plain, corrected in (("p", "p_holm"), ("p_test", "test_holm")):
                 for entry, adjusted in zip(compared, holm([entry[plain] for entry in compared]), strict=True):

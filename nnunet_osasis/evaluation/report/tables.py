@@ -15,38 +15,60 @@ from nnunet_osasis.evaluation.report.statistics import mean_interval
 
 Entries = Sequence[Mapping[str, Any]]
 
+METRICS_PER_TABLE = 6
+"""Columns of metrics that fit a page beside the methods' names."""
+
 NOTHING = "–"
 """Text of a cell without a value."""
 
 
-def main_table(experiment: Experiment, entries: Entries) -> pd.DataFrame:
-    """Return one row per method: both sites, paired differences in points, corrected p, gap closed, spread."""
+def score_table(experiment: Experiment, entries: Entries) -> pd.DataFrame:
+    """Return one row per method: the scores on both sites, and their spread over trainings."""
     label = METRICS[experiment.metrics[0]].label
     rows = []
     for entry in entries:
-        base = entry["role"] == "baseline"
         rows.append(
             {
                 "method": entry["label"],
                 f"{label} in-domain": with_interval(entry["source"]),
-                f"{label} on the target": with_interval(entry["target"]),
-                "difference, points (95 %)": NOTHING if base else points(entry["difference"]),
-                "p (Holm)": p_value(entry.get("test_holm")),
-                "p (Wilcoxon, Holm)": p_value(entry.get("p_holm")),
-                "gap closed": share(entry["gap_closed"]),
+                f"{label} on {entry['target_name']}": with_interval(entry["target"]),
                 "spread over seeds": NOTHING if entry["spread"] is None else f"{entry['spread']:.3f}",
-                "in-domain cost, points (95 %)": NOTHING if base else points(entry["source_difference"]),
             }
         )
     return pd.DataFrame(rows)
 
 
-def metric_table(experiment: Experiment, entries: Entries) -> pd.DataFrame:
-    """Return the means of all metrics on the target; the number of undefined values stands in brackets."""
+def main_table(entries: Entries) -> pd.DataFrame:
+    """Return one row per method: paired differences to none in points, corrected p, gap closed, in-domain cost."""
+    rows = []
+    for entry in entries:
+        if entry["role"] != "baseline":
+            rows.append(
+                {
+                    "method minus none, points (95 %)": entry["label"],
+                    f"on {entry['target_name']}": points(entry["difference"]),
+                    "p (Holm)": p_value(entry.get("test_holm")),
+                    "p (Wilcoxon)": p_value(entry.get("p_holm")),
+                    "gap closed": share(entry["gap_closed"]),
+                    "in-domain": points(entry["source_difference"]),
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def metric_tables(experiment: Experiment, entries: Entries) -> list[pd.DataFrame]:
+    """Return the means of all metrics on the target, ``METRICS_PER_TABLE`` a table."""
+    names = experiment.metrics
+    parts = [names[start : start + METRICS_PER_TABLE] for start in range(0, len(names), METRICS_PER_TABLE)]
+    return [metric_table(part, entries) for part in parts]
+
+
+def metric_table(names: Sequence[str], entries: Entries) -> pd.DataFrame:
+    """Return the means of metrics on the target; the number of undefined values stands in brackets."""
     rows = []
     for entry in entries:
         row = {"method": entry["label"]}
-        for name in experiment.metrics:
+        for name in names:
             metric, value, missing = METRICS[name], entry["metrics"][name], entry["undefined"].get(name, 0)
             text = NOTHING if value is None else f"{value:.3f}" if metric.upper == 1 else f"{value:.2f}"
             heading = f"{metric.label} (lower)" if metric.better == "lower" else metric.label
@@ -119,7 +141,7 @@ def data_table(results: Mapping[str, Any]) -> pd.DataFrame:
     for name, count in data["test_images"].items():
         reference = data["references"].get(name)
         text = NOTHING if reference is None else f"{reference['case']}: {reference['rule']}"
-        title = "in-domain test" if name == SOURCE else f"target {name}"
+        title = "in-domain test" if name == SOURCE else name if name == "target" else f"target {name}"
         rows.append((title, str(count), str(data["test_groups"][name]), text))
     return pd.DataFrame(rows, columns=columns)
 

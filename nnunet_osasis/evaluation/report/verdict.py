@@ -5,11 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 MIN_SHIFT = 0.03
 """Score lost on the target below which there is nothing worth repairing."""
 
 MIN_SKILL = 0.3
 """In-domain score below which the trainings were too short or the data too few."""
+
+LEFT_TO_LEARN = 0.05
+"""In-domain score that twice the steps may add before the trainings count as too short."""
 
 SIGNIFICANT = 0.05
 """Corrected p below which a method differs from the baseline."""
@@ -21,8 +26,12 @@ COSTLY = 0.03
 """Score lost in-domain beyond which a method should not be used where the old site still counts."""
 
 RULE = (
-    f"First the means without style transfer: below {MIN_SKILL} in-domain nothing can be said. A method helps (or "
-    "harms) when a t-test of its difference to no style transfer, which holds the chance of training and of the groups "
+    f"First whether the trainings have learned. Below {MIN_SKILL} in-domain without style transfer, or when a longer "
+    f"training scores more than {LEFT_TO_LEARN} higher in-domain, nothing can be said. Nor when nothing helps or harms "
+    f"while trainings of one method differ (standard deviation over seeds, either site) by more than {MIN_SHIFT} and "
+    "by more than any method differs from no style transfer (or where there seems to be hardly a shift). A method "
+    "helps (or harms) when a t-test of its difference to no style transfer, which holds the chance of training and of "
+    "the groups "
     f"of cases, has p < {SIGNIFICANT} after Holm's correction for all controls and stylizers. A stylizer is "
     "recommended only when it helps and the 95 % intervals of its differences to every free control (same test) lie "
     "above 0. When "
@@ -43,14 +52,28 @@ def verdict(entries: Entries) -> dict[str, Any]:
         f"Without style transfer the score is {none['source']['mean']:.3f} in-domain and {none['target']['mean']:.3f} "
         f"on {none['target_name']}: {'a loss' if drop >= 0 else 'a gain'} of {abs(drop):.3f}.",
     ]
-    if rule != "untrained":
+    if rule == "unfinished":
+        longer = none["longer"]
+        sentences.append(
+            f"A training of {longer['steps']:.0f} steps scores {longer['score']:.3f} in-domain. Give --iterations "
+            f"{longer['steps']:.0f} or more (in an experiment file: the budget's iterations)."
+        )
+    if rule == "scattered":
+        sentences.append(
+            f"Trainings of one method differ by {_scatter(entries):.3f} (standard deviation), the sites by "
+            f"{abs(drop):.3f}, the methods from no style transfer by {_largest_effect(entries):.3f} at most. "
+            "Train longer, or with more seeds or images."
+        )
+    if rule not in ("untrained", "unfinished"):
         sentences += [*_helped(entries), *_leads(entries), *_cost(entries), *check_sentences(entries, drop)]
     return {"rule": rule, "title": f"{title}.", "sentences": [*sentences, *_cautions(none)]}
 
 
 def _decide(none: Mapping[str, Any], entries: Entries, drop: float) -> tuple[str, str]:
     if none["source"]["mean"] < MIN_SKILL:
-        return "untrained", "Nothing can be said: the networks have not learned the task even in-domain"
+        return "untrained", "Nothing can be said: the networks have not learned the task even in-domain; train longer"
+    if none.get("longer") and none["longer"]["score"] - none["source"]["mean"] > LEFT_TO_LEARN:
+        return "unfinished", "Nothing can be said yet: more steps give clearly more in-domain; train longer"
     stylizers = [entry for entry in entries if entry["role"] == "stylizer"]
     controls = [entry for entry in entries if entry["role"] == "control"]
     best = max((entry for entry in stylizers if _helps(entry)), key=_mean, default=None)
@@ -63,7 +86,10 @@ def _decide(none: Mapping[str, Any], entries: Entries, drop: float) -> tuple[str
         return "control", f"{found}, and {harmed[0]['label']} harms: do not use it here" if harmed else found
     if harmed:
         return "harm", f"Do not use stylization here: {harmed[0]['label']} harms"
-    if drop < MIN_SHIFT and not any(_harms(entry) for entry in controls):
+    no_shift = drop < MIN_SHIFT and not any(_harms(entry) for entry in controls)
+    if _scatter(entries) > max(MIN_SHIFT, 0.0 if no_shift else _largest_effect(entries)):
+        return "scattered", "Nothing can be said: equal trainings differ by more than what is looked for; train longer"
+    if no_shift:
         return "no_shift", "There is hardly a shift to repair here"
     return "none", "No method helped beyond chance"
 
@@ -104,6 +130,20 @@ def check_sentences(entries: Entries, drop: float) -> list[str]:
             p = f"p = {test['p']:.3f} before correction"
             sentences.append(f"Check, {entry['label']}: {signed(test)}, {p}: {answer}.")
     return sentences
+
+
+def _scatter(entries: Entries) -> float:
+    """Return the standard deviation between trainings of one method, pooled over methods, of the worse site."""
+    deviations = []
+    for seeds in ("per_seed", "source_per_seed"):
+        variances = [np.var(entry[seeds], ddof=1) for entry in entries if len(entry[seeds]) > 1]
+        deviations.append(float(np.sqrt(np.mean(variances))) if variances else 0.0)
+    return max(deviations)
+
+
+def _largest_effect(entries: Entries) -> float:
+    """Return the largest difference of a control or stylizer to no style transfer, on the target."""
+    return max((abs(entry["difference"]["mean"]) for entry in _compared(entries)), default=0.0)
 
 
 def signed(value: Mapping[str, float]) -> str:

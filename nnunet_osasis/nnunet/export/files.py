@@ -48,7 +48,7 @@ def export_networks(
         OsasisError: as ``export_plain``, and when a package is missing or the logits differ.
     """
     file = FORMS[form]
-    file.require_packages()
+    file.require_packages(otherwise=" (or use --format torchscript, which needs nothing)")
     require_own_trainer(trainer)
     model.plain_plans()  # refuses plans that need our package before anything is written
     shape = input_shape(model.plans, model.dataset_json, model.configuration)

@@ -11,6 +11,7 @@ import torch
 from nnunet_osasis.nnunet.on_the_fly.measurements import MeasuredCase
 from nnunet_osasis.nnunet.on_the_fly.renormalize import ChannelRules, restyle_normalized
 from nnunet_osasis.nnunet.on_the_fly.transfer import OnePassTransfer
+from nnunet_osasis.runtime.compute import as_usual
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,7 @@ class BatchStyle:
         device: the training device.
     """
 
+    @as_usual()
     def __init__(
         self,
         transfers: Sequence[OnePassTransfer],
@@ -75,7 +77,7 @@ class BatchStyle:
         seed = (*self._seed, epoch, step)
         return Draws.draw(seed, count, probability=self._probability, styles=len(self._transfers))
 
-    @torch.no_grad()
+    @as_usual()
     def __call__(self, data: torch.Tensor, keys: Sequence[str], *, epoch: int, step: int) -> torch.Tensor:
         """Restyle some samples of ``(B, C, H, W)`` or ``(B, C, D, H, W)``, normalized; the result is on the device."""
         data = data.to(self._device, non_blocking=True)
@@ -89,7 +91,7 @@ class BatchStyle:
                 result = self.restyle(result, rows, chosen, strengths, style)
         return result
 
-    @torch.no_grad()
+    @as_usual()
     def restyle(
         self,
         data: torch.Tensor,

@@ -91,8 +91,9 @@ class CaseMeasurer:
         sources = source_states(self.files(key))
         data, seg = self.cases.native(key)
         manager = self.setup.manager
-        after = restyle_with(self.transfer, 1.0)(data.copy(), seg, manager)
-        bounds = self.transfer.stylizer.config.intensity.bounds(data)
+        after = restyle_with(self.transfer, 1.0, case=f"Case {key}")(data.copy(), seg, manager)
+        strength = 0.0 if np.array_equal(after, data) else self.strength  # a constant case was kept, with a warning
+        bounds = self.transfer.stylizer.config.intensity.bounds(data) if strength else (0.0, 1.0)
         numbers = CaseNumbers.measure(self.rules, bounds, data, after, np.asarray(seg[0] >= 0))
         decisions: list[Decision] = []
         if self.gate is not None:
@@ -102,7 +103,7 @@ class CaseMeasurer:
             )
             judged(data.copy(), seg, manager)
         require_unchanged(key, sources, source_states(self.files(key)))
-        strength = decisions[0].strength if decisions else self.strength
+        strength = decisions[0].strength if decisions else strength
         return MeasuredCase(sources, numbers, strength, decisions[0] if decisions else None)
 
 

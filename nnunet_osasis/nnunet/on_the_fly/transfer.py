@@ -10,6 +10,8 @@ import torch
 from nnunet_osasis.errors import OsasisError
 from nnunet_osasis.images.image import check_array
 from nnunet_osasis.images.intensity import from_unit, to_unit
+from nnunet_osasis.images.units import check_units
+from nnunet_osasis.runtime.compute import as_usual
 from nnunet_osasis.runtime.storage import sha256_of_json, sha256_of_tensors
 from nnunet_osasis.stylizer.names import STUDENT, needs_networks
 from nnunet_osasis.stylizer.stylizer import OSASISStylizer
@@ -62,16 +64,18 @@ class OnePassTransfer:
         weights = {name: value.cpu() for name, value in self._module.state_dict().items()}
         return sha256_of_json([self.stylizer.fingerprint, sha256_of_tensors(weights, {})])
 
-    @torch.no_grad()  # inference mode would not do: a network cannot be trained on what comes from there
+    @as_usual()
     def restyle(self, images: torch.Tensor, strengths: torch.Tensor) -> torch.Tensor:
         """Restyle ``(N, C, H, W)`` in [-1, 1] at strengths ``(N,)`` in [0, 1], both on the module's device."""
         parts = zip(images.split(SLICES), strengths.split(SLICES), strict=True)
         return torch.cat([self._module(part, amount) for part, amount in parts])
 
+    @as_usual()
     def stylize_array(self, array: np.ndarray, *, strength: float | None = None) -> np.ndarray:
         """Stylize as :class:`nnunet_osasis.transfer.StyleTransfer` says; slices have fields of view of their own."""
         amount = check_strength(self.stylizer.config.strength if strength is None else strength)
         check_array(array, channels=self.in_channels)
+        check_units(array, self.stylizer.config.intensity)
         if amount == 0:
             return array.astype(np.float32)
         bounds = self.stylizer.config.intensity.bounds(array)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,11 +12,11 @@ import numpy as np
 from tqdm import tqdm
 
 from nnunet_osasis.errors import OsasisError
-from nnunet_osasis.images.image import LoadedImage, image_suffix, onto_grid
+from nnunet_osasis.images.gray import ColorSurvey, as_gray
+from nnunet_osasis.images.image import LoadedImage, image_suffix
 from nnunet_osasis.images.io import write_like
-from nnunet_osasis.images.masks import foreground_value, require_one_foreground
+from nnunet_osasis.images.masks import foreground_value, mask_on, require_one_foreground
 from nnunet_osasis.images.nifti import as_labels
-from nnunet_osasis.images.pictures import ORIENTATION_KEY
 from nnunet_osasis.nnunet.prepare.labels import LabelRule
 from nnunet_osasis.nnunet.prepare.pairs import Case
 from nnunet_osasis.nnunet.prepare.reading import read_any
@@ -60,11 +61,13 @@ class Request:
         channel_names: nnU-Net's, which choose the normalization; None: ``rgb_to_0_1`` for color (one factor for all
             three, so colors stay), ``zscore`` for gray.
         facts: further entries of dataset.json (title, licence).
+        gray: make one channel of images of three.
     """
 
     labels: LabelRule
     channel_names: Sequence[str] | None = None
     facts: dict[str, str] = field(default_factory=dict)
+    gray: bool = False
 
 
 def write_dataset(target: Target, division: Division, request: Request, *, overwrite: bool = False) -> Path:
@@ -88,7 +91,7 @@ def write_dataset(target: Target, division: Division, request: Request, *, overw
         names = case_names(target.name, [case.key for case in division.cases])
         with atomic_folder(target.folder, overwrite=True) as folder:
             hashes = _hashes(division)
-            kind = _write_cases(folder, division, names, request.labels)
+            kind = _write_cases(folder, division, names, request)
             if changed := [path for path, known in _hashes(division).items() if known != hashes[path]]:
                 raise OsasisError(
                     "Images and masks must not change while they are converted",
@@ -135,19 +138,24 @@ def case_names(prefix: str, keys: Sequence[str]) -> dict[str, str]:
     return names
 
 
-def _write_cases(folder: Path, division: Division, names: dict[str, str], labels: LabelRule) -> Kind:
+def _write_cases(folder: Path, division: Division, names: dict[str, str], request: Request) -> Kind:
+    labels, survey = request.labels, ColorSurvey()
     problems: list[OsasisError] = []
     kinds: dict[Kind, Case] = {}
     values: list[int | None] = []
+    shares: list[float] = []
     binary = not labels.classes and labels.threshold is None
     jobs = [(case, "Tr") for case in division.training] + [(case, "Ts") for case in division.test]
     for case, part in tqdm(jobs, desc="Converting", unit="case"):
         try:
-            image, kind = _read_image(case)
+            image, kind = _read_image(case, survey, gray=request.gray)
             kinds.setdefault(kind, case)
-            mask = _read_mask(case.mask, image)
+            mask = mask_on(image, read_any(case.mask))
+            field = None if case.field is None else mask_on(image, read_any(case.field), what="field of view")
+            label = labels.convert(mask[None], None if field is None else field[None])
             values.append(foreground_value(mask) if binary else None)
-            label = labels.convert(mask, None if case.field is None else _read_mask(case.field, image))
+            if part == "Tr":
+                shares.append(labels.foreground_share(label))
         except OsasisError as error:
             problems.append(OsasisError(f"{case.mask}: {error.rule}", found=error.found, remedy=error.remedy))
             continue
@@ -157,17 +165,30 @@ def _write_cases(folder: Path, division: Division, names: dict[str, str], labels
         _write_array(folder / f"labels{part}" / f"{names[case.key]}{kind.ending}", labeled)
     _raise_together(problems)
     require_one_foreground(values)
+    if not any(shares):
+        raise OsasisError(
+            "The masks of the training cases must hold foreground",
+            found=f"none in {len(shares)} masks",
+            remedy="0 is the background. Check --threshold, --labels, and whether masks and images were exchanged.",
+        )
+    if (most := sum(share > 0.5 for share in shares)) > len(shares) / 2:
+        print(f"Warning: foreground covers more than half of {most} of {len(shares)} images. 0 is taken for the "
+              "background: are these masks inverted?", file=sys.stderr)  # fmt: skip
     if len(kinds) > 1:
         raise OsasisError(
             "All images of a dataset must be of one kind",
             found=" and ".join(f"{kind} ({case.image})" for kind, case in kinds.items()),
-            remedy="Convert the fewer ones, or make two datasets.",
+            remedy="Convert the fewer ones, or make two datasets. If color is gray stored as RGB, give --gray.",
         )
+    survey.warn()
     return next(iter(kinds))
 
 
-def _read_image(case: Case) -> tuple[LoadedImage, Kind]:
+def _read_image(case: Case, survey: ColorSurvey, *, gray: bool) -> tuple[LoadedImage, Kind]:
     loaded = read_any(case.image)
+    if gray:
+        loaded = as_gray(loaded)
+    survey.add(str(case.image), loaded.array)
     array = loaded.array
     if loaded.geometry is not None or array.ndim == 4:
         if len(array) == 1:
@@ -181,29 +202,9 @@ def _read_image(case: Case) -> tuple[LoadedImage, Kind]:
     )
 
 
-def _read_mask(path: Path, image: LoadedImage) -> np.ndarray:
-    mask = read_any(path)
-    values = onto_grid(mask, image)
-    if values.shape[1:] == image.array.shape[1:]:
-        return values
-    tags = [loaded.kept.get(ORIENTATION_KEY, 1) for loaded in (image, mask)]
-    if tags[0] != tags[1]:
-        raise OsasisError(
-            "Image and mask must have the same orientation",
-            found=f"the orientation tags (EXIF) {tags[0]} and {tags[1]}, sizes {image.array.shape[1:]} and "
-            f"{mask.array.shape[1:]} when turned by them",
-            remedy="Turn the pixels of the mask as the image's tag says, or remove the tag from both.",
-        )
-    raise OsasisError(
-        "Image and mask must have the same size",
-        found=f"{image.array.shape[1:]} and {values.shape[1:]}",
-        remedy="Resample the mask with nearest-neighbor interpolation.",
-    )
-
-
 def _write_image(path: Path, image: LoadedImage) -> None:
     """Write pictures as PNG, volumes as NIfTI; a file of that format is copied."""
-    if path.name.endswith(".nii.gz") and image_suffix(image.path) == ".nii.gz":
+    if path.name.endswith(".nii.gz") and image_suffix(image.path) == ".nii.gz" and image.kept:
         atomic_write_bytes(path, image.path.read_bytes())
     else:
         _write_array(path, image)

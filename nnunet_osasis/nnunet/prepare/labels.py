@@ -14,6 +14,9 @@ from nnunet_osasis.images.masks import binary_labels, class_labels, one_channel
 IGNORE = "ignore"
 """nnU-Net's name of the label that is not trained on."""
 
+MOST = 255
+"""Largest number of classes; labels are written in 8 bits."""
+
 
 @dataclass(frozen=True)
 class LabelRule:
@@ -40,6 +43,11 @@ class LabelRule:
         names = [*(self.classes or ("background", self.foreground)), *([IGNORE] if self.ignore_outside else [])]
         return {name: label for label, name in enumerate(dict.fromkeys(names))}
 
+    def foreground_share(self, labels: np.ndarray) -> float:
+        """Return the share of pixels of a class other than background, among those whose truth is known."""
+        known = labels[labels != self.names().get(IGNORE, -1)]
+        return float((known > 0).mean()) if known.size else 0.0
+
     def convert(self, mask: np.ndarray, field: np.ndarray | None = None) -> np.ndarray:
         """Turn a mask ``(C, *spatial)`` as stored into labels ``(*spatial)``, uint8.
 
@@ -60,23 +68,25 @@ class LabelRule:
 
 
 def parse_classes(items: Iterable[str]) -> dict[str, int]:
-    """Parse ``["background=0", "disc=128"]``.
+    """Parse ``["background=0", "disc=128"]``; the name ``ignore`` is nnU-Net's, and its label the last.
 
     Raises:
-        OsasisError: anything but names with values, each once, the background first.
+        OsasisError: anything but names with values, each once, the background first, 255 at most.
     """
     classes: dict[str, int] = {}
     for item in items:
         name, _, value = item.partition("=")
         is_number = re.fullmatch("[0-9]{1,9}", value)
-        if not name or not is_number or name in classes or int(value) in classes.values() or name == IGNORE:
+        if not name or not is_number or name in classes or int(value) in classes.values() or len(classes) == MOST:
             raise OsasisError(
                 "--labels takes names with the values of the masks, each once",
                 found=item,
                 remedy="For example --labels background=0 disc=128 cup=255.",
             )
         classes[name] = int(value)
-    if len(classes) < 2 or next(iter(classes)) != "background":
+    if IGNORE in classes:
+        classes[IGNORE] = classes.pop(IGNORE)
+    if len(classes.keys() - {IGNORE}) < 2 or next(iter(classes)) != "background":
         raise OsasisError(
             "--labels must begin with the background and name another class",
             found=" ".join(classes) or "nothing",

@@ -5,13 +5,13 @@ from __future__ import annotations
 import csv
 import re
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from nnunet_osasis.errors import OsasisError
-from nnunet_osasis.images.image import SUFFIXES, image_stem, is_file
-from nnunet_osasis.images.io import list_images
+from nnunet_osasis.images.image import is_file
+from nnunet_osasis.images.pairs import by_name, images_by_stem, natural_key, require_partners
 from nnunet_osasis.nnunet.prepare.layouts import ANYWHERE, Layout, Part
 
 ARCHIVE_LITTER = re.compile(r"(?:^|/)(?:\.|__MACOSX/)")
@@ -70,13 +70,13 @@ def find_layout_cases(source: Path, layout: Layout, table: Path | None = None) -
     group_of = group_rule(layout, files, table)
     cases = []
     for part, image_files, mask_files in matches:
-        images, masks = _unique(image_files), _unique(mask_files)
-        _require_partners(images, masks)
-        fields = _unique(_matches(files, part.field)) if part.field else {}
+        images, masks = by_name(image_files), by_name(mask_files)
+        require_partners(images, masks)
+        fields = by_name(_matches(files, part.field)) if part.field else {}
         for name, path in images.items():
             key = _key(part, name, parts)
             cases.append(Case(key, path, masks[name], group_of(key), part.test, fields.get(name)))
-    return sorted(cases, key=lambda case: natural(case.key))
+    return sorted(cases, key=lambda case: natural_key(case.key))
 
 
 def find_folder_cases(
@@ -95,15 +95,15 @@ def find_folder_cases(
         OsasisError: a folder is missing or empty; an image or mask has no partner; a name is there twice; a bad
             pattern.
     """
-    by_stem = _unique((image_stem(path), path) for path in list_images(images))
-    masks_by_stem = _unique((image_stem(path), path) for path in list_images(masks))
+    by_stem = images_by_stem(images)
+    masks_by_stem = images_by_stem(masks)
     if suffix:
         masks_by_stem = {
             stem.removesuffix(suffix): path for stem, path in masks_by_stem.items() if stem.endswith(suffix)
         }
-    _require_partners(by_stem, masks_by_stem)
+    require_partners(by_stem, masks_by_stem, hint="; for masks named otherwise there is --mask-suffix")
     group_of = group_rule(Layout(title="folders", arrangements=(), foreground="", terms="", group=pattern), {}, table)
-    return [Case(stem, by_stem[stem], masks_by_stem[stem], group_of(stem)) for stem in sorted(by_stem, key=natural)]
+    return [Case(stem, by_stem[stem], masks_by_stem[stem], group_of(stem)) for stem in sorted(by_stem, key=natural_key)]
 
 
 def _matches(files: Mapping[str, Path], pattern: str) -> list[tuple[str, Path]]:
@@ -111,38 +111,9 @@ def _matches(files: Mapping[str, Path], pattern: str) -> list[tuple[str, Path]]:
     return [(match["case"], path) for name, path in files.items() if (match := compiled.fullmatch(name))]
 
 
-def _unique(pairs: Iterable[tuple[str, Path]]) -> dict[str, Path]:
-    paths: dict[str, Path] = {}
-    for key, path in pairs:
-        if key in paths:
-            raise OsasisError(
-                "Every case must be there once",
-                found=f"{paths[key]} and {path}",
-                remedy="Point at one of the two copies, or move one away.",
-            )
-        paths[key] = path
-    return paths
-
-
 def _key(part: Part, key: str, parts: tuple[Part, ...]) -> str:
     """Make keys of several parts differ, which may number their cases alike (copies of DRIVE do)."""
     return key if len(parts) == 1 else f"{key}_{'test' if part.test else 'training'}"
-
-
-def _require_partners(images: dict[str, Path], masks: dict[str, Path]) -> None:
-    alone = sorted(str({**images, **masks}[key]) for key in images.keys() ^ masks.keys())
-    if alone:
-        raise OsasisError(
-            "Every image needs a mask of the same name, and every mask an image",
-            found=f"{len(alone)} without a partner, the first one {alone[0]}",
-            remedy="Complete or remove them; for masks named otherwise there is --mask-suffix. "
-            f"Readable formats: {', '.join(SUFFIXES)}.",
-        )
-
-
-def natural(key: str) -> tuple[tuple[int, int | str], ...]:
-    """Return a sorting key that puts case 9 before case 10."""
-    return tuple((0, int(part)) if part.isdigit() else (1, part.lower()) for part in re.findall(r"\d+|\D+", key))
 
 
 def number_of(key: str) -> int | None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nnunet_osasis.errors import OsasisError
+from nnunet_osasis.runtime.records import parse_json
 from nnunet_osasis.runtime.storage import atomic_write_bytes
 
 UNFINISHED = ".osasis_unfinished"
@@ -93,7 +94,7 @@ class Target:
     def write_splits(self, made: Path) -> None:
         """Put the splits where nnU-Net reads them, if its folder is known."""
         if self.splits is not None:
-            atomic_write_bytes(self.splits, json.dumps(json.loads(made.read_text()), indent=2).encode())
+            atomic_write_bytes(self.splits, json.dumps(parse_json(made.read_bytes()), indent=2).encode())
 
 
 def _from_environment(name: str) -> Path | None:

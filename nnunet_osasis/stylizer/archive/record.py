@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from nnunet_osasis.errors import OsasisError
-from nnunet_osasis.gate.audit import path_in
+from nnunet_osasis.gate.audit import audited_results, path_in
 from nnunet_osasis.runtime.distributed import Shard
 from nnunet_osasis.runtime.locks import owner_elsewhere
 from nnunet_osasis.runtime.records import (
@@ -127,11 +127,20 @@ def entries_in(output: Path, settings: Mapping[str, Any]) -> Iterator[tuple[str,
 
 
 def _entries_of(log: Path, settings: Mapping[str, Any], output: Path) -> Iterator[tuple[str, dict[str, str]]]:
-    for row in iter_jsonl(log, with_seals=True):
+    for row in _rows_of(log):
         if "settings" in row:
             check_settings(row["settings"], settings, output)
         elif "image" in row:
             yield row["image"], row["entry"]
+
+
+def _rows_of(log: Path) -> Iterator[dict[str, Any]]:
+    """The rows of a run's log; what is none, such as an entry without its digests, is left out and named."""
+
+    def is_row(row: dict[str, Any]) -> bool:
+        return "image" not in row or (isinstance(row["image"], str) and isinstance(row.get("entry"), dict))
+
+    return iter_jsonl(log, with_seals=True, accepts=is_row)
 
 
 def known_digests(
@@ -140,9 +149,7 @@ def known_digests(
     """:func:`digest_of_entry` of those of ``names`` that are on record; if ``gated``, in the audit as well."""
     audited: dict[str, str] = {}
     for path in audits_in(output) if gated else ():
-        for row in iter_jsonl(path):
-            if row.get("case") in names:
-                audited[row["case"]] = str(row.get("result_sha256"))
+        audited |= {case: result for case, result in audited_results(path).items() if case in names}
     known: dict[str, bytes] = {}
     for name, entry in entries_in(output, settings):
         known.pop(name, None)
@@ -155,7 +162,7 @@ def names_on_record(output: Path) -> set[str]:
     """Results that a log or the manifest speaks of: asked in this order, as logs are merged into the manifest."""
     names: set[str] = set()
     for path in logs_in(output).values():
-        names.update(row["image"] for row in iter_jsonl(path, with_seals=True) if "image" in row)
+        names.update(row["image"] for row in _rows_of(path) if "image" in row)
     manifest = read_manifest(output)
     return names if manifest is None else names.union(manifest["images"])
 
@@ -191,7 +198,7 @@ class Log:
 
 def work_of(log: Path) -> str | None:
     """The digest of the last run that wrote into a log; None without a whole line that holds one."""
-    works = [str(row["work"]) for row in iter_jsonl(log, with_seals=True) if "work" in row]
+    works = [str(row["work"]) for row in _rows_of(log) if "work" in row]
     return works[-1] if works else None
 
 
@@ -213,7 +220,7 @@ def merge(output: Path) -> None:
     """
     logs = logs_in(output)
     manifest = read_manifest(output)
-    lines = (row for path in logs.values() for row in iter_jsonl(path, with_seals=True))
+    lines = (row for path in logs.values() for row in _rows_of(path))
     before = manifest or next((row | {"images": {}} for row in lines if "settings" in row), None)
     if before is not None:
         images = dict(entries_in(output, before["settings"]))

@@ -18,11 +18,18 @@ from nnunet_osasis.errors import OsasisError
 from nnunet_osasis.gate import Decision, GateResult, Segmenter, StructureGate
 from nnunet_osasis.gate.audit import FOLDER, WORST, AuditSummary, in_short, path_in, summarize_cases, write_audit
 from nnunet_osasis.gate.calibration import chosen_indices
-from nnunet_osasis.gate.pictures import PICTURE, as_picture, save_worst
-from nnunet_osasis.images.image import NATURAL_SUFFIXES, LoadedImage, image_stem, image_suffix, onto_grid
+from nnunet_osasis.gate.pictures import PICTURE, SHOWN_PX, as_picture, save_worst
+from nnunet_osasis.images.gray import as_gray, to_gray
+from nnunet_osasis.images.image import NATURAL_SUFFIXES, LoadedImage, image_stem, image_suffix
 from nnunet_osasis.images.io import files_of, list_images, read_image, write_like
+from nnunet_osasis.images.masks import label_map, mask_on, plane_of
+from nnunet_osasis.images.nifti import as_labels
+from nnunet_osasis.images.pairs import by_name, images_by_stem, require_partners
+from nnunet_osasis.images.pictures import ORIENTATION_KEY, orientation_entry, values_in
 from nnunet_osasis.images.slices import best_slice, read_in_slices, slice_axis, slices_back, slices_first
+from nnunet_osasis.maps.field_of_view import spaced
 from nnunet_osasis.runtime.distributed import Shard
+from nnunet_osasis.runtime.folders import require_apart
 from nnunet_osasis.runtime.storage import atomic_write, remove_stale_temporaries, sha256_of_file, sha256_of_json
 from nnunet_osasis.stylizer.archive.prefetch import prefetched
 from nnunet_osasis.stylizer.archive.record import (
@@ -37,8 +44,8 @@ from nnunet_osasis.stylizer.archive.shards import claim_folder
 from nnunet_osasis.stylizer.gating import stored_gate
 from nnunet_osasis.stylizer.stylizer import OSASISStylizer
 
-SOFT = 20
-"""Number of values that a mask of labels reaching 255 may have; more are shades."""
+LARGE_VALUES = 2**25
+"""Values (pixels times channels) of a picture from which it must be the only one in memory."""
 
 
 def output_name(path: Path) -> str:
@@ -59,6 +66,7 @@ def stylize_folder(
     segmenter: Segmenter | None = None,
     share: Shard | None = None,
     progress: bool = True,
+    gray: bool = False,
 ) -> int:
     """Restyle every image of ``source`` into ``output``, dtype and geometry kept.
 
@@ -79,30 +87,27 @@ def stylize_folder(
         strength: in [0, 1]; None takes the stylizer's own.
         direction: ``source_to_target`` or ``target_to_source``.
         masks: folder with a mask of the same name and size for every image. Masks are copied unchanged to
-            ``output/masks``, and show the gate where lesions are.
+            ``output/masks`` (onto the image's grid where they are stored in another voxel order), and show the gate
+            where lesions are.
         gated: False leaves the gate out.
         segmenter: a frozen segmenter that the gate asks as well.
         share: the part of the sorted list to make; None is all of it. Parts of one list may be at work in ``output``
             at once, on several machines too; the last one to end writes the manifest of all. Without ``share`` one
             process at a time works there.
         progress: show a bar.
+        gray: make one channel of images of three; so are the results.
 
     Returns:
         How many images were made anew.
 
     Raises:
-        OsasisError: unreadable, vanished or changing input (results made before it are kept), ``output`` inside
-            ``source``'s own folder or in use by another process for the same images, two sources with one result
-            name, or a manifest of another stylizer or option.
+        OsasisError: unreadable, vanished or changing input (results made before it are kept), ``output`` is
+            ``source`` or ``masks`` or lies in one of them, it is in use by another process for the same images, two
+            sources with one result name, or a manifest of another stylizer or option.
     """
     share = share or Shard()
     files = list_images(source)
-    if output.resolve() == source.resolve():
-        raise OsasisError("The output must be another folder than the input", found=output, remedy="Choose another.")
-    if masks is not None and masks.resolve() in (output.resolve(), (output / "masks").resolve()):
-        raise OsasisError(
-            "The output must not write where the masks are", found=masks, remedy="Choose another output folder."
-        )
+    require_apart(output, [source, *([] if masks is None else [masks])], parts=("masks", FOLDER))
     names = [output_name(path) for path in files]
     if len(set(names)) != len(names):
         twice = min(name for name, count in Counter(names).items() if count > 1)
@@ -111,18 +116,21 @@ def stylize_folder(
         )
     pairs = _masks_of(files, masks) if masks is not None else {}
     settings: dict[str, Any] = {"stylizer": stylizer.fingerprint, "strength": strength, "direction": direction}
+    settings |= {"gray": True} if gray else {}
     asked = None if segmenter is None else segmenter.fingerprint
     work = sha256_of_json([names, settings, masks is not None, gated, asked])
     made = 0
     with claim_folder(output, share, work) as claim:
         for folder in ("masks", FOLDER):
             remove_stale_temporaries(output / folder)
-        gate = _gate(stylizer, files, output, segmenter) if gated else None
+        gate = _gate(stylizer, files, output, segmenter, gray=gray) if gated else None
         settings |= {} if gate is None else {"gate": gate.identity()}
         mine = dict(zip(share.select(files), share.select(names), strict=True))
         known = known_digests(output, settings, set(mine.values()), gated=gated)
         claim.log.settings(settings)
-        run = _Run(stylizer, output, mine, gate, strength, direction, pairs, known, claim.log, audit_of(output, share))
+        run = _Run(
+            stylizer, output, mine, gate, strength, direction, pairs, known, claim.log, audit_of(output, share), gray
+        )
         steps = prefetched(share.select(files), run.read, run.stylize, run.write, alone=_is_large)
         title = "stylize" if share.count == 1 else f"stylize, {share}"
         bar = tqdm(steps, total=len(mine), desc=title, unit="image", dynamic_ncols=True, disable=not progress)
@@ -166,6 +174,11 @@ class _Run:
     known: dict[str, bytes]
     log: Log
     audit: Path
+    gray: bool = False
+
+    def load(self, path: Path) -> LoadedImage:
+        """The image as it is restyled."""
+        return as_gray(read_image(path)) if self.gray else read_image(path)
 
     def read(self, path: Path) -> _Image | None:
         """The image and its mask with their digests; None when its result is there and on record."""
@@ -181,7 +194,7 @@ class _Run:
         copied = path not in self.masks or self._is_copied(path, mask)
         if done and copied:
             return None
-        loaded = read_image(path)
+        loaded = self.load(path)
         if _stamps(path) != before:
             raise OsasisError(
                 "An image must not change while it is stylized",
@@ -190,12 +203,18 @@ class _Run:
             )
         axis, labels = slice_axis(loaded.spacing, loaded.array.shape[1:]), None
         if path in self.masks and (self.gate is not None or not copied):
-            array = _read_mask(self.masks[path], loaded)
-            labels = _labels(slices_first(array, axis))
-        if not copied:
-            for part in reversed(files_of(self.masks[path])):  # a header comes after the file that it names
-                atomic_write(self.output / "masks" / part.name, partial(shutil.copyfile, part))
+            values = mask_on(loaded, stored := read_image(self.masks[path]))
+            if self.gate is not None:
+                labels = slices_first(self._label_map(path, values)[None], axis)[0]
+            if not copied:
+                _copy_mask(stored, values, loaded, self.output / "masks")
         return None if done else _Image(loaded, axis, labels, entry)
+
+    def _label_map(self, path: Path, values: np.ndarray) -> np.ndarray:
+        try:
+            return label_map(values)
+        except OsasisError as error:
+            raise OsasisError(error.rule, found=f"{error.found} in {self.masks[path]}", remedy=error.remedy) from None
 
     def stylize(self, image: _Image) -> GateResult:
         """What may be used of it."""
@@ -208,7 +227,8 @@ class _Run:
         try:
             sliced = slices_first(loaded.array, axis)
             amount = self.stylizer.config.strength if self.strength is None else self.strength
-            changed = self.stylizer.stylize_array(sliced, strength=amount, direction=self.direction)
+            dtype = sliced.dtype if sliced.dtype.kind in "ui" else np.dtype(np.float32)
+            changed = self.stylizer.stylize_array(sliced, strength=amount, direction=self.direction, dtype=dtype)
             if gate is None:
                 result = GateResult(changed, Decision("full", amount, amount, {}, {}))
             else:
@@ -247,8 +267,8 @@ class _Run:
 
 
 def _is_large(path: Path) -> bool:
-    """Volumes, and TIFF files, which may be stacks: one at a time in memory."""
-    return image_suffix(path) not in NATURAL_SUFFIXES
+    """Volumes, TIFF files, which may be stacks, and large pictures: one at a time in memory."""
+    return image_suffix(path) not in NATURAL_SUFFIXES or values_in(path) > LARGE_VALUES
 
 
 def on_record(source: Path, output: Path) -> tuple[int, int]:
@@ -267,11 +287,14 @@ def decisions_in(output: Path) -> list[dict[str, Any]]:
     return [summary.row(case) for case, summary in summaries.items()]
 
 
-def _gate(stylizer: OSASISStylizer, files: list[Path], output: Path, segmenter: Segmenter | None) -> StructureGate:
+def _gate(
+    stylizer: OSASISStylizer, files: list[Path], output: Path, segmenter: Segmenter | None, *, gray: bool
+) -> StructureGate:
     """The stylizer's gate; thresholds that had to be measured on these images are kept for later runs and parts."""
 
     def images() -> list[np.ndarray]:
-        return [best_slice(read_in_slices(files[i])).copy() for i in chosen_indices(len(files))]
+        arrays = (read_in_slices(files[i]) for i in chosen_indices(len(files)))
+        return [best_slice(to_gray(array) if gray else array).copy() for array in arrays]
 
     return stored_gate(output / FOLDER / "gate.json", stylizer, images, segmenter=segmenter)
 
@@ -285,22 +308,16 @@ def _show_worst(run: _Run, files: dict[str, Path]) -> None:
     cases = []
     summaries = [(case, summary) for case, summary in summarize_cases(audits_in(run.output)).items() if case in files]
     for case, summary in sorted(summaries, key=by_badness)[:WORST]:
-        loaded = read_image(files[case])
+        loaded = run.load(files[case])
+        if loaded.array.ndim == 3:  # no more of a large picture is shown
+            loaded = replace(loaded, array=spaced(loaded.array, SHOWN_PX))
         axis = slice_axis(loaded.spacing, loaded.array.shape[1:])
         full = run.restyled(loaded, axis, None, None).image
         used = read_image(run.output / case).array
-        sliced = [slices_first(np.asarray(array, np.float32), axis) for array in (loaded.array, full, used)]
-        before, at_full, at_last = as_picture(*sliced)
+        before, at_full, at_last = as_picture(*(slices_first(array, axis) for array in (loaded.array, full, used)))
         cases.append((in_short(summary.row(case)), before, at_full, at_last))
     if cases:
         save_worst(run.output / FOLDER / PICTURE, cases, run.stylizer.config.intensity)
-
-
-def _labels(mask: np.ndarray) -> np.ndarray:
-    """Labels of a mask ``(C, ...)``; a picture of gray levels (a soft rim, a JPEG) is cut at half its white."""
-    labels = mask.max(axis=0)
-    shaded = labels.dtype == np.uint8 and labels.max() == 255 and len(np.unique(labels)) > SOFT
-    return (labels > 127).astype(np.uint8) if shaded else labels
 
 
 def _digest_of(path: Path) -> str:
@@ -329,22 +346,24 @@ def _vanished(path: Path, error: OSError) -> OsasisError:
     )
 
 
-def _masks_of(files: list[Path], masks: Path) -> dict[Path, Path]:
-    by_stem = {image_stem(path): path for path in list_images(masks)}
-    missing = [path.name for path in files if image_stem(path) not in by_stem]
-    if missing:
-        raise OsasisError(
-            "Every image needs a mask of its name", found=f"none for {missing[0]} ({len(missing)} in all)"
-        )
-    return {path: by_stem[image_stem(path)] for path in files}
+def _masks_of(files: list[Path], folder: Path) -> dict[Path, Path]:
+    images, masks = by_name((image_stem(path), path) for path in files), images_by_stem(folder)
+    require_partners(images, masks, both=False)
+    return {path: masks[stem] for stem, path in images.items()}
 
 
-def _read_mask(path: Path, image: LoadedImage) -> np.ndarray:
-    mask = onto_grid(read_image(path), image)
-    if mask.shape[1:] != image.array.shape[1:]:
-        raise OsasisError(
-            "A mask must have its image's size",
-            found=f"{mask.shape[1:]} for {image.array.shape[1:]} in {path}",
-            remedy="Resample it to the image's grid with nearest-neighbor interpolation.",
-        )
-    return mask
+def _copy_mask(mask: LoadedImage, values: np.ndarray, image: LoadedImage, folder: Path) -> None:
+    """Put a mask beside its image's result: its files as they are, or anew where they do not fit pixel by pixel.
+
+    They do not where image and mask are stored in two voxel orders, or were turned by two orientation tags.
+    """
+    turned = [loaded.kept.get(ORIENTATION_KEY, 1) for loaded in (image, mask)]
+    if turned[0] == turned[1] and np.array_equal(plane_of(mask), values):
+        for part in reversed(files_of(mask.path)):  # a header comes after the file that it names
+            atomic_write(folder / part.name, partial(shutil.copyfile, part))
+        return
+    name = (
+        f"{image_stem(mask.path)}{'.png' if image_suffix(mask.path) in ('.jpg', '.jpeg') else image_suffix(mask.path)}"
+    )
+    kept = as_labels(image.kept) | orientation_entry(turned[0])
+    write_like(LoadedImage(values[None], mask.path, image.geometry, kept), values[None], folder / name)

@@ -15,6 +15,7 @@ from nnunet_osasis.runtime.records import as_json
 from nnunet_osasis.runtime.storage import sha256_of_array, sha256_of_json
 from nnunet_osasis.training.adaptation.embedders import StyleEmbedder
 from nnunet_osasis.training.adaptation.recipes import AdaptConfig
+from nnunet_osasis.training.adaptation.selection import DIVERGED
 from nnunet_osasis.training.adaptation.steps import Adaptation
 from nnunet_osasis.training.loop import HOW, Values, cosine, fit, recomputed, recomputes
 
@@ -82,7 +83,7 @@ def adapt(
         fit(
             "adapt", step, run.state(sha256_of_json(identity)), iterations=config.iterations, work=work, resume=resume,
             save_every=config.checkpoint_every, log_every=1, group=run.group, tensorboard=tensorboard,
-            remedy="Lower --adapt-learning-rate, or check the reference image.",
+            remedy=DIVERGED,
         )  # fmt: skip
     selected = run.finish(work)
     if selected is not None and run.group.is_main:

@@ -13,6 +13,9 @@ from nnunet_osasis.training.style_pair import StylePairConfig
 SAMPLER = SamplerConfig(encode_steps=10, decode_steps=10, order=2, spn_steps=10)
 """Sampler of 20 evaluations per image, as near to the limit of many steps as 40 of DDIM (benchmarks/speed)."""
 
+OWN_STATISTICS = 3.0
+"""Weight of the statistics term in the default recipe."""
+
 
 @dataclass(frozen=True)
 class AdaptConfig:
@@ -20,7 +23,8 @@ class AdaptConfig:
 
     Attributes:
         losses: ``osasis`` or ``paper``.
-        statistics: extra weight of the statistics term.
+        statistics: weight of our own statistics term; None takes ``OWN_STATISTICS`` with the losses ``osasis``, and 0
+            with ``paper``, whose equations have no such term.
         iterations: each takes ``contents`` source images and one optimizer step per reverse step.
         contents: content images per iteration, of all processes together.
         sampler: step grids during training.
@@ -43,7 +47,7 @@ class AdaptConfig:
     """
 
     losses: str = "osasis"
-    statistics: float = 3.0
+    statistics: float | None = None
     iterations: int = 20
     contents: int = 3
     sampler: SamplerConfig = field(default_factory=lambda: SAMPLER)
@@ -76,13 +80,14 @@ class AdaptConfig:
         get_losses(self.losses)
 
     def weights(self) -> LossWeights:
-        """The recipe's weights with the statistics term added."""
-        return replace(get_losses(self.losses), statistics=self.statistics)
+        """The weights of ``losses``, with that of the statistics term."""
+        own = OWN_STATISTICS if self.losses == "osasis" else 0.0
+        return replace(get_losses(self.losses), statistics=own if self.statistics is None else self.statistics)
 
 
 RECIPES: dict[str, AdaptConfig] = {
     "default": AdaptConfig(),
-    # the published configuration, as its code runs (facts: linear grids 50/20, t0 = 500, one optimizer step per step)
+    # the published configuration, as its code runs: linear grids, t0 = 500, and 10 optimizer steps per iteration
     "osasis": AdaptConfig(
         statistics=0.0,
         iterations=50,

@@ -20,12 +20,18 @@ from nnunet_osasis.diffusion.unet import ConditionalUNet
 from nnunet_osasis.errors import OsasisError
 from nnunet_osasis.gate.structure import structure_agreement
 from nnunet_osasis.images.slices import evenly_spaced
-from nnunet_osasis.maps.field_of_view import field_of_view
+from nnunet_osasis.maps.field_of_view import field_of_view, find_frame, own_view
 from nnunet_osasis.maps.parametric import fit_images
 from nnunet_osasis.training.checkpoint import EMA, TensorStore
 
 SCORED_IMAGES = 4
 """Number of source images that are decoded for a score."""
+
+DIVERGED = (
+    "Check the reference image, or delete training/adapt.safetensors in the output and go on with --resume and a lower "
+    "--adapt-learning-rate."
+)
+"""Remedy for an adaptation that went astray; its checkpoint is of the old rate."""
 
 LEAST_CHANGE = 2 / 255
 """Smallest style change, one gray level of 8 bits, that a style gap is measured against."""
@@ -95,8 +101,8 @@ class Selection:
         self.sampler, self.averages = sampler, averages
         chosen = evenly_spaced(len(sources), SCORED_IMAGES)
         self.images = sources[chosen].to(style_a)
-        self.view = field_of_view(self.images)
-        pair_view = field_of_view(style_b.cpu())
+        self.view = field_of_view(self.images, find_frame(self.images))
+        pair_view = own_view(style_b.cpu())
         pair = fit_images(style_a.cpu(), style_b.cpu(), pair_view)
         self.expected = pair(self.images).clamp(-1, 1)
         with torch.no_grad():
@@ -124,7 +130,7 @@ class Selection:
             raise OsasisError(
                 "The adapted decoder's pictures must be finite",
                 found="no finite score in any iteration",
-                remedy="Lower --adapt-learning-rate, or check the reference image.",
+                remedy=DIVERGED,
             )
         return values | {"iteration": int(values["iteration"])}
 

@@ -9,7 +9,8 @@ from nnunet_osasis.training.build.settings import (
     check_possible,
     one_pass_card,
 )
-from nnunet_osasis.training.build.stages import WORK, StylizerBuild, lent_calibrator, saved_stage, stage_plan
+from nnunet_osasis.training.build.stages import WORK, StylizerBuild, lent_calibrator, saved_stage
+from nnunet_osasis.training.build.times import StageTimes, stage_plan, stage_times
 
 __all__ = [
     "MAPS",
@@ -17,6 +18,7 @@ __all__ = [
     "STAGES",
     "WORK",
     "BuildConfig",
+    "StageTimes",
     "StylizerBuild",
     "build_card",
     "check_possible",
@@ -24,4 +26,5 @@ __all__ = [
     "one_pass_card",
     "saved_stage",
     "stage_plan",
+    "stage_times",
 ]

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import diffusers
 import numpy as np
@@ -22,6 +23,9 @@ from nnunet_osasis.training.presets import Preset
 
 MAPS, NETWORKS = STAGES = ("maps", "networks")
 """Stages of a build; each one ends with a stylizer that can be used."""
+
+MOST_DIFFERENCES = 6
+"""Number of differing settings that a message names."""
 
 FALLBACK = "combined"
 """Read-out of a stylizer whose own read-out waits for the networks."""
@@ -122,6 +126,28 @@ def build_card(
     if counterpart is not None:
         card["style_source_sha256"] = sha256_of_array(counterpart.numpy())
     return card | dict.fromkeys(lent, "taken from another stylizer")
+
+
+def flat(card: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return a card's entries, nested ones by names with dots.
+
+    >>> flat({"a": 1, "b": {"c": 2}})
+    {'a': 1, 'b.c': 2}
+    """
+    entries: dict[str, Any] = {}
+    for name, value in card.items():
+        entries |= flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {prefix + name: value}
+    return entries
+
+
+def differences(known: Mapping[str, Any], own: Mapping[str, Any], counts: Callable[[str], bool]) -> str:
+    """Return in words how two flat cards differ in the entries that count; empty where they do not."""
+    texts = []
+    for name in sorted(known.keys() | own):
+        if counts(name.split(".")[0]) and known.get(name) != own.get(name):
+            hashes = name.endswith("sha256")
+            texts.append(f"other {name}" if hashes else f"{name} {known.get(name)!r} there and {own.get(name)!r} now")
+    return "; ".join(texts[:MOST_DIFFERENCES]) + ("; and more" if len(texts) > MOST_DIFFERENCES else "")
 
 
 def one_pass_card(config: BuildConfig) -> dict | str:

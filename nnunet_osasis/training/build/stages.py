@@ -24,10 +24,11 @@ from nnunet_osasis.images.grids import save_grid
 from nnunet_osasis.images.intensity import IntensityRange, to_unit
 from nnunet_osasis.images.slices import evenly_spaced
 from nnunet_osasis.maps.detail import DetailChange, DetailStatistics
-from nnunet_osasis.maps.field_of_view import field_of_view
+from nnunet_osasis.maps.field_of_view import find_frame, own_view
 from nnunet_osasis.maps.resize import resize
 from nnunet_osasis.runtime import distributed as processes
 from nnunet_osasis.runtime.locks import output_lock
+from nnunet_osasis.runtime.records import atomic_write_json, read_json
 from nnunet_osasis.runtime.storage import remove_stale_temporaries, sha256_of_array
 from nnunet_osasis.stylizer.calibrator import Calibrator
 from nnunet_osasis.stylizer.config import StylizerConfig
@@ -47,6 +48,8 @@ from nnunet_osasis.training.build.settings import (
     BuildConfig,
     build_card,
     check_possible,
+    differences,
+    flat,
 )
 from nnunet_osasis.training.calibrate import train_calibrator
 from nnunet_osasis.training.distil import distil
@@ -57,6 +60,20 @@ from nnunet_osasis.training.style_pair import StylePair, make_style_pair
 
 WORK = "training"
 """Subfolder of the output for logs, grids and, until the end, checkpoints."""
+
+
+SETTINGS = "settings.json"
+"""File in the work folder with the card of the run whose checkpoints lie beside it."""
+
+DATA = ("sources_sha256", "reference_sha256", "more_references_sha256", "style_source_sha256")
+
+CHECKPOINTED = {
+    "calibrator.safetensors": (*DATA, "calibrator"),
+    "pretrain.safetensors": (*DATA, "preset", "pretraining"),
+    "adapt.safetensors": (*DATA, "preset", "pretraining", "adaptation", "style_embedder"),
+    "student.safetensors": (*DATA, "preset", "pretraining", "adaptation", "style_embedder", "student"),
+}
+"""Entries of the card that decide what a checkpoint holds."""
 
 
 class StylizerBuild:
@@ -71,6 +88,7 @@ class StylizerBuild:
         more_references: further images of the target domain, for the maps.
         details: sharpness and noise of the source images at their own size.
         gate_images: source images at their own size that the structure gate is calibrated on.
+        frame_images: source images that the frame is looked for in, their pixels not averaged; none takes ``sources``.
         autoencoder: a pretrained ``D_A``; None pretrains one.
         calibrator: a trained calibrator; None trains one.
         counterpart: the reference as the source shows it ``(1, C, S, S)``, for the pair maker ``file``.
@@ -91,6 +109,7 @@ class StylizerBuild:
         more_references: Sequence[np.ndarray] = (),
         details: Sequence[DetailStatistics] = (),
         gate_images: Sequence[np.ndarray] = (),
+        frame_images: Sequence[np.ndarray] = (),
         autoencoder: DiffusionAutoencoder | None = None,
         calibrator: Calibrator | None = None,
         counterpart: torch.Tensor | None = None,
@@ -105,6 +124,7 @@ class StylizerBuild:
         self.lent_autoencoder, self.counterpart, self.tensorboard = autoencoder, counterpart, tensorboard
         self.lent_calibrator = calibrator if config.calibrator.iterations else None
         self.details, self.gate_images = details, gate_images or list(sources.numpy())
+        self.frame_images = frame_images or list(sources.numpy())
         self.references = [self._unit(image) for image in self.native_references]
         self.work = output / WORK
 
@@ -143,7 +163,7 @@ class StylizerBuild:
         """
         group = processes.current()
         with group.on_main(lambda: output_lock(self.output, "osasis-pretrain-stylizer")):
-            saved = group.from_main(lambda: self._saved(resume))
+            saved = group.from_main(lambda: self._begin(resume))
             if saved is None:
                 group.from_main(lambda: self._make_maps(resume))
             if saved != NETWORKS:
@@ -153,30 +173,54 @@ class StylizerBuild:
                     self._add_networks(resume)
             return OSASISStylizer.from_pretrained(self.output, device=self.config.device)
 
-    def _saved(self, resume: bool) -> str | None:
-        """Return the last stage that is saved; raise ``OsasisError`` when the output is not this build's own."""
-        stage = saved_stage(self.output, resume=resume)
-        differing = self._differing(stage) if stage is not None else []
-        if differing:
-            raise OsasisError(
-                "The output folder must not hold another stylizer",
-                found=f"one of other images or settings ({', '.join(differing)}) in {self.output}",
-                remedy="Choose another --output, or add --overwrite to replace it.",
-            )
-        if stage == NETWORKS:
-            self._drop_checkpoints()  # of a run that was killed after its stylizer was whole
+    def check_output(self, *, resume: bool = False) -> str | None:
+        """Return the last stage that the output holds; nothing is computed.
+
+        Raises:
+            OsasisError: the output holds another stylizer, or unfinished work under other images or settings, which the
+                message names; or ``resume`` is missing to continue one.
+        """
+        stage, own = saved_stage(self.output, resume=resume), flat(self.card())
+        if stage is not None:
+            known = flat(read_index(self.output)["card"])
+            ignored = VERSIONS if stage == NETWORKS else (*VERSIONS, *SECOND_STAGE)
+            if differing := differences(known, own, lambda entry: entry not in ignored):
+                raise OsasisError(
+                    "The output folder must not hold another stylizer",
+                    found=f"one of other images or settings ({differing}) in {self.output}",
+                    remedy="Choose another --output, or add --overwrite to replace it.",
+                )
+        record = self.work / SETTINGS
+        if stage != NETWORKS and record.is_file():
+            trained = {"student.safetensors": self.config.distil.teacher(self.config.readout) is not None}
+            begun = {
+                entry
+                for name, entries in CHECKPOINTED.items()
+                if trained.get(name, True) and (self.work / name).is_file()
+                for entry in entries
+            }
+            known = flat(read_json(record, what="The record of the settings"))
+            if differing := differences(known, own, lambda entry: entry in begun):
+                raise OsasisError(
+                    "A run can only be resumed with the same images and settings",
+                    found=f"{differing} in {self.output}",
+                    remedy="Repeat the original command with --resume, or start again with --overwrite.",
+                )
         return stage
 
-    def _differing(self, stage: str) -> list[str]:
-        """Return the entries of the saved card that are not this build's; versions and later stages do not count."""
-        ignored = VERSIONS if stage == NETWORKS else (*VERSIONS, *SECOND_STAGE)
-        known, own = read_index(self.output)["card"], self.card()
-        return sorted(key for key in known.keys() | own if key not in ignored and known.get(key) != own.get(key))
+    def _begin(self, resume: bool) -> str | None:
+        """Return the last stage that is saved, and keep on record what this run goes on with."""
+        stage = self.check_output(resume=resume)
+        if stage == NETWORKS:
+            self._drop_checkpoints()  # of a run that was killed after its stylizer was whole
+        else:
+            atomic_write_json(self.work / SETTINGS, self.card())
+        return stage
 
     def _drop_checkpoints(self) -> None:
         remove_stale_temporaries(self.work)
-        for checkpoint in self.work.glob("*.safetensors"):
-            checkpoint.unlink()
+        for checkpoint in [*self.work.glob("*.safetensors"), self.work / SETTINGS]:
+            checkpoint.unlink(missing_ok=True)
 
     # --- stage 1: maps ---
 
@@ -191,7 +235,7 @@ class StylizerBuild:
         readout = config.readout if config.readout in maps else FALLBACK
         stylizer = OSASISStylizer(
             reference=self.native_references[0], maps=maps, config=self._stylizer_config(readout),
-            calibrator=calibrator, detail=self._detail(), card=self.card(),
+            calibrator=calibrator, detail=self._detail(), frame=find_frame(self.frame_images), card=self.card(),
             diagnostics=suitability(agreement, calibrator, sources, config.calibrator, count=len(self.references)),
         )  # fmt: skip
         stylizer.gate = self._gate(stylizer)
@@ -305,7 +349,7 @@ class StylizerBuild:
         y = pair.reference
         if self.config.adapt.align_pair:
             recolored = pair.maps()[1](y).clamp(-1, 1)
-            return torch.where(field_of_view(y), recolored, y)
+            return torch.where(own_view(y), recolored, y)
         distance = (pair.counterparts - y).abs().mean(dim=(1, 2, 3))
         return pair.counterparts[distance.argmin()][None]
 
@@ -358,25 +402,3 @@ def saved_stage(output: Path, *, resume: bool) -> str | None:
             "--overwrite to replace it.",
         )
     return NETWORKS if finished else MAPS
-
-
-def stage_plan(build: StylizerBuild, *, stop_after: str = NETWORKS) -> list[str]:
-    """Return one line for each stage of a build, with a rough time."""
-    config = build.config
-    maps = ["moments", "combined", "structure gate"]
-    if build.lent_calibrator is None and config.calibrator.iterations:
-        maps.insert(0, f"calibrator ({config.calibrator.iterations} steps)")
-    lines = [
-        f"Plan for {len(build.sources)} source images and {len(build.references)} of the new site:",
-        f"  1. maps: {', '.join(maps)}. Takes about a minute; then the stylizer can be used.",
-    ]
-    if stop_after == NETWORKS:
-        networks = ["style pair", f"adaptation ({config.adapt.iterations} iterations)", "decoder's maps"]
-        time = "minutes"
-        if build.lent_autoencoder is None:
-            training, time = config.preset.pretrain, config.preset.rough_time
-            networks.insert(0, f"pretraining ({training.iterations} steps of {training.batch_size} images)")
-        if config.distil.teacher(config.readout) is not None:
-            networks.append(f"student ({config.distil.iterations} steps)")
-        lines.append(f"  2. networks: {', '.join(networks)}. By default takes {time}.")
-    return lines

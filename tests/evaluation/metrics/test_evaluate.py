@@ -22,6 +22,8 @@ FILES = {
     "cases.csv", "summary.json", "table.md", "table.tex", "radar.png", "radar.svg", "grid.png", "grid.svg",
     ".osasis.lock",
 }  # fmt: skip
+DIFFERENCES = {"differences.png", "differences.svg"}
+"""Files of two methods or more."""
 
 
 def command(study: Path, *more: str, output: str = "out") -> list[str]:
@@ -37,7 +39,7 @@ def rows_of(path: Path) -> list[dict[str, str]]:
 def test_two_methods_become_tables_and_charts(study: Path, capsys: pytest.CaptureFixture) -> None:
     evaluate.main(command(study, "--images", str(study / "images")))
     out = study / "out"
-    assert {path.name for path in out.iterdir()} == FILES
+    assert {path.name for path in out.iterdir()} == FILES | DIFFERENCES
     rows = rows_of(out / "cases.csv")
     assert list(rows[0]) == ["method", "case", "class", *METRICS]
     assert len(rows) == 12 and rows[0]["wf"] == ""  # the empty case has none
@@ -54,6 +56,33 @@ def test_two_methods_become_tables_and_charts(study: Path, capsys: pytest.Captur
             assert min(picture.size) > 500
             assert np.asarray(picture.convert("L")).std() > 10
     assert "stylized" in (out / "grid.svg").read_text()
+
+
+def test_two_methods_are_compared_case_by_case_with_an_interval(study: Path, capsys: pytest.CaptureFixture) -> None:
+    evaluate.main(command(study))
+    rows, summary = rows_of(study / "out/cases.csv"), json.loads((study / "out/summary.json").read_text())
+    plain, stylized = ({r["case"]: r["dice"] for r in rows if r["method"] == m} for m in ("plain", "stylized"))
+    apart = np.array([float(stylized[case]) - float(plain[case]) for case in plain])
+    found = summary["differences"]["stylized"]["dice"]
+    assert summary["reference_method"] == "plain" and set(summary["differences"]) == {"stylized"}
+    assert found["mean"] == pytest.approx(apart.mean()) and found["cases"] == len(apart)
+    assert apart.min() <= found["low"] < apart.mean() < found["high"] <= apart.max()
+    table = capsys.readouterr().out
+    assert (
+        "method minus plain" in table and f"{found['mean']:+.3f} ({found['low']:+.3f} to {found['high']:+.3f})" in table
+    )
+    with Image.open(study / "out/differences.png") as picture:
+        assert min(picture.size) > 150 and np.asarray(picture.convert("L")).std() > 5
+    weak = summary["differences"]["stylized"]["wf"]  # undefined in one case, which counts for neither side
+    assert weak["cases"] == len(apart) - 1
+
+
+def test_one_method_is_compared_with_none_and_an_old_comparison_goes(study: Path) -> None:
+    evaluate.main(command(study))
+    alone = ["-p", f"plain={study / 'good'}", "-r", str(study / "truth"), "-o", str(study / "out"), "-np", "1"]
+    evaluate.main(alone)
+    assert not {path.name for path in (study / "out").iterdir()} & DIFFERENCES
+    assert json.loads((study / "out/summary.json").read_text())["differences"] == {}
 
 
 def test_the_same_command_writes_the_same_bytes(study: Path) -> None:

@@ -113,7 +113,9 @@ def test_a_faint_map_stays_faint_beside_a_strong_one(tmp_path: Path, blob, save_
     for name, level in (("a", 1), ("b", 200)):
         save_png(tmp_path / f"p/{name}.png", mask * level)
         save_png(tmp_path / f"r/{name}.png", mask * 255)
-    found = score_folder(tmp_path / "p", tmp_path / "r", metrics=["dice"], progress=False)
+    with pytest.raises(OsasisError, match=r"one foreground value; got 1 in .*a\.png and 200 in .*b\.png.*--scale 255"):
+        score_folder(tmp_path / "p", tmp_path / "r", metrics=["dice"], progress=False)
+    found = score_folder(tmp_path / "p", tmp_path / "r", metrics=["dice"], scale=255, progress=False)
     assert [s.values["dice"] for s in found.scores] == [0.0, 1.0]
     (tmp_path / "p/b.png").unlink()
     save_png(tmp_path / "p/b.png", mask * 2)
@@ -154,7 +156,7 @@ def spoil(study: Path, volumes: Path, fault: str, save_png) -> tuple[Path, Path,
         return good, truth, "must be readable; got .*case 3"
     if fault == "colour":
         save_png(first, np.random.default_rng(0).integers(0, 255, (40, 52, 3)))
-        return good, truth, "one channel"
+        return good, truth, "one number per pixel"
     if fault == "sixteen bits":
         Image.fromarray(np.full((40, 52), 3000, np.uint16)).save(first)
         return good, truth, r"\[0, 255\]; got values from 3000 to 3000"

@@ -137,7 +137,7 @@ def test_missing_partners_twins_and_wrong_folders_are_named(tmp_path: Path):
         with pytest.raises(OsasisError, match=r"1 without a partner, .*3\.png"):
             find()
     trees.save(tmp_path / "copy/images/1.png", trees.picture())
-    with pytest.raises(OsasisError, match="once"):
+    with pytest.raises(OsasisError, match="one file"):
         find_layout_cases(tmp_path, LAYOUTS["colondb"])
 
 
