@@ -11,7 +11,7 @@ from nnunet_osasis import OsasisError, OSASISStylizer
 from nnunet_osasis.gate import GateThresholds
 from nnunet_osasis.gate.audit import read_audit
 
-STRICT = GateThresholds({"structure_not_invented": 1.0})
+STRICT = GateThresholds({"boundaries": 1.0, "structure_kept": 1.0, "structure_not_invented": 1.0})
 """Nothing but the image itself passes."""
 
 
