@@ -11,7 +11,7 @@ from PIL import Image
 from nnunet_osasis.errors import OsasisError
 from nnunet_osasis.gate import StructureGate, calibrate_gate
 from nnunet_osasis.gate.audit import read_audit
-from nnunet_osasis.gate.scores import CALIBRATED
+from nnunet_osasis.gate.thresholds import CALIBRATED
 from nnunet_osasis.gate.thresholds import GateThresholds
 from nnunet_osasis.images.intensity import IntensityRange, to_unit
 from nnunet_osasis.images.slices import best_slice

@@ -13,7 +13,7 @@ from nnunetv2.experiment_planning.plan_and_preprocess_api import preprocess
 from nnunet_osasis.errors import OsasisError
 from nnunet_osasis.gate import StructureGate
 from nnunet_osasis.gate.audit import read_audit
-from nnunet_osasis.gate.scores import CALIBRATED
+from nnunet_osasis.gate.thresholds import CALIBRATED
 from nnunet_osasis.gate.thresholds import GateThresholds
 from nnunet_osasis.images.intensity import IntensityRange
 from nnunet_osasis.nnunet.cache import StylizedCache
