@@ -30,7 +30,7 @@ FLOORS = {
 MOST = {
     "boundaries": 0.9,
     "structure_kept": 0.65,
-    "structure_not_invented": 0.55,
+    "structure_not_invented": 0.35,
     "lesion_contrast": 0.9,
     "lesion_edges": 0.9,
 }
