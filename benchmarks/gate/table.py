@@ -9,7 +9,6 @@ RESULTS = Path(__file__).parent / "results"
 WORLDS = (
     ("clinicdb", "stylized", "ClinicDB 409-612, stylized"),
     ("bowel", "true_second_scanner", "bowel phantom, the true second camera"),
-    ("mr", "stylized", "MR-like phantom, stylized"),
 )
 KINDS = {
     "undamaged": "**undamaged** (false alarms)",
@@ -22,6 +21,12 @@ KINDS = {
     "painted": "faint texture painted in",
     "shifted": "whole picture shifted by 2 px",
     "blurred": "whole picture blurred by 2 px",
+    "negative": "whole picture turned over, dark for bright",
+    "checkerboard": "checkerboard of 1 px, 8 levels",
+    "striped": "stripes of 1 px, 8 levels",
+    "grid": "faint grid: lines of 1 px every 16 px, 6 levels",
+    "rim": "rim of 2 px around lesions, 24 levels",
+    "contour": "jagged step through dark tissue, 10 levels",
 }
 
 
@@ -39,7 +44,22 @@ def main() -> None:
         print(f"| {label} | " + " | ".join(cell(name, f"{version}, {kind}") for name, version, _ in WORLDS) + " |")
     harsh = [cell(name, "random_camera, undamaged") for name, _, _ in WORLDS]
     print("| source through a harsh random camera, nothing else | " + " | ".join(harsh) + " |")
-    print("\ntrue pictures of the second MR-like scanner:", cell("mr", "true_second_scanner, undamaged"))
+    known = cell("clinicdb", "known_camera, undamaged")
+    print(f"| source through a camera model with noise, sharpening and JPEG | {known} | |")
+    small_lesions()
+
+
+def small_lesions() -> None:
+    """Print Markdown for the drawn lesions."""
+    shares = json.loads((RESULTS / "small_lesions.json").read_text())["shares"]
+    print("\n| lesions | shown by the source | found with the mask | without | false alarms with / without |")
+    print("|---|---|---|---|---|")
+    for title, row in shares.items():
+        found, alone, alarms, quiet = (
+            f"{100 * row[name]:.1f} %"
+            for name in ("found", "found_without_mask", "false_alarms", "false_alarms_without_mask")
+        )
+        print(f"| {title} | {row['shown']} of {row['lesions']} | {found} | {alone} | {alarms} / {quiet} |")
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from nnunet_osasis.errors import OsasisError
 from nnunet_osasis.gate.damage import KINDS
 from nnunet_osasis.gate.local import smooth
 from nnunet_osasis.gate.scores import StructureScores, score_structure
-from nnunet_osasis.gate.thresholds import CALIBRATED, GateThresholds
+from nnunet_osasis.gate.thresholds import CALIBRATED, MOST, GateThresholds
 from nnunet_osasis.images.slices import evenly_spaced
 from nnunet_osasis.maps.field_of_view import Frame
 from nnunet_osasis.maps.parametric import places
@@ -226,7 +226,10 @@ def without_mask(scores: Mapping[str, float]) -> dict[str, float]:
 
 
 def thresholds_for(good: Sequence[StructureScores]) -> dict[str, float]:
-    """The strictest thresholds, alike for every score, that fail at most ``FALSE_ALARMS`` of the undamaged views."""
+    """The strictest thresholds, alike for every score, that fail at most ``FALSE_ALARMS`` of the undamaged views.
+
+    None is above ``MOST``.
+    """
     ordered = {name: sorted(view.values()[name] for view in good if name in view.values()) for name in CALIBRATED}
     ordered = {name: values for name, values in ordered.items() if values}
     scores: dict[str, float] = {}
@@ -235,7 +238,7 @@ def thresholds_for(good: Sequence[StructureScores]) -> dict[str, float]:
         if np.mean([bool(view.failures(tried)) for view in good]) > FALSE_ALARMS:
             break
         scores = tried
-    return {name: max(-1.0, value) for name, value in scores.items()}
+    return {name: min(max(-1.0, value), MOST.get(name, 1.0)) for name, value in scores.items()}
 
 
 def chosen_indices(count: int) -> list[int]:

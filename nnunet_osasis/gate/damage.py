@@ -13,6 +13,9 @@ from scipy import ndimage, sparse
 from scipy.sparse.linalg import splu
 
 Damage = Callable[[np.ndarray, np.ndarray, np.random.Generator], np.ndarray]
+GRAY_LEVEL = 1 / 127.5
+"""One of 255 gray levels in [-1, 1]."""
+
 MARGIN_PX = 3
 """Width in pixels of the rim around a mask that shows the lesion too: outlines are drawn a little inside."""
 
@@ -123,6 +126,40 @@ def blurred(image: np.ndarray, mask: np.ndarray, rng: np.random.Generator) -> np
     return np.stack([ndimage.gaussian_filter(channel.astype(np.float64), 2) for channel in image])
 
 
+def negative(image: np.ndarray, mask: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """The whole picture turned over: dark becomes bright."""
+    return -image.astype(np.float64)
+
+
+def checkerboard(image: np.ndarray, mask: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """A checkerboard of single pixels over the picture, 8 of 255 gray levels up and down."""
+    return (image + 8 * GRAY_LEVEL * (2 * (np.indices(mask.shape).sum(axis=0) % 2) - 1)).clip(-1, 1)
+
+
+def striped(image: np.ndarray, mask: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Stripes of single pixels over the picture, 8 gray levels up and down."""
+    return (image + 8 * GRAY_LEVEL * (2 * (np.arange(mask.shape[1]) % 2) - 1)).clip(-1, 1)
+
+
+def grid(image: np.ndarray, mask: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """A faint grid over the picture: lines of one pixel, 16 pixels apart, 6 gray levels brighter."""
+    y, x = np.indices(mask.shape)
+    return (image + 6 * GRAY_LEVEL * ((y % 16 == 8) | (x % 16 == 8))).clip(-1, 1)
+
+
+def rim(image: np.ndarray, mask: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """An outline of two pixels around every lesion, 24 gray levels brighter."""
+    return (image + 24 * GRAY_LEVEL * (ndimage.binary_dilation(mask, iterations=2) & ~mask)).clip(-1, 1)
+
+
+def contour(image: np.ndarray, mask: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """A step of 10 gray levels along a jagged contour through the picture's dark parts."""
+    shade = ndimage.gaussian_filter(image.mean(axis=0, dtype=np.float64), 6)
+    jags = ndimage.gaussian_filter(rng.standard_normal(mask.shape), 4)
+    jagged = shade + 0.1 * shade.std() * jags / jags.std()
+    return (image + 10 * GRAY_LEVEL * (jagged < np.quantile(shade, 0.3))).clip(-1, 1)
+
+
 KINDS: dict[str, Damage] = {
     "erased": erased,
     "erased_textured": erased_textured,
@@ -133,4 +170,10 @@ KINDS: dict[str, Damage] = {
     "painted": painted,
     "shifted": shifted,
     "blurred": blurred,
+    "negative": negative,
+    "checkerboard": checkerboard,
+    "striped": striped,
+    "grid": grid,
+    "rim": rim,
+    "contour": contour,
 }

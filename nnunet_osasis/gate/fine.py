@@ -34,7 +34,7 @@ def fine_structure(source: np.ndarray, stylized: np.ndarray) -> float:
     A pattern is scored by the amplitude of what source and noise explain, as a share of its own: in spectra of tiles,
     averaged over the picture, at periods of 2 to 5 pixels, the power at a frequency is compared with the median power
     (which is the noise's) and with the source's at that frequency. A line is scored by its strength: the mean second
-    difference of its pixels, beyond twice the source's within two pixels.
+    difference of its pixels, beyond twice the source's within two pixels and three standard errors.
 
     Args:
         source: ``(B, C, H, W)`` in [-1, 1], not blurred.
@@ -77,16 +77,20 @@ def _line(source: np.ndarray, stylized: np.ndarray, level: float) -> float:
     for axis in (1, 2):
         if source.shape[axis] < 3:
             continue
-        before, after = (_profile(image, axis, level) for image in (source, stylized))
-        found.append(float((after - 2 * ndimage.maximum_filter1d(before, 5)).max()))
+        (before, _), (after, chance) = (_profile(image, axis, level) for image in (source, stylized))
+        found.append(float((after - 2 * ndimage.maximum_filter1d(before, 5)).max()) - 3 * chance)
     return max(found)
 
 
-def _profile(image: np.ndarray, axis: int, level: float) -> np.ndarray:
-    """Mean second difference of every line across ``axis``, in levels, of the channel where it is largest."""
+def _profile(image: np.ndarray, axis: int, level: float) -> tuple[np.ndarray, float]:
+    """Mean second difference of every line across ``axis``, of the channel where it is largest, and its standard error.
+
+    Both in levels.
+    """
     first, middle, last = (image[:, k:n] if axis == 1 else image[..., k:n] for k, n in ((0, -2), (1, -1), (2, None)))
     bend = first + last
     bend *= -0.5
     bend += middle
     np.clip(bend, -SPIKE * level, SPIKE * level, out=bend)
-    return np.asarray(np.abs(bend.mean(axis=3 - axis)).max(axis=0) / level)
+    chance = float(bend.std()) / np.sqrt(bend.shape[3 - axis])
+    return np.abs(bend.mean(axis=3 - axis)).max(axis=0) / level, chance / level

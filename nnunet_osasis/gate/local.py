@@ -15,7 +15,7 @@ SIGMA_PX = 1.0
 FLAT = 0.02
 """Share of the source's variance below which one of its windows counts as flat."""
 
-SMOOTH = 0.002
+SMOOTH = 0.005
 """The same for the stylized image's windows: steps through smooth tissue are faint, and the source has none."""
 
 NOISE_LEFT = 0.1
