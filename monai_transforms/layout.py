@@ -58,13 +58,13 @@ class Layout:
 
     def arrange(self, array: np.ndarray) -> np.ndarray:
         """Return a channel-first sample as the stylizer sees it, in memory of its own."""
-        turned = np.flip(array, [axis + 1 for axis in self.flips])
+        turned = np.flip(array, tuple(axis + 1 for axis in self.flips))
         return np.ascontiguousarray(turned.transpose(0, *(axis + 1 for axis in self.order)))
 
     def back(self, array: np.ndarray) -> np.ndarray:
         """Undo ``arrange``."""
         turned = array.transpose(0, *(axis + 1 for axis in np.argsort(self.order)))
-        return np.ascontiguousarray(np.flip(turned, [axis + 1 for axis in self.flips]))
+        return np.ascontiguousarray(np.flip(turned, tuple(axis + 1 for axis in self.flips)))
 
 
 def layout_of(img: Any, shape: Sequence[int], axes: str, chosen: int | str, *, must_know: bool) -> Layout:

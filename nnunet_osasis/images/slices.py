@@ -114,7 +114,7 @@ def slices_first(array: np.ndarray, cut: int | Cut) -> np.ndarray:
         return array
     volume = array if array.ndim == 4 else array[:, None]
     if cut.flips:
-        volume = np.flip(volume, [axis + 1 for axis in cut.flips])
+        volume = np.flip(volume, tuple(axis + 1 for axis in cut.flips))
     moved = volume.transpose(0, *(axis + 1 for axis in cut.axes))
     moved = np.ascontiguousarray(moved) if cut.flips else moved
     return moved if array.ndim == 4 else moved[:, 0]
@@ -127,7 +127,7 @@ def slices_back(array: np.ndarray, cut: int | Cut) -> np.ndarray:
         return array
     volume = array if array.ndim == 4 else array[:, None]
     moved = volume.transpose(0, *(cut.axes.index(axis) + 1 for axis in range(3)))
-    moved = np.flip(moved, [axis + 1 for axis in cut.flips])
+    moved = np.flip(moved, tuple(axis + 1 for axis in cut.flips))
     return moved if array.ndim == 4 else moved[:, 0]
 
 

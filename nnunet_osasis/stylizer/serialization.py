@@ -187,8 +187,7 @@ class StylizerState:
         check_index(index, folder)
         try:
             path = check_file(folder, REFERENCE, index["sha256"])
-            reference = load_tensors(path, what="The stylizer's reference")["reference"].numpy()
-            check_array(reference, name="the stylizer's reference")
+            reference = _reference(load_tensors(path, what="The stylizer's reference"), path)
             state = cls.from_json(index, reference, stored_networks(folder, index["sha256"], len(reference)))
             check_maps(state.maps, state.in_channels)
             if "frame" not in index:
@@ -232,6 +231,24 @@ class StylizerState:
             parts[name] = StoredNetwork(name, partial(dict, config), partial(dict, weights), len(reference))
         networks = Networks(parts, torch.device(resolve_device(values["device"])), remedy=PICKLED)
         return cls.from_json(values, reference, networks)
+
+
+def _reference(tensors: Mapping[str, torch.Tensor], path: Path) -> np.ndarray:
+    """Return the reference ``(C, H, W)`` in its images' type, the one tensor of its file.
+
+    Raises ``OsasisError`` for any other content.
+    """
+    found = {name: f"{tuple(tensor.shape)} {tensor.dtype}" for name, tensor in tensors.items()}
+    tensor = tensors.get("reference")
+    if len(tensors) != 1 or tensor is None or tensor.ndim != 3:
+        raise OsasisError(
+            'The stylizer\'s reference must be the tensor "reference" (C, H, W), alone in its file',
+            found=f"{found} in {path}",
+            remedy="Copy the folder again, or make the stylizer anew.",
+        )
+    array = tensor.numpy()
+    check_array(array, name="the stylizer's reference")
+    return array
 
 
 def is_stylizer_folder(folder: str | Path) -> bool:
