@@ -199,15 +199,15 @@ def stored_networks(folder: Path, sha256: Mapping[str, Any], channels: int) -> N
                 name, partial(_read_config, folder, configured, sha256), partial(_read_tensors, folder, name, sha256),
                 channels,
             )  # fmt: skip
-            _check_header(folder, name, configured)
+            _check_header(folder, name, configured, sha256)
     return Networks(parts)
 
 
-def _check_header(folder: Path, name: str, configured: str) -> None:
+def _check_header(folder: Path, name: str, configured: str, sha256: Mapping[str, Any]) -> None:
     """Compare names, types and shapes of a network's weights with its configuration; the weights stay unread."""
-    weights, path = folder / name / WEIGHTS, folder / configured / CONFIG
-    if not (weights.is_file() and path.is_file()):
-        raise _incomplete(folder, f"{name}/{WEIGHTS}" if path.is_file() else f"{configured}/{CONFIG}")
+    path, weights = check_file(folder, f"{configured}/{CONFIG}", sha256), folder / name / WEIGHTS
+    if not weights.is_file():
+        raise _incomplete(folder, f"{name}/{WEIGHTS}")
     try:
         check_weights_file(name, check_network_config(path), weights)
     except OsasisError:

@@ -16,9 +16,9 @@ import torch
 
 from nnunet_osasis.errors import OsasisError
 from nnunet_osasis.gate.thresholds import GateThresholds
-from nnunet_osasis.images.bands import bands, in_bands
+from nnunet_osasis.images.bands import in_bands
 from nnunet_osasis.images.image import check_array, to_dtype
-from nnunet_osasis.images.intensity import Bounds, from_unit, to_unit
+from nnunet_osasis.images.intensity import to_unit
 from nnunet_osasis.images.units import check_units
 from nnunet_osasis.maps.base import PixelMap, blend
 from nnunet_osasis.maps.detail import DetailChange
@@ -28,6 +28,7 @@ from nnunet_osasis.maps.resize import resize
 from nnunet_osasis.runtime.compute import as_usual
 from nnunet_osasis.stylizer.config import DIRECTIONS, StylizerConfig, check_call
 from nnunet_osasis.stylizer.names import STUDENT, is_map
+from nnunet_osasis.stylizer.native import in_type, map_array
 from nnunet_osasis.stylizer.networks import DIFFUSION, Networks, networks_of
 from nnunet_osasis.stylizer.one_pass import OnePass
 from nnunet_osasis.stylizer.readouts import READOUTS, DiffusionReadout, MapReadout, Readout, StudentReadout
@@ -428,7 +429,7 @@ class OSASISStylizer:
 
         Args:
             arrays: native units.
-            strengths: one per array, in [0, 1]; 0 returns the same values as float32.
+            strengths: one per array, in [0, 1]; 0 returns the same values in ``dtype``.
             direction: as in ``stylize``.
             readout: as in ``stylize``.
             dtype: of the results.
@@ -458,10 +459,11 @@ class OSASISStylizer:
         if is_map(name) and (backwards or not self.config.detail):
             change = self.color_map(name, backwards=backwards) if chosen else None
             frame = self.frame_of(backwards=backwards)
+            intensity, kind = self.config.intensity, np.dtype(dtype)
             return [
-                to_dtype(array, np.dtype(dtype))
+                to_dtype(array, kind)
                 if change is None or strength == 0
-                else self._mapped(array, change, check_strength(strength), frame, np.dtype(dtype))
+                else map_array(array, change, intensity, check_strength(strength), frame, kind, self.device)
                 for array, strength in zip(arrays, strengths, strict=True)
             ]
         bounds = {i: self.config.intensity.bounds(arrays[i]) for i in chosen}
@@ -474,34 +476,8 @@ class OSASISStylizer:
             amounts: Any = strengths[part[0]] if joint else [strengths[i] for i in part]
             changed = self.stylize(images, strength=amounts, direction=direction, readout=readout, joint=joint)
             for i, unit in zip(part, changed.movedim(0, 1)[None] if joint else changed, strict=True):
-                results[i] = to_dtype(_native(unit.cpu().numpy(), bounds[i], arrays[i]), np.dtype(dtype))
+                results[i] = in_type(unit.cpu().numpy(), bounds[i], arrays[i], np.dtype(dtype))
         return results
-
-    def _mapped(
-        self, array: np.ndarray, change: PixelMap, strength: float, frame: Frame | None, dtype: np.dtype
-    ) -> np.ndarray:
-        """One image or volume through a map, band by band from native units to native units."""
-        bounds, result = self.config.intensity.bounds(array), np.empty(array.shape, dtype)
-        channels, *sides = array.shape if array.ndim == 4 else (len(array), 1, *array.shape[1:])
-        for band in bands(sides[0], channels, *sides[1:]):
-            unit = np.moveaxis(to_unit(band.of_array(array), bounds), 1, 0)
-            images = torch.from_numpy(np.ascontiguousarray(unit)).to(self.device)
-            amounts = torch.full((len(images),), strength, device=self.device)
-            mixed = blend(images, change(images, band), amounts, frame)
-            native = _native(np.moveaxis(mixed.cpu().numpy(), 0, 1), bounds, band.of_array(array))
-            band.of_array(result)[...] = to_dtype(native, dtype)
-        return result
-
-
-def _native(unit: np.ndarray, bounds: Bounds, original: np.ndarray) -> np.ndarray:
-    native = from_unit(unit, bounds, original=original)
-    if not np.isfinite(native).all():
-        raise OsasisError(
-            "A stylized image must be finite",
-            found="values that no number of 32 bits can hold",
-            remedy="Bring the image to smaller units, or make the stylizer anew.",
-        )
-    return native
 
 
 @as_usual()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,13 @@ METHODS = [
     "none", "identity", "histogram_matching", {"name": "half", "kind": "pooled_reinhard", "strength": 0.5},
     "fda", "gin", "truth",
 ]  # fmt: skip
+
+
+@pytest.fixture(scope="package", autouse=True)
+def own_fork_server() -> None:
+    """Let the fork server be started anew, by this package's preloads: Python keeps the first one it has."""
+    if hasattr(forkserver, "_forkserver"):
+        forkserver._forkserver._stop()
 
 
 @dataclass(frozen=True)

@@ -423,8 +423,8 @@ def _check_parameter(method: str, key: str, value: Any) -> None:
             raise OsasisError(f"{key} of the method {method} must be a number in [0, {highest}]", found=shown(value))
         return
     known = READOUTS if key == "readout" else LOSSES
-    parts = value.split("+") if key == "readout" and isinstance(value, str) else [value]
-    if not set(parts) <= set(known) or len(set(parts)) < len(parts):
+    parts = str(value).split("+") if key == "readout" else [str(value)]
+    if not isinstance(value, str) or not set(parts) <= set(known) or len(set(parts)) < len(parts):
         raise OsasisError(f"{key} of the method {method} must be one of {', '.join(known)}", found=shown(value))
 
 

@@ -22,6 +22,10 @@ from nnunet_osasis.stylizer.archive.shards import claim_folder
 SETTINGS = {"stylizer": "s"}
 
 
+ELSEWHERE = {"machine": "another", "place": "another", "process": 1}
+"""The owner of a lock whose processes are not seen from here."""
+
+
 def make(output: Path, share: Shard, *names: str, work: str = "work", fails: bool = False) -> None:
     """A run of a share that makes ``names``."""
     with claim_folder(output, share, work) as place:
@@ -128,7 +132,7 @@ def test_what_a_killed_machine_left_is_merged_at_once_and_deleted_after_a_day(tm
     (tmp_path / PARTS).mkdir()
     log = log_of(tmp_path, Shard(0, 2))
     log.write_bytes(kept)
-    atomic_write_json(tmp_path / PARTS / "part-0-of-2.lock.owner", {"machine": "another", "process": 1})
+    atomic_write_json(tmp_path / PARTS / "part-0-of-2.lock.owner", ELSEWHERE)
     make(tmp_path, Shard(1, 2), "b")
     assert images_in(tmp_path) == ["a", "b"] and log.read_bytes() == kept
     os.utime(log, (time.time() - 2 * FOREIGN_AGE,) * 2)
@@ -146,7 +150,7 @@ def test_what_was_made_since_counts_more_than_what_a_killed_machine_left(tmp_pat
     log = log_of(tmp_path, Shard(0, 2))
     log.write_bytes(kept)
     os.utime(log, (time.time() - 60,) * 2)
-    atomic_write_json(tmp_path / PARTS / "part-0-of-2.lock.owner", {"machine": "another", "process": 1})
+    atomic_write_json(tmp_path / PARTS / "part-0-of-2.lock.owner", ELSEWHERE)
     with claim_folder(tmp_path, Shard(), "work") as whole:
         whole.log.settings(SETTINGS)
         whole.log.add("a", {"source": "repaired", "result": "new"})
