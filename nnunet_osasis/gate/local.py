@@ -84,10 +84,9 @@ def _means(images: torch.Tensor) -> torch.Tensor:
 def _covariances(a: torch.Tensor, b: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Covariances by window of ``(B, C, H, W)``: of ``a``, of ``b``, of ``a`` with ``b``, each ``(B, h, w, C, C)``."""
     both, channels = torch.cat([a, b], dim=1), a.shape[1]
-    first, second = torch.triu_indices(2 * channels, 2 * channels)
+    first, second = (index.tolist() for index in np.triu_indices(2 * channels))
     means = _means(both)
-    pairs = zip(first.tolist(), second.tolist(), strict=True)
-    upper = torch.stack([_means(both[:, i] * both[:, j]) for i, j in pairs], dim=1)
+    upper = torch.stack([_means(both[:, i] * both[:, j]) for i, j in zip(first, second, strict=True)], dim=1)
     upper -= means[:, first] * means[:, second]
     whole = upper.new_empty(len(a), 2 * channels, 2 * channels, *upper.shape[2:])
     whole[:, first, second] = upper

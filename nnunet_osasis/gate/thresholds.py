@@ -20,7 +20,7 @@ FLOORS = {
     "structure_kept": 0.4,
     "structure_not_invented": 0.3,
     "mutual_information": 0.1,
-    "lesion_contrast": 0.85,
+    "lesion_contrast": 0.9,
     "lesion_edges": 0.5,
     "segmenter_dice": 0.975,
     "segmenter_lesions": 1.0,
@@ -32,7 +32,7 @@ MOST = {
     "structure_kept": 0.65,
     "structure_not_invented": 0.35,
     "lesion_contrast": 0.9,
-    "lesion_edges": 0.9,
+    "lesion_edges": 0.87,
 }
 """The most that a calibration asks for: real cameras differ in resolution by more than random ones do."""
 

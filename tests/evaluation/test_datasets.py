@@ -10,7 +10,7 @@ import pytest
 
 from nnunet_osasis import OsasisError
 from nnunet_osasis.evaluation.experiment.config import ImageSet
-from nnunet_osasis.evaluation.experiment.datasets import group_of, manifest, reduced, select_cases
+from nnunet_osasis.evaluation.experiment.datasets import group_of, manifest, read_pair, reduced, select_cases
 from nnunet_osasis.evaluation.experiment.from_folders import folders_experiment
 
 from .sites import disc, picture, save, write_site
@@ -115,8 +115,8 @@ def test_a_mask_of_two_values_without_a_black_is_refused_with_its_file(tmp_path:
 def test_two_values_are_a_mask_whatever_the_second_is(value: int, tmp_path: Path) -> None:
     save(tmp_path / "images" / "1.png", picture(0))
     save(tmp_path / "masks" / "1.png", disc(0) * np.uint8(value))
-    case = select_cases(ImageSet(images="images", masks="masks"), tmp_path, what="It")[0]
-    assert np.array_equal(case.mask(32), disc(0))
+    image, mask = read_pair(tmp_path / "images" / "1.png", tmp_path / "masks" / "1.png", 32)
+    assert np.array_equal(image, picture(0)) and np.array_equal(mask, disc(0))
 
 
 def test_a_mask_of_another_size_is_refused_with_its_file(tmp_path: Path) -> None:

@@ -75,6 +75,21 @@ class Case:
         return np.asarray(share >= 128, dtype=np.uint8), foreground_value(numbers)
 
 
+def read_pair(image: Path, mask: Path, side: int) -> tuple[np.ndarray, np.ndarray]:
+    """Read one picture with its mask as experiments see them; :class:`Case` says how, and what is refused.
+
+    Args:
+        image: file of the picture.
+        mask: file of its mask.
+        side: longer side in pixels at most.
+
+    Returns:
+        ``(C, H, W)`` uint8, and ``(H, W)`` uint8 of 0 and 1.
+    """
+    case = Case(image.stem, image, mask, image.stem)
+    return case.image(side), case.mask(side)
+
+
 def read_masks(cases: Sequence[Case], side: int, *, what: str) -> list[np.ndarray]:
     """Read the masks of a set as :meth:`Case.mask` does.
 
