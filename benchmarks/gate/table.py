@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from damage import share_of_lesions
+
 RESULTS = Path(__file__).parent / "results"
 WORLDS = (
     ("clinicdb", "stylized", "ClinicDB 409-612, stylized"),
@@ -50,11 +52,15 @@ def main() -> None:
 
 
 def small_lesions() -> None:
-    """Print Markdown for the drawn lesions."""
-    shares = json.loads((RESULTS / "small_lesions.json").read_text())["shares"]
+    """Print Markdown for the lesions drawn into both sets."""
+    sets = {name: json.loads((RESULTS / f"small_lesions{name}.json").read_text()) for name in ("", "_colondb")}
+    groups = share_of_lesions([row for found in sets.values() for row in found["rows"]])
+    groups |= {
+        f"all, {title}": sets[name]["shares"]["all"] for name, title in (("", "ClinicDB"), ("_colondb", "ColonDB"))
+    }
     print("\n| lesions | shown by the source | found with the mask | without | false alarms with / without |")
     print("|---|---|---|---|---|")
-    for title, row in shares.items():
+    for title, row in groups.items():
         found, alone, alarms, quiet = (
             f"{100 * row[name]:.1f} %"
             for name in ("found", "found_without_mask", "false_alarms", "false_alarms_without_mask")
