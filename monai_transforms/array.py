@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -103,7 +102,7 @@ class OSASISStylize(StyleTransform):
             natives = [self._to_native(array, stylizer.config.intensity) for array in arrays]
             changed = stylizer.stylize_arrays(natives, amounts, direction=self.direction)
         except UnitsError as error:
-            raise _where_to_scale(error) from error
+            raise self._where_to_scale(error) from error
         used = self.gating(stylizer, natives, changed, amounts, names, self._as_stored(stored, stylizer))
         return [
             array if result is native else self._from_native(result, stylizer.config.intensity)
@@ -115,13 +114,14 @@ class OSASISStylize(StyleTransform):
 
     def check(self, img: NdarrayOrTensor) -> None:
         """Raise ``OsasisError`` for values that cannot be in the stylizer's units, or in ``value_range``."""
-        array, intensity = self._as_numpy(img), self.handle.get().config.intensity
+        array, backwards = self._as_numpy(img), self.direction == DIRECTIONS[1]
+        intensity = self.handle.get().range_of(backwards=backwards)
         for sample in array if self.batched else [array]:
             if sample.size:
                 try:
                     check_units(self._to_native(sample, intensity), intensity)
                 except UnitsError as error:
-                    raise _where_to_scale(error) from error
+                    raise self._where_to_scale(error) from error
 
     def _as_stored(
         self, stored: Callable[[np.ndarray], np.ndarray], stylizer: OSASISStylizer
@@ -134,43 +134,41 @@ class OSASISStylize(StyleTransform):
 
     def _to_native(self, array: np.ndarray, intensity: IntensityRange) -> np.ndarray:
         """Bring values from ``value_range`` to the units of ``intensity``; the array itself without one."""
-        if self.value_range is None or array.size == 0:
+        if self.value_range is None or array.size == 0 or intensity.kind != "fixed":
             return array
-        try:
-            check_units(array, self.value_range, name="an image with value_range=")
-        except UnitsError as error:
-            low, high = self.value_range.low, self.value_range.high
-            raise OsasisError(
-                f"The image must be in value_range= (range {low:g} to {high:g})",
-                found=error.found,
-                remedy="Give the range that the transforms before it make, or leave value_range out for native units.",
-            ) from error
-        return array if intensity.kind != "fixed" else _rescaled(array, self.value_range, intensity)
+        return _rescaled(array, self.value_range, intensity)
 
     def _from_native(self, array: np.ndarray, intensity: IntensityRange) -> np.ndarray:
         if self.value_range is None or intensity.kind != "fixed":
             return array
         return _rescaled(array, intensity, self.value_range)
 
+    def _where_to_scale(self, error: UnitsError) -> OsasisError:
+        """Return the error with the remedies that a chain of transforms has."""
+        if self.value_range is None:
+            remedy = (
+                "Put the transform before those that scale intensities (ScaleIntensityd, NormalizeIntensityd), or say "
+                "value_range=(0, 1) after ScaleIntensityRanged(b_min=0, b_max=1)."
+            )
+            return OsasisError(error.rule, found=error.found, remedy=remedy)
+        low, high = self.value_range.low, self.value_range.high
+        return OsasisError(
+            f"The image must be in value_range= (range {low:g} to {high:g})",
+            found=f"{error.found} when brought to the stylizer's units",
+            remedy="Give the range that the transforms before it make, or leave value_range out for native units.",
+        )
+
 
 def _as_range(value_range: Any) -> IntensityRange:
     if not isinstance(value_range, Sequence) or len(value_range) != 2:
         raise OsasisError("value_range is two numbers", found=f"{value_range!r:.60}", remedy="Such as (0, 1).")
     low, high = value_range
-    return replace(IntensityRange("fixed", low, high), seen=(low, low, high, high))
+    return IntensityRange("fixed", low, high)
 
 
 def _rescaled(array: np.ndarray, start: IntensityRange, end: IntensityRange) -> np.ndarray:
     share = (array.astype(np.float64) - start.low) / (start.high - start.low)
     return (share * (end.high - end.low) + end.low).astype(np.float32)
-
-
-def _where_to_scale(error: UnitsError) -> OsasisError:
-    remedy = (
-        "Put the transform before those that scale intensities (ScaleIntensityd, NormalizeIntensityd), or say "
-        "value_range=(0, 1) after ScaleIntensityRanged(b_min=0, b_max=1)."
-    )
-    return OsasisError(error.rule, found=error.found, remedy=remedy)
 
 
 class RandOSASISStylize(RandStyle):

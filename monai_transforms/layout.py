@@ -87,8 +87,11 @@ def layout_of(img: Any, shape: Sequence[int], axes: str, chosen: int | str, *, m
     backward: Sequence[bool] = (False,) * n
     if sample is not None and read and axes != "hwd":
         space = _axes_as_read(sample, n) if axes == "auto" else XYZ
-        if space is not None:
-            space, backward = _turned(sample, space, n)
+        turned = None if space is None else _turned(sample, space, n)
+        if turned is not None:
+            space, backward = turned
+        elif axes == "auto":
+            space = None
     if space is None:
         if must_know:
             raise OsasisError(
@@ -129,17 +132,18 @@ def _axes_as_read(sample: MetaTensor, n: int) -> Sequence[int] | None:
     return fitting[0] if len(fitting) == 1 else None
 
 
-def _turned(sample: MetaTensor, space: Sequence[int], n: int) -> tuple[Sequence[int] | None, Sequence[bool]]:
+def _turned(sample: MetaTensor, space: Sequence[int], n: int) -> tuple[Sequence[int], Sequence[bool]] | None:
     """Return the axis of space along each present axis, and which run backward, after transforms that turned them.
 
-    The stylizer's space is ITK's (x to the left, y to the back, z to the head of the patient) for scans, and the
-    file's own for pictures and arrays.
+    None where the affine matrix does not say so, as that of a coronal slice does not for its two axes. The stylizer's
+    space is ITK's (x to the left, y to the back, z to the head of the patient) for scans, and the file's own for
+    pictures and arrays.
     """
     matrix = sample.affine.detach().cpu().numpy().astype(np.float64)
     matrix = (matrix[0] if matrix.ndim == 3 else matrix)[:n, :n]
     lengths = np.linalg.norm(matrix, axis=0)
     if matrix.shape != (n, n) or not np.isfinite(matrix).all() or (lengths == 0).any():
-        return None, ()
+        return None
     matrix = matrix / lengths
     if "original_affine" in sample.meta and str(sample.meta.get("space", "RAS")).endswith("RAS"):
         matrix = np.diag([-1.0, -1.0, 1.0])[:n, :n] @ matrix

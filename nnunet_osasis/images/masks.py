@@ -248,7 +248,8 @@ def binary_labels(mask: np.ndarray, threshold: float | None) -> np.ndarray:
     raise OsasisError(
         "A binary mask must hold two values, 0 and another, or nearly so",
         found=f"{count} values ({values.shown}), {100 * values.between:.1f} % of the pixels between black and white",
-        remedy="Name the classes (--labels background=0 disc=128 cup=255) or state --threshold.",
+        remedy="Name the classes (--labels background=0 disc=128 cup=255), or the lower of two as the background, or "
+        "state --threshold.",
     )
 
 

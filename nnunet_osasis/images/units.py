@@ -100,10 +100,11 @@ def _fault(
     low, high = _known(intensity)
     rest = sample[sample > least]  # what is not background
     top = float(np.percentile(rest, 99)) if rest.size else greatest
-    excess = max(low - float(np.percentile(sample, 1)), top - high) / (high - low)
+    bottom = float(np.percentile(rest if low < 0 and rest.size else sample, 1))  # a scanner pads below all tissue
+    excess = max(low - bottom, top - high) / (high - low)
     whole = bool((sample == np.rint(sample)).all())
     told = intensity.seen is not None or (intensity.low, intensity.high) in EXACT
-    if told and (excess > FAR or (excess > 0 and whole and (low, high) == EXACT[0])):
+    if told and (excess > FAR or (excess > NEAR and whole and (low, high) == EXACT[0])):
         return "of another bit depth or modality", ""
     if rest.size < FEW * sample.size:
         return "", ""

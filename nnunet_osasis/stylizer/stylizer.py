@@ -18,7 +18,7 @@ from nnunet_osasis.errors import OsasisError
 from nnunet_osasis.gate.thresholds import GateThresholds
 from nnunet_osasis.images.bands import in_bands
 from nnunet_osasis.images.image import check_array, to_dtype
-from nnunet_osasis.images.intensity import to_unit
+from nnunet_osasis.images.intensity import IntensityRange, to_unit
 from nnunet_osasis.images.units import check_units
 from nnunet_osasis.maps.base import PixelMap, blend
 from nnunet_osasis.maps.detail import DetailChange
@@ -263,6 +263,10 @@ class OSASISStylizer:
             return self.frame
         return find_frame([to_unit(self.reference, self.config.intensity.bounds(self.reference, name="the reference"))])
 
+    def range_of(self, *, backwards: bool = False) -> IntensityRange:
+        """The range for images of a direction: with the values seen at the source, or without on the way back."""
+        return replace(self.config.intensity, seen=None) if backwards else self.config.intensity
+
     def color_map(self, readout: str, *, backwards: bool = False) -> PixelMap:
         """The map behind a read-out. Raises ``OsasisError`` when this stylizer was made without it."""
         change = self.maps.get(f"{readout}_inverse" if backwards else readout)
@@ -450,12 +454,12 @@ class OSASISStylizer:
         for array in arrays:
             check_array(array, channels=self.in_channels)
         chosen = [i for i, strength in enumerate(strengths) if strength != 0]
-        for i in chosen:
-            check_units(arrays[i], self.config.intensity)
         name = self.config.readout if readout is None else replace(self.config, readout=readout).readout
         if direction not in DIRECTIONS:
             raise OsasisError("direction must be known", found=direction, remedy=f"Use one of {DIRECTIONS}.")
         backwards = direction == DIRECTIONS[1]
+        for i in chosen:
+            check_units(arrays[i], self.range_of(backwards=backwards))
         if is_map(name) and (backwards or not self.config.detail):
             change = self.color_map(name, backwards=backwards) if chosen else None
             frame = self.frame_of(backwards=backwards)

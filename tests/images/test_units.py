@@ -76,6 +76,8 @@ RIGHT = {
     "mostly air": (np.where(ct() > 600, 700, -1000), WINDOW),
     "air alone": (np.full((1, 6, 8, 8), -1000), WINDOW),
     "metal": (np.where(np.arange(9600).reshape(1, 6, 40, 40) < 50, 30000, ct()), WINDOW),
+    "HU, padded by the scanner": (np.pad(ct(), ((0, 0), (0, 0), (6, 6), (0, 0)), constant_values=-3024), WINDOW),
+    "bytes, resampled and rounded beyond": (np.where(scene > 150, 260, scene).astype(np.int16), BYTES),
     "HU, nothing known": (ct(), IntensityRange("fixed", -160, 240)),
     "black in 16 bits": (np.zeros((1, 8, 8), np.uint16), WIDE),
     "dim in 16 bits": ((scene * 20).astype(np.uint16), WIDE),

@@ -101,6 +101,24 @@ def test_maps_of_values_do_not_care(stylizer: OSASISStylizer, files: Path) -> No
     assert np.array_equal(result.transpose(1, 2), expected)
 
 
+def coronal() -> MetaTensor:
+    """A slice whose affine matrix says nothing of its second axis in the plane, as files of single slices have it."""
+    affine = torch.eye(4, dtype=torch.float64)[[0, 2, 1, 3]]
+    meta = {"filename_or_obj": "slice.nii.gz", "original_affine": affine.numpy(), "space": "RAS"}
+    return MetaTensor(torch.from_numpy(picture.astype(np.float32)).transpose(1, 2), affine=affine, meta=meta)
+
+
+def test_a_slice_whose_affine_matrix_leaves_its_axes_open(placed: OSASISStylizer, stylizer: OSASISStylizer) -> None:
+    expected = stylizer.stylize_array(picture.astype(np.float32), readout="moments")
+    result = OSASISStylize(stylizer, readout="moments", gate=False)(coronal()).as_tensor()
+    assert np.array_equal(result.transpose(1, 2), expected)
+    with pytest.raises(OsasisError, match="Say axes="):
+        OSASISStylize(placed, gate=False)(coronal())
+    said = OSASISStylize(placed, gate=False, axes="xyz")(coronal()).as_tensor()
+    rows_first = OSASISStylize(placed, gate=False, axes="hwd")(picture.astype(np.float32))
+    np.testing.assert_allclose(said.transpose(1, 2), rows_first, atol=1e-3)
+
+
 def test_arrays_without_metadata_have_rows_first(placed: OSASISStylizer) -> None:
     expected = placed.stylize_array(picture.astype(np.float32))
     for image in (picture.astype(np.float32), torch.from_numpy(picture).float(), MetaTensor(picture).float()):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -76,6 +77,27 @@ def test_values_outside_value_range_are_refused(stylizer_folder: Path) -> None:
     for wrong in ((0,), 1, (1, 0), (0, np.nan), "01"):
         with pytest.raises(OsasisError):
             OSASISStylize(stylizer_folder, value_range=wrong)
+
+
+def test_values_beyond_a_window_keep_their_excess_in_value_range(stylizer: OSASISStylizer) -> None:
+    """A window of CT scaled without clip=True has air far below 0: it is no fault of the units."""
+    window = replace(stylizer.config.intensity, kind="fixed", low=-160.0, high=240.0, seen=(-1024, -990, 900, 3071))
+    windowed = stylizer.configured(intensity=window)
+    scan = (image.astype(np.float32) - 100) * 3
+    scan[:, :8] = -1000
+    scaled = (scan + 160) / 400
+    expected = OSASISStylize(windowed, gate=False)(scan)
+    found = OSASISStylize(windowed, gate=False, value_range=(0, 1))(scaled)
+    np.testing.assert_allclose(found * 400 - 160, expected, atol=0.01)
+
+
+def test_the_way_back_does_not_ask_for_the_sources_values(stylizer: OSASISStylizer) -> None:
+    window = replace(stylizer.config.intensity, kind="fixed", low=-160.0, high=240.0, seen=(-200, -170, 200, 260))
+    windowed = stylizer.configured(intensity=window)
+    scan = np.where(image > 180, 900, image.astype(np.float32) - 100)
+    with pytest.raises(OsasisError, match="another bit depth or modality"):
+        windowed.stylize_array(scan)
+    windowed.stylize_array(scan, direction="target_to_source")
 
 
 def test_without_an_amount_a_sample_takes_the_stylizers_own(stylizer: OSASISStylizer) -> None:

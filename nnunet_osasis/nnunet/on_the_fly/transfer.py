@@ -75,9 +75,9 @@ class OnePassTransfer:
         """Stylize as :class:`nnunet_osasis.transfer.StyleTransfer` says."""
         amount = check_strength(self.stylizer.config.strength if strength is None else strength)
         check_array(array, channels=self.in_channels)
-        check_units(array, self.stylizer.config.intensity)
         if amount == 0:
             return array.astype(np.float32)
+        check_units(array, self.stylizer.config.intensity)
         bounds = self.stylizer.config.intensity.bounds(array)
         unit = torch.from_numpy(to_unit(array, bounds))
         slices = unit[None] if unit.ndim == 3 else unit.movedim(1, 0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections import Counter
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -200,12 +201,16 @@ class _Run:
     def read(self, path: Path) -> _Image | None:
         """The image and its mask with their digests; None when its result is on record, or when it is bad."""
         try:
-            return self._read(path)
+            image, copy_mask = self._read(path)
         except OsasisError as error:
             self.bad.append(error)
             return None
+        if copy_mask is not None:  # a disk that is full is no fault of the image
+            copy_mask()
+        return image
 
-    def _read(self, path: Path) -> _Image | None:
+    def _read(self, path: Path) -> tuple[_Image | None, Callable[[], None] | None]:
+        """The image, if it is to be restyled, and what copies its mask, if that is not there."""
         name, before = self.names[path], _stamps(path)
         entry = {"source": _digest_of(path)}
         if path in self.masks:
@@ -217,7 +222,7 @@ class _Run:
         done = known and digest_of_entry(entry | {"result": sha256_of_file(target)}) == known
         copied = path not in self.masks or self._is_copied(path, mask)
         if done and copied:
-            return None
+            return None, None
         loaded = self.load(path)
         if _stamps(path) != before:
             raise OsasisError(
@@ -225,14 +230,14 @@ class _Run:
                 found=path,
                 remedy="Run the same command again when it is complete; finished results are kept.",
             )
-        axis, labels = cut_of(loaded), None
+        axis, labels, copy_mask = cut_of(loaded), None, None
         if path in self.masks and (self.gate is not None or not copied):
             values = mask_on(loaded, stored := read_image(self.masks[path]))
             if self.gate is not None:
                 labels = slices_first(self._label_map(path, values)[None], axis)[0]
             if not copied:
-                _copy_mask(stored, values, loaded, self.output / "masks")
-        return None if done else _Image(loaded, axis, labels, entry)
+                copy_mask = partial(_copy_mask, stored, values, loaded, self.output / "masks")
+        return None if done else _Image(loaded, axis, labels, entry), copy_mask
 
     def _label_map(self, path: Path, values: np.ndarray) -> np.ndarray:
         try:
