@@ -204,7 +204,7 @@ def _build(args: argparse.Namespace, config: BuildConfig, group: Processes, bega
 
     size = config.preset.model["sample_size"]
     data, lender = _data(args), _lender(args, size)
-    _, first = next(iter(data.arrays()))  # a wrong reference is told before a thousand images are read
+    _, first = next(iter(data.arrays()))  # a wrong reference is refused before a thousand images are read
     for array, name in zip(data.styles, args.style, strict=True):
         check_reference(array, len(first), name=f"the reference {name}")
     output = data.output

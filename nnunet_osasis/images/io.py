@@ -32,7 +32,7 @@ from nnunet_osasis.runtime.storage import atomic_write
 logger = logging.getLogger(__name__)
 
 UNREAD = (".hdr", ".img", ".dcm", ".dicom", ".ima", ".gif", ".webp", ".jp2", ".svs", ".czi", ".lif", ".nd2", ".mgz")
-"""Suffixes of images in formats that are not read; a folder that holds some is told so."""
+"""Suffixes of images in formats that are not read; a warning names them when a folder holds some."""
 
 
 def list_images(folder: str | Path) -> list[Path]:

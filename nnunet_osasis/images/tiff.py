@@ -169,7 +169,7 @@ def _to_intensities(array: np.ndarray, page: Any, path: Path) -> tuple[np.ndarra
         )
     expected, extra = COLORS[kind], list(page.extrasamples)
     if extra and all(code in ALPHA for code in extra) and len(array) == expected + len(extra):
-        if page.planarconfig == SEPARATE:  # tifffile takes a stack of four for one unless it is told better
+        if page.planarconfig == SEPARATE:  # tifffile also writes a stack of four pages so by default
             raise OsasisError(
                 "It must be clear whether a TIFF file of four planes is a stack or a picture with alpha",
                 found=f"planes of color and alpha in {path}",

@@ -97,7 +97,7 @@ class Frame:
 
 
 NO_FRAME = "none found in the source images: every value is restyled"
-"""What is said about a set without a frame."""
+"""The words that commands and cards print for a set without a frame."""
 
 
 def find_frame(images: Iterable[torch.Tensor | np.ndarray]) -> Frame | None:

@@ -89,7 +89,7 @@ def test_nnunets_spacing_beside_a_stack_is_read_and_goes_with_the_result(tmp_pat
 
 
 def test_four_planes_that_say_they_are_color_and_alpha_are_refused(tmp_path: Path) -> None:
-    """tifffile takes a stack of four pages for that, unless it is told better: the last page would be lost."""
+    """tifffile writes a stack of four pages so as well, unless "photometric" is given: the last page would be lost."""
     planes = np.zeros((4, 20, 24), np.uint8)
     tifffile.imwrite(
         tmp_path / "a.tif", planes, photometric="rgb", planarconfig="separate", extrasamples=["unassalpha"]
